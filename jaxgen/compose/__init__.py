@@ -1,0 +1,7 @@
+"""Models made of models."""
+
+from jaxgen.compose.mixture import Mixture
+from jaxgen.compose.product import Product
+from jaxgen.compose.transformed import Transformed
+
+__all__ = ["Mixture", "Product", "Transformed"]

@@ -1,0 +1,96 @@
+"""A mixture of copies of any model."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from jaxgen import kmeans
+from jaxgen.by_index import by_index
+from jaxgen.model import Model
+from jaxgen.random import Uniform
+from jaxgen.spec import Count
+
+
+class Mixture(Model):
+    """log p(x) = log sum_k w_k p_component(x; params_k), with ``count`` copies of ``component``.
+
+    Fitted by EM where the component has a closed form, else by gradients; either starts from
+    k-means++ clusters.
+
+    Args:
+      component: model of one part; any but a KDE.
+      count: number of parts.
+
+    Params: ``logits`` (count,), log weights up to a constant; ``component``, the component's params
+    with a leading axis of size count.
+
+    >>> digits = Mixture(Bernoulli((28, 28)), count=50)
+    """
+
+    component: Model
+    count: Count
+
+    @property
+    def event_shape(self):
+        return self.component.event_shape
+
+    @property
+    def y_shape(self):
+        return self.component.y_shape
+
+    @property
+    def density(self):
+        return self.component.density
+
+    @property
+    def support(self):
+        return self.component.support
+
+    @property
+    def fit_method(self):
+        return "em" if self.component.fit_method == "closed_form" else "gradient"
+
+    def init(self, key, x=None, y=None):
+        keys = jax.random.split(key, self.count)
+        if x is None:
+            component = jax.vmap(self.component.init)(keys)
+            return {"logits": jnp.zeros(self.count), "component": component}
+        if self.fit_method == "gradient":
+            component = jax.vmap(lambda k: self.component.init(k, x, y))(keys)
+            return {"logits": jnp.zeros(self.count), "component": component}
+        shares = kmeans.responsibilities(key, x, self.count)
+        return self._maximise(jnp.asarray(x, shares.dtype), y, shares)
+
+    def log_prob(self, params, x, y=None):
+        return logsumexp(self._joint(params, x, y))
+
+    def noise(self):
+        return {"which": Uniform(), "component": self.component.noise()}
+
+    def push(self, params, noise, y=None):
+        cdf = jnp.cumsum(jax.nn.softmax(params["logits"]))
+        which = jnp.searchsorted(cdf, noise["which"] * cdf[-1], side="right")
+
+        def push(component, args):
+            return self.component.push(component, *args)
+
+        args = (noise["component"], y)
+        return by_index(push, params["component"], which.clip(max=self.count - 1), args)
+
+    def em_step(self, params, x, y=None, weights=None):
+        axes = (None, 0, None if y is None else 0)
+        joint = jax.vmap(self._joint, in_axes=axes)(params, x, y)
+        score = logsumexp(joint, 1)
+        shares = jnp.exp(joint - score[:, None]) * weights[:, None]
+        return self._maximise(x, y, shares), (weights * score).sum() / weights.sum()
+
+    def _joint(self, params, x, y):
+        scores = jax.vmap(lambda p: self.component.log_prob(p, x, y))(params["component"])
+        return jax.nn.log_softmax(params["logits"]) + scores
+
+    def _maximise(self, x, y, shares):
+        total = shares.sum(0)
+        estimate = jax.vmap(lambda share: self.component.estimate(x, y, share))
+        return {"logits": jnp.log(total / total.sum()), "component": estimate(shares.T)}

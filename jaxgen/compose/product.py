@@ -1,0 +1,144 @@
+"""Independent parts side by side."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import operator
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import constraints
+
+from jaxgen.model import Model, namespace
+
+
+class Product(Model):
+    """log p(x) = sum_i log p_i(x_i) with x the parts' events laid end to end in one vector.
+
+    Args:
+      parts: models; an event of any shape takes up as many entries as it has.
+
+    Params: a tuple, one entry a part.
+
+    >>> mixed = Product((Gaussian(2), Categorical((1,), levels=5)))
+    """
+
+    parts: tuple[Model, ...]
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.parts:
+            raise ValueError("Product: parts must hold at least one model, got ()")
+        if len({part.y_shape for part in self.parts}) > 1:
+            shapes = [part.y_shape for part in self.parts]
+            raise ValueError(f"Product: parts must share one y_shape, got {shapes}")
+
+    @property
+    def event_shape(self):
+        return (self._ends[-1],)
+
+    @property
+    def y_shape(self):
+        return self.parts[0].y_shape
+
+    @property
+    def density(self):
+        kinds = {part.density for part in self.parts}
+        return next(kind for kind in ("none", "bound", "exact") if kind in kinds)
+
+    @property
+    def reparameterized(self):
+        return all(part.reparameterized for part in self.parts)
+
+    @property
+    def invertible(self):
+        return all(part.invertible for part in self.parts)
+
+    @property
+    def fit_method(self):
+        methods = {part.fit_method for part in self.parts}
+        return next(m for m in ("gradient", "em", "closed_form") if m in methods)
+
+    @property
+    def support(self):
+        return _Parts(self.parts)
+
+    def init(self, key, x=None, y=None):
+        if x is None:
+            return tuple(part.init(key) for part in self.parts)
+        return tuple(p.init(key, v, y) for p, v in zip(self.parts, self._split(x), strict=True))
+
+    def log_prob(self, params, x, y=None):
+        split = zip(self.parts, params, self._split(x), strict=True)
+        return sum(part.log_prob(p, v, y) for part, p, v in split)
+
+    def noise(self):
+        return tuple(part.noise() for part in self.parts)
+
+    def push(self, params, noise, y=None):
+        parts = zip(self.parts, params, noise, strict=True)
+        events = [part.push(p, z, y).reshape(-1) for part, p, z in parts]
+        return jnp.concatenate(events)
+
+    def pull(self, params, x, y=None):
+        split = zip(self.parts, params, self._split(x), strict=True)
+        return tuple(part.pull(p, v, y) for part, p, v in split)
+
+    def estimate(self, x, y=None, weights=None):
+        split = zip(self.parts, self._split(x), strict=True)
+        return tuple(part.estimate(v, y, weights) for part, v in split)
+
+    def em_step(self, params, x, y=None, weights=None):
+        new, total = [], 0.0
+        for part, p, v in zip(self.parts, params, self._split(x), strict=True):
+            if part.fit_method == "em":
+                p, score = part.em_step(p, v, y, weights)
+            else:
+                axes = (None, 0, None if y is None else 0)
+                score = jax.vmap(part.log_prob, in_axes=axes)(p, v, y)
+                p, score = part.estimate(v, y, weights), jnp.average(score, weights=weights)
+            new.append(p)
+            total = total + score
+        return tuple(new), total
+
+    @property
+    def _ends(self):
+        return tuple(itertools.accumulate(_size(part) for part in self.parts))
+
+    def _split(self, x):
+        """Each part's share of one event, or of a batch of them, in the part's own shape."""
+        pieces = namespace(x).split(x, self._ends[:-1], axis=-1)
+        shapes = (part.event_shape for part in self.parts)
+        return [v.reshape(*v.shape[:-1], *s) for v, s in zip(pieces, shapes, strict=True)]
+
+
+def _size(part):
+    return math.prod(part.event_shape)
+
+
+class _Parts(constraints.Constraint):
+    """Each part's entries satisfy the part's own support."""
+
+    event_dim = 1
+
+    def __init__(self, parts):
+        self.parts = parts
+        super().__init__()
+
+    def __call__(self, x):
+        split = zip(self.parts, Product(self.parts)._split(x), strict=True)
+        return functools.reduce(operator.and_, (part.support(v) for part, v in split))
+
+    def feasible_like(self, prototype):
+        split = zip(self.parts, Product(self.parts)._split(prototype), strict=True)
+        feasible = [part.support.feasible_like(v) for part, v in split]
+        batch = jnp.shape(prototype)[:-1]
+        return jnp.concatenate([jnp.reshape(v, (*batch, -1)) for v in feasible], -1)
+
+    def tree_flatten(self):
+        return (), ((), {"parts": self.parts})
+
+    def eq(self, other, static=False):
+        return isinstance(other, _Parts) and self.parts == other.parts

@@ -1,0 +1,101 @@
+"""A model seen through an invertible map."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.bijectors import Bijector
+from jaxgen.model import Model
+
+_enable_x64 = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64  # moved in jax 0.8
+
+
+class Transformed(Model):
+    """The law of x = bijector(z) with z from ``base``: log p(x) = log p_base(z) + log|det dz/dx|.
+
+    The bijector's own params come from the data and are not refitted by closed form or EM.
+
+    Args:
+      base: model of z.
+      bijector: map from z to x.
+
+    Params: ``base`` and ``bijector``.
+
+    >>> positive = Transformed(GaussianMixture(2, components=4), bijectors.Positive())
+    """
+
+    base: Model
+    bijector: Bijector
+
+    @property
+    def event_shape(self):
+        return self.bijector.event_shape(self.base.event_shape)
+
+    @property
+    def y_shape(self):
+        return self.base.y_shape
+
+    @property
+    def density(self):
+        return self.base.density
+
+    @property
+    def reparameterized(self):
+        return self.base.reparameterized
+
+    @property
+    def invertible(self):
+        return self.base.invertible
+
+    @property
+    def fit_method(self):
+        return self.base.fit_method
+
+    @property
+    def support(self):
+        return self.bijector.support(self.event_shape)
+
+    def init(self, key, x=None, y=None):
+        bijector = self.bijector.init(self.event_shape, x)
+        z = None if x is None else self._inverse_batch(bijector, x)
+        return {"base": self.base.init(key, z, y), "bijector": bijector}
+
+    def log_prob(self, params, x, y=None):
+        inside = self.bijector.contains(params["bijector"], x)
+        origin = jnp.zeros(self.base.event_shape, x.dtype)
+        safe, _ = self.bijector.forward(params["bijector"], origin)
+        z, log_det = self.bijector.inverse(params["bijector"], jnp.where(inside, x, safe))
+        score = self.base.log_prob(params["base"], z, y) + log_det
+        return jnp.where(inside, score, -jnp.inf)
+
+    def noise(self):
+        return self.base.noise()
+
+    def push(self, params, noise, y=None):
+        z = self.base.push(params["base"], noise, y)
+        return self.bijector.forward(params["bijector"], z)[0]
+
+    def pull(self, params, x, y=None):
+        z, _ = self.bijector.inverse(params["bijector"], x)
+        return self.base.pull(params["base"], z, y)
+
+    def estimate(self, x, y=None, weights=None):
+        bijector = self.bijector.init(self.event_shape, x)
+        z = self._inverse_batch(bijector, x)
+        return {"base": self.base.estimate(z, y, weights), "bijector": bijector}
+
+    def em_step(self, params, x, y=None, weights=None):
+        z, log_det = jax.vmap(self.bijector.inverse, (None, 0))(params["bijector"], x)
+        base, score = self.base.em_step(params["base"], z, y, weights)
+        log_det = jnp.average(log_det, weights=weights)
+        return {"base": base, "bijector": params["bijector"]}, score + log_det
+
+    def _inverse_batch(self, params, x):
+        """z of a batch; of NumPy data in their own float64, since an offset eats float32's bits."""
+        inverse = jax.vmap(lambda x: self.bijector.inverse(params, x)[0])
+        if isinstance(x, jax.Array):
+            return inverse(x)
+        with _enable_x64(True):
+            return np.asarray(inverse(x))

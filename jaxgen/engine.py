@@ -1,0 +1,120 @@
+"""The engine: runs the pure functions over any number of rows, in compiled blocks of few sizes.
+
+A program is compiled for (spec, dtype, block size) and never for n: rows go through in blocks of
+one of three sizes, the last one padded. Since noise is keyed by row, blocks change no value.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen import batch
+from jaxgen.inputs import float_dtype
+from jaxgen.random import is_leaf
+
+RUNGS = (64, 4096, 65536)  # block sizes: few, so that few programs are compiled
+BLOCK_BYTES = 16 * 2**20  # of one block's events and noise: what recycles well in caches
+
+
+def sample(model, params, key, n, y):
+    """n events as one array; y is checked, (n, *y_shape) or None."""
+
+    def block(start, size, rows):
+        words = np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
+        return _sample_block(model, params, key, words, size, rows(y))
+
+    return _in_blocks(block, n, block_size(model, params, n))
+
+
+def log_prob(model, params, x, y):
+    """Scores of checked events (n, *event_shape)."""
+
+    def block(start, size, rows):
+        return _log_prob_block(model, params, rows(x), rows(y))
+
+    return _in_blocks(block, len(x), block_size(model, params, len(x)))
+
+
+def pull(model, params, x, y):
+    """Noise of checked events (n, *event_shape): a pytree with rows leading."""
+
+    def block(start, size, rows):
+        return _pull_block(model, params, rows(x), rows(y))
+
+    return _in_blocks(block, len(x), block_size(model, params, len(x)))
+
+
+def push(model, params, noise, y):
+    """Events of noise whose rows lead."""
+    n = len(jax.tree_util.tree_leaves(noise)[0])
+
+    def block(start, size, rows):
+        return _push_block(model, params, jax.tree_util.tree_map(rows, noise), rows(y))
+
+    return _in_blocks(block, n, block_size(model, params, n))
+
+
+def block_size(model, params, n: int) -> int:
+    """The smallest rung that holds n rows, of those within the byte budget."""
+    noise = jax.tree_util.tree_leaves(model.noise(), is_leaf=is_leaf)
+    scalars = math.prod(model.event_shape) + sum(
+        math.prod(getattr(leaf, "shape", ())) for leaf in noise
+    )
+    budget = BLOCK_BYTES // (scalars * float_dtype(params).itemsize)
+    fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
+    return next((rung for rung in fitting if rung >= n), fitting[-1])
+
+
+def _in_blocks(block, n, size):
+    """Run ``block(start, size, rows)`` over n rows and join what it returns, without the padding.
+
+    ``rows`` cuts a block's rows out of an array, padded with copies of the array's first row.
+    """
+    joined = None
+    for start in range(0, max(n, 1), size):
+        here = min(size, n - start)
+
+        def rows(array, start=start, here=here):
+            if array is None or here == size:
+                return None if array is None else array[start : start + size]
+            padded = np.zeros((size, *array.shape[1:]), array.dtype)
+            padded[:here] = np.asarray(array[start : start + here])
+            return padded
+
+        out = jax.tree_util.tree_map(np.asarray, block(start, size, rows))
+        if joined is None:
+            joined = jax.tree_util.tree_map(lambda v: np.empty((n, *v.shape[1:]), v.dtype), out)
+        # joined on the host: a device-side concatenation would compile for every n
+        jax.tree_util.tree_map(
+            lambda whole, v, start=start, here=here: whole.__setitem__(
+                slice(start, start + here), v[:here]
+            ),
+            joined,
+            out,
+        )
+    return jax.tree_util.tree_map(jnp.asarray, joined)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _sample_block(model, params, key, start, size, y):
+    return batch.sample_rows(model, params, key, start, size, y)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_prob_block(model, params, x, y):
+    return batch.log_prob_rows(model, params, x, y)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pull_block(model, params, x, y):
+    return batch.pull_rows(model, params, x, y)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _push_block(model, params, noise, y):
+    return batch.push_rows(model, params, noise, y)

@@ -1,0 +1,93 @@
+"""Fitted: a model and its params, with the methods that people expect."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen import batch, engine, inputs
+from jaxgen.model import Model, Params
+
+
+@jax.tree_util.register_pytree_node_class
+class Fitted:
+    """A model with params. A pytree: it passes through jit, grad and vmap.
+
+    Attributes:
+      model: the spec.
+      params: pytree of arrays.
+      history: what ``fit`` recorded, a dict of lists or numbers; lost inside a transformation.
+      columns: names of the event's features, or None.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        params: Params,
+        history: dict[str, Any] | None = None,
+        columns: tuple[str, ...] | None = None,
+    ):
+        self.model = model
+        self.params = params
+        self.history = history or {}
+        self.columns = columns
+
+    def tree_flatten(self):
+        return (self.params,), (self.model, self.columns)
+
+    @classmethod
+    def tree_unflatten(cls, static, children):
+        model, columns = static
+        return cls(model, children[0], columns=columns)
+
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
+        return f"Fitted({self.model}, {count} parameters)"
+
+    def log_prob(self, x, y=None) -> jax.Array:
+        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``."""
+        if inputs.is_tracing(self.params, x, y):
+            return batch.log_prob(self.model, self.params, x, y)
+        x, y, shape = self._rows(x, y)
+        return engine.log_prob(self.model, self.params, x, y).reshape(shape)
+
+    def sample(self, key: jax.Array, n: int, y=None) -> jax.Array:
+        """n events, (n, *event_shape): see ``jaxgen.sample``."""
+        if inputs.is_tracing(self.params, key, y):
+            return batch.sample(self.model, self.params, key, n, y)
+        key, n = inputs.as_key(key), inputs.as_count(n)
+        y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
+        return engine.sample(self.model, self.params, key, n, y)
+
+    def pull(self, x, y=None) -> Any:
+        """The noise that makes the events: a pytree like ``model.noise()``, rows leading.
+
+        Raises:
+          NotImplementedError: the model is not invertible.
+        """
+        x, y, _ = self._rows(x, y)
+        return engine.pull(self.model, self.params, x, y)
+
+    def push(self, noise: Any, y=None) -> jax.Array:
+        """The events that the noise makes; the inverse of ``pull``, rows leading."""
+        n = len(jax.tree_util.tree_leaves(noise)[0])
+        y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
+        return engine.push(self.model, self.params, noise, y)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to one file; ``jaxgen.load`` reads it back: see ``jaxgen.files``."""
+        from jaxgen.files import save
+
+        save(self, path)
+
+    def _rows(self, x, y):
+        """Checked x and y with one row axis, and the batch shape they had."""
+        dtype = inputs.float_dtype(self.params)
+        x = inputs.as_events(self.model, x, dtype)
+        shape = x.shape[: x.ndim - len(self.model.event_shape)]
+        y = inputs.as_conditions(self.model, y, shape, dtype)
+        x = x.reshape(-1, *self.model.event_shape)
+        return x, None if y is None else y.reshape(-1, *self.model.y_shape), shape

@@ -1,0 +1,114 @@
+"""The contract. Everything else in jaxgen is written against this page.
+
+A model is a frozen, hashable spec; its methods are pure functions of a ``params`` pytree, written
+for ONE event. The library adds the batch with ``vmap``, so an author never writes a batch axis:
+
+    class Exponential(jaxgen.Model):
+        dim: int
+
+        @property
+        def event_shape(self):
+            return (self.dim,)
+
+        def init(self, key, x=None, y=None):
+            return {"rate": jnp.ones(self.dim) if x is None else 1 / x.mean(0)}
+
+        def log_prob(self, params, x, y=None):
+            rate = params["rate"]
+            inside = (x >= 0).all()
+            return jnp.where(inside, jnp.sum(jnp.log(rate) - rate * x), -jnp.inf)
+
+        def noise(self):
+            return Uniform((self.dim,))
+
+        def push(self, params, noise, y=None):
+            return -jnp.log(noise) / params["rate"]
+
+``jaxgen.fit(Exponential(2), x, key=key)`` then gives a ``Fitted`` with ``log_prob``, ``sample`` and
+``save``, and ``jaxgen.check(Exponential(2))`` runs every law against it.
+
+Randomness is explicit: an event is ``push`` of noise whose kind the model names beforehand
+(``jaxgen.random``), or of one ``Key()`` where it cannot be named. ``pull`` is the way back, where
+there is one: the noise that makes an event is its representation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
+
+from jaxgen.spec import Spec
+
+Params = Any  # a pytree of arrays
+
+
+class Model(Spec):
+    """Base of every model. Give it fields, ``event_shape`` and the methods that raise below."""
+
+    event_shape: ClassVar[tuple[int, ...]]  # shape of one observation
+    y_shape: ClassVar[tuple[int, ...] | None] = None  # of one condition; None: unconditional
+    density: ClassVar[Literal["exact", "bound", "none"]] = "exact"  # what log_prob returns
+    reparameterized: ClassVar[bool] = False  # do gradients pass through samples?
+    invertible: ClassVar[bool] = False  # is there a pull?
+    fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "gradient"
+
+    @property
+    def support(self):
+        """NumPyro constraint that every event satisfies, whatever the params."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def init(self, key, x=None, y=None) -> Params:
+        """Starting params; with a batch of data, params that suit it.
+
+        x is (n, *event_shape). It is a float64 NumPy array when ``fit`` calls.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define init")
+
+    def log_prob(self, params, x, y=None):
+        """log p(x) or log p(x|y) of one event, a scalar in nats; -inf outside the support.
+
+        Only finite x arrive here: the library answers for NaN (NaN) and +-inf (-inf).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define log_prob")
+
+    def noise(self) -> Any:
+        """Pytree of noise leaves that one event takes (see ``jaxgen.random``)."""
+        raise NotImplementedError(f"{type(self).__name__} must define noise")
+
+    def push(self, params, noise, y=None):
+        """The event that the noise makes."""
+        raise NotImplementedError(f"{type(self).__name__} must define push")
+
+    def pull(self, params, x, y=None):
+        """The noise that makes the event, with ``invertible = True``."""
+        raise NotImplementedError(f"{type(self).__name__} has no pull: it is not invertible")
+
+    # How `fit` may learn it, besides gradients of log_prob.
+
+    def estimate(self, x, y=None, weights=None) -> Params:
+        """Params of highest (smoothed) likelihood, with ``fit_method = "closed_form"``.
+
+        x is (n, *event_shape), weights (n,) or None. Works on NumPy arrays (float64, from ``fit``)
+        and on traced JAX arrays (inside EM) alike: see ``namespace``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no closed form")
+
+    def em_step(self, params, x, y=None, weights=None) -> tuple[Params, Any]:
+        """One step of expectation-maximisation, with ``fit_method = "em"``.
+
+        weights is (n,). Returns the new params and the weighted mean log-likelihood, in nats, of
+        the params that came in.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no EM step")
+
+
+def namespace(*arrays):
+    """The module whose functions suit the arrays: jax.numpy for JAX arrays, else numpy.
+
+    It lets one ``estimate`` serve ``fit`` (float64 on the host) and EM (traced) alike.
+    """
+    return jnp if any(isinstance(a, jax.Array) for a in arrays) else np

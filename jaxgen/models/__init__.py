@@ -1,0 +1,10 @@
+"""The families: one file each. To add one, write its file, list it here, and give it a test row."""
+
+from jaxgen.models.box import Box
+from jaxgen.models.discrete import Bernoulli, Categorical
+from jaxgen.models.gaussian import Gaussian
+from jaxgen.models.gaussian_mixture import GaussianMixture
+from jaxgen.models.histogram import Histogram
+from jaxgen.models.kde import KDE
+
+__all__ = ["KDE", "Bernoulli", "Box", "Categorical", "Gaussian", "GaussianMixture", "Histogram"]

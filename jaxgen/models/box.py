@@ -1,0 +1,74 @@
+"""The uniform distribution on a box: the simplest model there is."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxgen.model import Model, namespace
+from jaxgen.random import Uniform
+from jaxgen.spec import Count, NonNegative
+
+
+class Box(Model):
+    """Uniform on an axis-aligned box: p(x) = 1 / prod_j (high_j - low_j) for low <= x <= high.
+
+    The box of highest likelihood is the data's bounding box. A new observation may fall just
+    outside it and score -inf; ``margin`` widens the box against that.
+
+    Args:
+      dim: number of features.
+      margin: share of the data's range added on each side.
+
+    Params: ``low`` and ``high``, (dim,), in the units of x.
+
+    Raises:
+      ValueError: on fitting data in which a feature is constant, since the box has no volume.
+
+    >>> fitted = jaxgen.fit(Box(2), np.array([[0.0, 0.0], [1.0, 4.0]]), key=jax.random.key(0))
+    >>> fitted.log_prob(np.array([[0.5, 1.0]]))
+    Array([-1.3862944], dtype=float32)
+    """
+
+    dim: Count
+    margin: NonNegative = 0.0
+
+    reparameterized = True
+    invertible = True
+    fit_method = "closed_form"
+
+    @property
+    def event_shape(self):
+        return (self.dim,)
+
+    def init(self, key, x=None, y=None):
+        if x is not None:
+            return self.estimate(x)
+        return {"low": jnp.zeros(self.dim), "high": jnp.ones(self.dim)}
+
+    def estimate(self, x, y=None, weights=None):
+        xp = namespace(x, weights)
+        seen = xp.ones(len(x), bool) if weights is None else weights > 0
+        low = xp.where(seen[:, None], x, xp.inf).min(0)
+        high = xp.where(seen[:, None], x, -xp.inf).max(0)
+        if xp is not jnp and (low == high).any():
+            constant = int((low == high).argmax())
+            raise ValueError(f"x is constant in feature {constant}: a Box has no volume there")
+        return {
+            "low": low - self.margin * (high - low),
+            "high": high + self.margin * (high - low),
+        }
+
+    def log_prob(self, params, x, y=None):
+        low, high = params["low"], params["high"]
+        inside = ((x >= low) & (x <= high)).all()
+        return jnp.where(inside, -jnp.log(high - low).sum(), -jnp.inf)
+
+    def noise(self):
+        return Uniform((self.dim,))
+
+    def push(self, params, noise, y=None):
+        low, high = params["low"], params["high"]
+        return jnp.minimum(low + (high - low) * noise, high)  # rounding may pass the upper edge
+
+    def pull(self, params, x, y=None):
+        return (x - params["low"]) / (params["high"] - params["low"])

@@ -1,0 +1,151 @@
+"""Mixture of Gaussians, fitted by expectation-maximisation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import logsumexp
+
+from jaxgen import kmeans
+from jaxgen.by_index import by_index
+from jaxgen.model import Model
+from jaxgen.models.gaussian import LOG_2PI, Gaussian
+from jaxgen.random import Normal, Uniform
+from jaxgen.spec import Count, NonNegative
+
+_TILE = 16384  # rows whose responsibilities are held at once in an EM step
+
+
+class GaussianMixture(Model):
+    """Mixture of normals, log p(x) = log sum_k w_k N(x; mean_k, covariance_k).
+
+    Fitted by EM from a k-means++ start; refined by gradients when ``fit`` is given an optimizer.
+
+    Args:
+      dim: number of features.
+      components: number of normals.
+      covariance: "full" or "diagonal", one for each component.
+      jitter: added to the diagonal of each covariance, in squared units of x.
+
+    Params: ``logits`` (components,), the log weights up to a constant; ``mean`` (components, dim);
+    ``scale_tril`` (components, dim, dim), lower Cholesky factors, or ``scale`` (components, dim).
+
+    Source: Dempster, Laird and Rubin 1977; Bishop 2006, section 9.2.
+
+    >>> fitted = jaxgen.fit(GaussianMixture(2, components=16), x, key=jax.random.key(0), restarts=4)
+    """
+
+    dim: Count
+    components: Count
+    covariance: Literal["full", "diagonal"] = "full"
+    jitter: NonNegative = 1e-6
+
+    fit_method = "em"
+
+    @property
+    def event_shape(self):
+        return (self.dim,)
+
+    @property
+    def _normal(self):
+        return Gaussian(self.dim, self.covariance, self.jitter)
+
+    def init(self, key, x=None, y=None):
+        if x is not None:
+            shares = kmeans.responsibilities(key, x, self.components)
+            x = jnp.asarray(x, shares.dtype)
+            centre = jnp.broadcast_to(x.mean(0), (self.components, self.dim))
+            return self._maximise(*self._moments(x - x.mean(0), shares, 0 * centre), centre)
+        normal = self._normal.init(key)
+        stacked = {k: jnp.broadcast_to(v, (self.components, *v.shape)) for k, v in normal.items()}
+        mean = jax.random.normal(key, (self.components, self.dim))
+        return {"logits": jnp.zeros(self.components), **stacked, "mean": mean}
+
+    def log_prob(self, params, x, y=None):
+        return logsumexp(self._joint(params, x))
+
+    def noise(self):
+        return {"component": Uniform(), "z": Normal((self.dim,))}
+
+    def push(self, params, noise, y=None):
+        cdf = jnp.cumsum(jax.nn.softmax(params["logits"]))
+        component = jnp.searchsorted(cdf, noise["component"] * cdf[-1], side="right")
+        normals = {k: v for k, v in params.items() if k != "logits"}
+        component = component.clip(max=self.components - 1)
+        return by_index(self._normal.push, normals, component, noise["z"])
+
+    def em_step(self, params, x, y=None, weights=None):
+        """One EM step, Bishop equations 9.23 to 9.26; memory does not grow with n x components."""
+        tile = min(_TILE, len(x))
+        padding = -len(x) % tile
+        x = jnp.pad(x, ((0, padding), (0, 0))).reshape(-1, tile, self.dim)
+        weights = jnp.pad(weights, (0, padding)).reshape(-1, tile)
+
+        def add(sums, rows):
+            x, weights = rows
+            joint = jax.vmap(self._joint, in_axes=(None, 0))(params, x)
+            score = logsumexp(joint, 1)
+            shares = jnp.exp(joint - score[:, None]) * weights[:, None]
+            moments = self._moments(x, shares, params["mean"])
+            new = *moments, (weights * score).sum()
+            return jax.tree_util.tree_map(jnp.add, sums, new), None
+
+        shape = params["mean"].shape
+        second = shape if self.covariance == "diagonal" else (*shape, self.dim)
+        zeros = tuple(jnp.zeros(s, x.dtype) for s in (shape[:1], shape, second, ()))
+        (*moments, score), _ = lax.scan(add, zeros, (x, weights))
+        return self._maximise(*moments, params["mean"]), score / weights.sum()
+
+    def _joint(self, params, x):
+        """log w_k + log N(x; k) of one event, (components,)."""
+        log_weights = jax.nn.log_softmax(params["logits"])
+        if self.covariance == "diagonal":
+            whiten = 1 / params["scale"]
+            log_det = -jnp.log(jnp.abs(params["scale"])).sum(-1)
+        else:
+            # inverted once for all rows, as the inverse does not depend on them
+            eye = jnp.broadcast_to(jnp.eye(self.dim, dtype=x.dtype), params["scale_tril"].shape)
+            whiten = solve_triangular(params["scale_tril"], eye, lower=True)
+            diagonal = jnp.diagonal(params["scale_tril"], axis1=-2, axis2=-1)
+            log_det = -jnp.log(jnp.abs(diagonal)).sum(-1)
+
+        def one(component):
+            mean, whiten, constant = component
+            centred = x - mean
+            z = whiten * centred if self.covariance == "diagonal" else whiten @ centred
+            return constant - 0.5 * (z * z).sum()
+
+        constant = log_weights + log_det - 0.5 * self.dim * LOG_2PI
+        return lax.map(one, (params["mean"], whiten, constant))
+
+    def _moments(self, x, shares, mean):
+        """Sums over rows of shares, of shares (x - mean) and of shares (x - mean)(x - mean)^T."""
+
+        def one(component):
+            share, mean = component
+            centred = x - mean
+            weighted = share[:, None] * centred
+            if self.covariance == "diagonal":
+                return share.sum(), weighted.sum(0), (weighted * centred).sum(0)
+            return share.sum(), weighted.sum(0), weighted.T @ centred
+
+        return lax.map(one, (shares.T, mean))
+
+    def _maximise(self, total, first, second, mean):
+        """Params from moments about ``mean``, near enough for small covariances to keep digits."""
+        floor = 10 * jnp.finfo(total.dtype).eps
+        total = total + floor
+        shift = first / total[:, None]
+        logits = jnp.log(total) - jnp.log(total.sum())
+        if self.covariance == "diagonal":
+            variance = second / total[:, None] - shift**2
+            scale = jnp.sqrt(jnp.maximum(variance, 0) + self.jitter)
+            return {"logits": logits, "mean": mean + shift, "scale": scale}
+        covariance = second / total[:, None, None] - shift[:, :, None] * shift[:, None, :]
+        covariance = covariance + self.jitter * jnp.eye(self.dim, dtype=total.dtype)
+        scale_tril = jnp.linalg.cholesky(covariance)
+        return {"logits": logits, "mean": mean + shift, "scale_tril": scale_tril}

@@ -1,0 +1,115 @@
+"""The histogram density: constant on the cells of a regular grid."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.model import Model, namespace
+from jaxgen.random import Uniform
+from jaxgen.spec import Count, NonNegative
+
+
+class Histogram(Model):
+    """Density p(x) = probability of x's cell / volume of the cell; zero outside the bounds.
+
+    Args:
+      bins: cells along each feature; its length is the number of features.
+      bounds: (low, high) of each feature, in the units of x; None takes them from the data.
+      smoothing: pseudo-count added to each cell, so that no cell within the bounds is impossible.
+
+    Params: ``log_probs`` of the cells, shape bins, used up to a constant; ``low`` and ``high``
+    (dim,).
+
+    Raises:
+      ValueError: on fitting data outside given bounds, or constant in a feature without them.
+
+    >>> fitted = jaxgen.fit(Histogram((36, 72)), x, key=jax.random.key(0))
+    """
+
+    bins: tuple[Count, ...]
+    bounds: tuple[tuple[float, float], ...] | None = None
+    smoothing: NonNegative = 0.1
+
+    fit_method = "closed_form"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.bins:
+            raise ValueError("Histogram: bins must name at least one feature, got ()")
+        if self.bounds is not None:
+            if len(self.bounds) != len(self.bins):
+                raise ValueError(
+                    f"Histogram: bounds must have one (low, high) a feature, {len(self.bins)} in "
+                    f"all, got {len(self.bounds)}"
+                )
+            if any(not low < high for low, high in self.bounds):
+                raise ValueError(f"Histogram: bounds must have low < high, got {self.bounds}")
+
+    @property
+    def event_shape(self):
+        return (len(self.bins),)
+
+    def init(self, key, x=None, y=None):
+        if x is not None:
+            return self.estimate(x)
+        low, high = self._bounds(np.array([[0.0], [1.0]]).repeat(len(self.bins), 1), np)
+        return {
+            "log_probs": jnp.full(self.bins, -math.log(math.prod(self.bins))),
+            "low": jnp.asarray(low, float),
+            "high": jnp.asarray(high, float),
+        }
+
+    def estimate(self, x, y=None, weights=None):
+        xp = namespace(x, weights)
+        low, high = self._bounds(x, xp)
+        if xp is np:
+            if ((x < low) | (x > high)).any():
+                raise ValueError(f"x must lie within the bounds of {self}")
+            if (low == high).any():
+                constant = int((low == high).argmax())
+                raise ValueError(f"x is constant in feature {constant}: pass bounds to {self}")
+        cells = math.prod(self.bins)
+        bins = xp.asarray(self.bins)
+        cell = xp.clip(((x - low) / (high - low) * bins).astype(int), 0, bins - 1)
+        flat = xp.ravel_multi_index(tuple(cell.T), self.bins, mode="clip")
+        weights = xp.ones(len(x), x.dtype) if weights is None else weights
+        if xp is np:
+            counts = np.bincount(flat, weights, minlength=cells)
+        else:
+            counts = jnp.zeros(cells, x.dtype).at[flat].add(weights)
+        smoothed = counts + self.smoothing
+        probs = (smoothed / smoothed.sum()).reshape(self.bins)
+        with np.errstate(divide="ignore"):
+            return {"log_probs": xp.log(probs), "low": low, "high": high}
+
+    def log_prob(self, params, x, y=None):
+        low, high, log_probs = params["low"], params["high"], params["log_probs"]
+        inside = ((x >= low) & (x <= high)).all()
+        bins = jnp.asarray(self.bins, x.dtype)
+        place = jnp.where(inside, (x - low) / (high - low), 0.0)
+        cell = jnp.minimum(place * bins, bins - 1).astype(int)
+        log_volume = jnp.log((high - low) / bins).sum()
+        total = jnp.log(jnp.exp(log_probs).sum())
+        score = log_probs[tuple(cell)] - total - log_volume
+        return jnp.where(inside, score, -jnp.inf)
+
+    def noise(self):
+        return {"cell": Uniform(), "place": Uniform(self.event_shape)}
+
+    def push(self, params, noise, y=None):
+        low, high = params["low"], params["high"]
+        cdf = jnp.cumsum(jnp.exp(params["log_probs"]).ravel())
+        # scaling by the last entry, and a side that skips cells of no width, keep empty cells empty
+        flat = jnp.searchsorted(cdf, noise["cell"] * cdf[-1], side="right")
+        cell = jnp.stack(jnp.unravel_index(flat.clip(max=cdf.size - 1), self.bins))
+        width = (high - low) / jnp.asarray(self.bins, low.dtype)
+        return jnp.minimum(low + width * (cell + noise["place"]), high)
+
+    def _bounds(self, x, xp):
+        if self.bounds is None:
+            return x.min(0), x.max(0)
+        low, high = zip(*self.bounds, strict=True)
+        return xp.asarray(low, x.dtype), xp.asarray(high, x.dtype)

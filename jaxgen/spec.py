@@ -1,0 +1,152 @@
+"""Spec: the frozen, hashable description that models, bijectors and noise leaves share.
+
+A spec holds what decides shapes and control flow: plain numbers, strings, tuples and other specs.
+Arrays live in params. Because equal specs hash equal they share one compiled program, and because
+their fields are plain they print as source and save as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import operator
+import types
+import typing
+from typing import Annotated, Any, dataclass_transform
+
+import jax
+
+_registry: dict[str, type[Spec]] = {}
+
+
+class AtLeast(typing.NamedTuple):
+    """Annotation: the smallest value that a number in a spec may take."""
+
+    least: float
+
+
+Count = Annotated[int, AtLeast(1)]
+NonNegative = Annotated[float, AtLeast(0)]
+
+
+@dataclass_transform(frozen_default=True)
+class Spec:
+    """Base of everything hashable here. A subclass is turned into a frozen dataclass by itself.
+
+    Fields are cast to their annotated types, since ``S(1) == S(1.0)`` would otherwise share the
+    program compiled for one of them.
+
+    >>> class Disc(Spec):
+    ...     radius: float = 1.0
+    >>> Disc(2)
+    Disc(radius=2.0)
+    """
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True)(cls)
+        jax.tree_util.register_static(cls)
+        _registry[spec_name(cls)] = cls
+
+    def __post_init__(self):
+        hints = _hints(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            where = f"{type(self).__name__}: {field.name}"
+            value = _cast(getattr(self, field.name), hints[field.name], where)
+            object.__setattr__(self, field.name, value)
+
+
+def spec_name(cls: type) -> str:
+    """The name a spec has in a file: the bare class name for jaxgen's own, else with its module."""
+    own = cls.__module__.split(".")[0] == "jaxgen"
+    return cls.__qualname__ if own else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def to_json(spec: Spec) -> dict:
+    """A spec as plain JSON values; ``from_json`` is its inverse."""
+
+    def plain(value):
+        if isinstance(value, Spec):
+            return to_json(value)
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+    fields = {f.name: plain(getattr(spec, f.name)) for f in dataclasses.fields(spec)}  # type: ignore[arg-type]
+    return {"spec": spec_name(type(spec)), **fields}
+
+
+def from_json(data: Any) -> Spec:
+    """The spec that ``to_json`` wrote. Only classes already defined are built; nothing is imported.
+
+    Raises:
+      ValueError: the data name no known spec, or fields that the spec does not have.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("spec"), str):
+        raise ValueError(f"a spec is a JSON object with the key 'spec', got {type(data).__name__}")
+    name = data["spec"]
+    if name not in _registry:
+        raise ValueError(
+            f"unknown spec {name!r}: import the module that defines it, then load again"
+        )
+
+    def build(value):
+        if isinstance(value, dict):
+            return from_json(value)
+        return tuple(build(v) for v in value) if isinstance(value, list) else value
+
+    try:
+        return _registry[name](**{k: build(v) for k, v in data.items() if k != "spec"})
+    except TypeError as error:
+        raise ValueError(f"spec {name!r} cannot be built from {sorted(data)}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _cast(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type, or an error that names the field."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        value = _cast(value, args[0], where)
+        for bound in args[1:]:
+            if isinstance(bound, AtLeast) and value < bound.least:
+                raise ValueError(f"{where} must be at least {bound.least}, got {value}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        rest = [a for a in args if a is not type(None)]
+        return _cast(value, rest[0], where)
+    if origin is typing.Literal:
+        if value not in args:
+            raise ValueError(f"{where} must be one of {args}, got {value!r}")
+        return value
+    if origin is tuple:
+        items = (value,) if isinstance(value, (int, float, str, Spec)) else tuple(value)
+        if args[-1] is Ellipsis:
+            return tuple(_cast(v, args[0], where) for v in items)
+        if len(items) != len(args):
+            raise ValueError(f"{where} must have {len(args)} entries, got {len(items)}")
+        return tuple(_cast(v, a, where) for v, a in zip(items, args, strict=True))
+    if hint is int:
+        if isinstance(value, bool):
+            raise TypeError(f"{where} must be an int, got {value!r}")
+        try:
+            return operator.index(value)
+        except TypeError:
+            raise TypeError(f"{where} must be an int, got {value!r}") from None
+    if hint is float:
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"{where} must be a number, got {value!r}") from None
+        if math.isnan(value):
+            raise ValueError(f"{where} must be a number, got NaN")
+        return value
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise TypeError(
+            f"{where} must be a {hint.__name__}, got {type(value).__name__} {value!r:.60}"
+        )
+    return value
