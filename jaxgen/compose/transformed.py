@@ -9,7 +9,7 @@ import numpy as np
 from jaxgen.bijectors import Bijector
 from jaxgen.model import Model
 
-_enable_x64 = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64  # moved in jax 0.8
+_enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
 
 class Transformed(Model):
