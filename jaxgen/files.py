@@ -99,12 +99,7 @@ def load(path: str | os.PathLike) -> Fitted:
         64-bit params while JAX is in 32-bit mode, which would round them.
       OSError: there is no such file, or it cannot be read.
     """
-    raw = Path(path).read_bytes()
-    try:
-        return _read(raw)
-    except Exception as error:  # what was altered on purpose, digest and all, may fail anywhere
-        why = str(error) if type(error) is ValueError else f"not a valid jaxgen model: {error!r}"
-        raise ValueError(f"{os.fspath(path)}: {why}") from error
+    return _parse(Path(path).read_bytes(), path)
 
 
 @contextlib.contextmanager
@@ -159,7 +154,16 @@ def writable(path: str | os.PathLike) -> Path:
     return path
 
 
-def _read(raw: bytes) -> Fitted:
+def _parse(raw: bytes, path: str | os.PathLike) -> Fitted:
+    """The model in the content of a file, or a ValueError that names the file."""
+    try:
+        return _checked(raw)
+    except Exception as error:  # what was altered on purpose, digest and all, may fail anywhere
+        why = str(error) if type(error) is ValueError else f"not a valid jaxgen model: {error!r}"
+        raise ValueError(f"{os.fspath(path)}: {why}") from error
+
+
+def _checked(raw: bytes) -> Fitted:
     place = _DIGEST.search(raw)
     if place is None:
         raise ValueError("not a jaxgen model, or damaged: it holds no digest")
@@ -213,6 +217,8 @@ def _take_apart(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
 def _put_together(node: Any, arrays: dict[str, np.ndarray]) -> Any:
     if node is None:
         return None
+    if not isinstance(node, dict) or len(node) != 1:
+        raise ValueError(f"not a valid jaxgen model: no node of a tree is {node!r:.40}")
     ((kind, value),) = node.items()
     if kind == "dict":
         return {key: _put_together(v, arrays) for key, v in value}

@@ -1,0 +1,5 @@
+"""Distributions to practise on whose density is known exactly."""
+
+from jaxgen.datasets.land import Land, land
+
+__all__ = ["Land", "land"]

@@ -1,0 +1,21 @@
+"""Accuracy, generation and representation of a fitted model, measured."""
+
+from jaxgen.evaluate.accuracy import bits_per_dim, energy_distance, kl_divergence, neighbours
+from jaxgen.evaluate.generation import copying, duplicates, throughput
+from jaxgen.evaluate.report import Report, evaluate
+from jaxgen.evaluate.representation import largest_correlation, noise_fit, round_trip
+
+__all__ = [
+    "Report",
+    "bits_per_dim",
+    "copying",
+    "duplicates",
+    "energy_distance",
+    "evaluate",
+    "kl_divergence",
+    "largest_correlation",
+    "neighbours",
+    "noise_fit",
+    "round_trip",
+    "throughput",
+]

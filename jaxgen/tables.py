@@ -1,0 +1,275 @@
+"""Event tables on disk, one row an event: .csv, .npy, .npz and .parquet, by the path's ending."""
+
+from __future__ import annotations
+
+import array
+import csv
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from jaxgen.files import writable, write_atomically
+
+_ROWS = 50_000  # rows of a CSV formatted at once
+
+
+class Table(NamedTuple):
+    """What ``read`` returns: names of the features, or None, and the numbers, (n, ...)."""
+
+    columns: tuple[str, ...] | None
+    values: np.ndarray
+
+
+def read(path: str | os.PathLike) -> Table:
+    """Read a table of numbers.
+
+    - .csv: comma separated, UTF-8, in float64. A first line in which not every cell is a number is
+      a header. An empty cell is NaN, an empty line is skipped.
+    - .npy: one array, one row an event, of any shape. Without names.
+    - .npz: the array "x", or the only one, and the names in "columns". What was pickled is refused.
+    - .parquet: columns of numbers, in their common dtype; null is NaN. An index that pandas kept
+      (``__index_level_0__``) is left out. Needs ``pip install jaxgen[parquet]``.
+
+    Args:
+      path: the file; its ending, in any case, says what it is.
+
+    Returns:
+      ``Table(columns, values)``.
+
+    Raises:
+      ValueError: the ending is unknown, or the file holds no table of numbers; for a .csv the
+        message names line and column.
+      ImportError: a .parquet without pyarrow.
+      OSError: there is no such file, or it cannot be read.
+
+    >>> columns, values = read("events.csv")
+    """
+    path = Path(path)
+    columns, values = _format(path)[0](path)
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
+        what = f"dtype {values.dtype} and shape {values.shape}"
+        raise ValueError(f"{path}: not a table of numbers but an array of {what}")
+    if columns is not None:
+        _check_names(path, columns, values)
+    return Table(columns, values)
+
+
+def write(path: str | os.PathLike, values: Any, columns: tuple[str, ...] | None = None) -> None:
+    """Write a table of numbers, whole or not at all; ``read`` gives the same numbers back.
+
+    Args:
+      path: the file; its ending says which format.
+      values: (n, d), or (n,) for one column; in an .npy or .npz, (n, ...).
+      columns: d names. An .npy has no room for them; a .parquet without them gets x0, x1, ...
+
+    Raises:
+      ValueError: the ending is unknown, or names or shape do not suit.
+      ImportError: a .parquet without pyarrow.
+      OSError: the file cannot be written.
+
+    >>> write("samples.csv", fitted.sample(jax.random.key(0), 1000), ("latitude", "longitude"))
+    """
+    path, values = Path(path), np.asarray(values)
+    put = _format(path)[1]
+    if values.dtype.kind not in "biuf":
+        values = values.astype(np.float32)  # bfloat16, which no format knows
+    rows_only = put in (_write_csv, _write_parquet)
+    if values.ndim == 1 and (rows_only or columns is not None):
+        values = values[:, None]
+    if values.ndim == 0 or (rows_only and values.ndim > 2):
+        raise ValueError(
+            f"{path}: no room for values of shape {values.shape}; .npy takes events of any"
+        )
+    if columns is not None:
+        _check_names(path, tuple(columns), values)
+    with write_atomically(path) as file:
+        put(file, values, columns)
+
+
+def check_output(path: str | os.PathLike) -> None:
+    """Ask before long work whether ``write`` could put its result there.
+
+    Raises:
+      ValueError: the ending is unknown.
+      ImportError: a .parquet without pyarrow.
+      OSError: no file can be put there.
+    """
+    if _format(Path(path))[1] is _write_parquet:
+        _pyarrow()
+    writable(path)
+
+
+def _read_csv(path):
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, skipinitialspace=True)
+            first = next((row for row in rows if row), None)
+            if first is None:
+                raise ValueError(f"{path}: line 1, column 1: the file is empty")
+            columns, skip = None, 0
+            if not all(map(_is_number, first)):
+                columns, skip = tuple(cell.strip() for cell in first), rows.line_num
+                if "" in columns:
+                    where = f"line {skip}, column {columns.index('') + 1}"
+                    raise ValueError(f"{path}: {where}: the column has no name (an index, perhaps)")
+        return columns, _csv_values(path, skip, len(first), columns)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV in UTF-8: {error}") from None
+
+
+def _csv_values(path, skip, width, columns):
+    """Numbers below the first ``skip`` lines: by NumPy's fast reader if it takes the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its word on empty input; ours follows
+            values = np.loadtxt(
+                os.path.abspath(path), delimiter=",", quotechar='"', comments=None,
+                skiprows=skip, ndmin=2, encoding="utf-8-sig",
+            )  # fmt: skip
+        if len(values) and values.shape[1] == width:
+            return values
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        pass  # an empty cell, or an error to be named: the slow way tells
+    numbers = array.array("d")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows, line = csv.reader(file, skipinitialspace=True), 1
+        for row in rows:
+            here, line = line, rows.line_num + 1  # where the row begins
+            if here <= skip or not row:
+                continue
+            for j, cell in enumerate(row[:width]):
+                if not _is_number(cell):
+                    name = f" ({columns[j]})" if columns else ""
+                    where = f"line {here}, column {j + 1}{name}"
+                    raise ValueError(f"{path}: {where}: {cell!r:.40} is not a number")
+                numbers.append(float(cell.strip() or "nan"))
+            if len(row) != width:
+                where = f"line {here}, column {min(len(row), width) + 1}"
+                raise ValueError(f"{path}: {where}: {len(row)} cells, where {width} are expected")
+    if not numbers:
+        raise ValueError(f"{path}: line {skip + 1}, column 1: no rows below the header")
+    return np.frombuffer(numbers).reshape(-1, width).copy()
+
+
+def _is_number(cell):
+    """Whether a CSV cell counts as a number; an empty one does, it is NaN."""
+    if not cell.strip():
+        return True
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # Python reads 1_000 as a number, others do not
+
+
+def _write_csv(file: IO[bytes], values, columns):
+    if columns is not None:
+        if all(map(_is_number, columns)):
+            raise ValueError(f"a CSV header of numbers alone would be read as data: {columns}")
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow(columns)
+        file.write(header.getvalue().encode())
+    # digits that give the same bits back: nine do for 32-bit floats, repr for 64-bit ones
+    cell = "%d" if values.dtype.kind in "biu" else "%r" if values.dtype.itemsize > 4 else "%.9g"
+    line = ",".join([cell] * values.shape[1]) + "\n"
+    for start in range(0, len(values), _ROWS):
+        rows = values[start : start + _ROWS]
+        file.write(((line * len(rows)) % tuple(rows.ravel().tolist())).encode())
+
+
+def _read_numpy(path):
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return None, loaded
+        with loaded:
+            names = [name for name in loaded if name != "columns"]
+            if "x" not in names and len(names) != 1:
+                raise ValueError(f"needs an array named 'x', or one array in all; it has {names}")
+            columns = tuple(map(str, loaded["columns"].ravel())) if "columns" in loaded else None
+            return columns, loaded["x" if "x" in names else names[0]]
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails in zipfile, zlib or NumPy, each in its way
+        why = "pickled Python objects, which are refused" if "pickle" in str(error) else error
+        raise ValueError(f"{path}: {why}") from error
+
+
+def _write_npy(file: IO[bytes], values, columns):
+    np.save(file, values, allow_pickle=False)
+
+
+def _write_npz(file: IO[bytes], values, columns):
+    if columns is None:
+        np.savez(file, x=values)
+    else:
+        np.savez(file, x=values, columns=np.array(columns, str))
+
+
+def _read_parquet(path):
+    pyarrow = _pyarrow()
+    with open(path, "rb") as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file).read()
+        except (pyarrow.ArrowException, OSError) as error:  # OSError: damage to what Thrift wrote
+            raise ValueError(f"{path}: {error}") from error
+    columns, arrays = [], []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name.startswith("__index_level_"):
+            continue
+        if pyarrow.types.is_boolean(column.type):
+            column = column.cast(pyarrow.uint8())
+        numbers = column.to_numpy()
+        if numbers.dtype.kind not in "iuf":
+            raise ValueError(f"{path}: column {name!r} is {column.type}, not numbers")
+        columns.append(name)
+        arrays.append(numbers)
+    if not columns:
+        raise ValueError(f"{path}: it has no columns")
+    return tuple(columns), np.stack(arrays, 1)
+
+
+def _write_parquet(file: IO[bytes], values, columns):
+    pyarrow = _pyarrow()
+    columns = columns or [f"x{j}" for j in range(values.shape[1])]
+    table = pyarrow.table([np.ascontiguousarray(v) for v in values.T], names=list(columns))
+    pyarrow.parquet.write_table(table, file)
+
+
+def _pyarrow():
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        message = "Parquet needs pyarrow, an optional extra: pip install 'jaxgen[parquet]'"
+        raise ImportError(message) from None
+    return pyarrow
+
+
+def _check_names(path, columns, values):
+    if values.shape[1:] != (len(columns),):
+        raise ValueError(f"{path}: {len(columns)} column names for values of shape {values.shape}")
+    for j, name in enumerate(columns):
+        if name in columns[:j]:
+            raise ValueError(f"{path}: column {j + 1} has the name of another, {name!r}")
+
+
+def _format(path):
+    """(reader, writer) of a path's ending."""
+    if path.suffix.lower() not in _FORMATS:
+        known = ", ".join(_FORMATS)
+        raise ValueError(f"{path}: a table's ending must be one of {known}; got {path.suffix!r}")
+    return _FORMATS[path.suffix.lower()]
+
+
+_FORMATS = {
+    ".csv": (_read_csv, _write_csv),
+    ".npy": (_read_numpy, _write_npy),
+    ".npz": (_read_numpy, _write_npz),
+    ".parquet": (_read_parquet, _write_parquet),
+}

@@ -1,0 +1,254 @@
+"""The command line, run on files as a user would."""
+
+import json
+import re
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgen
+from jaxgen import cli, files, models, tables
+
+X = np.random.default_rng(0).normal((1, -3), (0.5, 4), (400, 2)).astype(np.float32)
+
+
+def run(*args):
+    return cli.main([str(a) for a in args])
+
+
+def fails(capsys, *args):
+    """The one line that a refused command prints."""
+    assert run(*args) == 2
+    out, error = capsys.readouterr()
+    assert re.fullmatch("jaxgen: error: .*\n", error)
+    assert out == ""
+    return error
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with a table, the same one with its columns swapped, and a model of it."""
+    path = tmp_path_factory.mktemp("cli")
+    tables.write(path / "x.csv", X, ("a", "b"))
+    tables.write(
+        path / "swapped.csv", np.stack([X[:, 1], 0 * X[:, 0], X[:, 0]], 1), ("b", "c", "a")
+    )
+    tables.write(path / "plain.npy", X)
+    assert run("fit", path / "x.csv", "--model", "gaussian", "--out", path / "m") == 0
+    return path
+
+
+def test_fit_stores_model_and_columns(place):
+    fitted = files.load(place / "m")
+    assert fitted.model == models.Gaussian(2)
+    assert fitted.columns == ("a", "b")
+    np.testing.assert_allclose(fitted.params["mean"], X.mean(0), rtol=1e-4)
+
+
+def test_fit_takes_fields_seed_and_epochs(place, tmp_path, capsys):
+    common = ("fit", place / "plain.npy", "--model", "gaussian-mixture", "--epochs", 2)
+    fields = ("--set", "components=3", "covariance=diagonal", "--set", "jitter=0.5")
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        assert run(*common, *fields, "--seed", seed, "--out", tmp_path / name) == 0
+    assert "GaussianMixture(dim=2, components=3" in capsys.readouterr().out
+    a, b, c = (files.load(tmp_path / name) for name in "abc")
+    assert a.model == models.GaussianMixture(2, 3, covariance="diagonal", jitter=0.5)
+    assert a.columns is None
+    np.testing.assert_array_equal(a.params["mean"], b.params["mean"])
+    assert (np.asarray(a.params["mean"]) != np.asarray(c.params["mean"])).any()
+
+
+def test_fit_of_other_shapes(tmp_path):
+    tables.write(tmp_path / "x.npy", np.ones((5, 3, 4), np.uint8))
+    assert run("fit", tmp_path / "x.npy", "--model", "Bernoulli", "--out", tmp_path / "m") == 0
+    assert files.load(tmp_path / "m").model == models.Bernoulli((3, 4))
+    assert run("sample", tmp_path / "m", "-n", 7, "--out", tmp_path / "s.npz") == 0
+    assert tables.read(tmp_path / "s.npz").values.shape == (7, 3, 4)
+    tables.write(tmp_path / "x.npy", np.arange(9.0))
+    assert run("fit", tmp_path / "x.npy", "--model", "box", "--out", tmp_path / "m") == 0
+    assert files.load(tmp_path / "m").model == models.Box(1)
+    assert run("score", tmp_path / "m", tmp_path / "x.npy") == 0
+    pairs = ("--set", "bins=4,2", "bounds=[[-5, 5], [-20, 20]]")
+    tables.write(tmp_path / "x.npy", X)
+    assert (
+        run("fit", tmp_path / "x.npy", "--model", "HISTOGRAM", *pairs, "--out", tmp_path / "m") == 0
+    )
+    assert files.load(tmp_path / "m").model == models.Histogram((4, 2), ((-5, 5), (-20, 20)))
+
+
+def test_sample_writes_the_columns_and_follows_the_seed(place, tmp_path):
+    for name, seed in (("a.csv", 5), ("b.parquet", 5), ("c.csv", 6)):
+        assert run("sample", place / "m", "-n", 50, "--seed", seed, "--out", tmp_path / name) == 0
+    a, b, c = (tables.read(tmp_path / name) for name in ("a.csv", "b.parquet", "c.csv"))
+    assert a.columns == b.columns == ("a", "b")
+    drawn = files.load(place / "m").sample(jax.random.key(5), 50)
+    np.testing.assert_array_equal(a.values.astype(np.float32), drawn)
+    np.testing.assert_array_equal(b.values, drawn)
+    assert (a.values != c.values).all()
+
+
+def test_score_prints_mean_error_and_bits(place, tmp_path, capsys):
+    assert run("score", place / "m", place / "x.csv", "--out", tmp_path / "scores.csv") == 0
+    out = capsys.readouterr().out
+    log_p = np.asarray(files.load(place / "m").log_prob(X), np.float64)
+    mean, se = log_p.mean(), log_p.std(ddof=1) / 20
+    assert re.search(r"^events +400$", out, re.M)
+    assert f"{mean:.6g} +- {se:.2g} nats" in out
+    assert re.search(rf"^bits/dim +{-mean / 2 / np.log(2):.6g}$", out, re.M)
+    columns, scores = tables.read(tmp_path / "scores.csv")
+    assert columns == ("log_prob",)
+    np.testing.assert_array_equal(scores[:, 0].astype(np.float32), log_p.astype(np.float32))
+
+
+def test_columns_are_matched_by_name(place, capsys):
+    assert run("score", place / "m", place / "x.csv") == 0
+    expected = capsys.readouterr().out
+    for other in ("swapped.csv", "plain.npy"):
+        assert run("score", place / "m", place / other) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_missing_columns_are_an_error(place, tmp_path, capsys):
+    tables.write(tmp_path / "x.csv", X, ("a", "z"))
+    for command in ("score", "evaluate"):
+        message = fails(capsys, command, place / "m", tmp_path / "x.csv")
+        assert f"{tmp_path / 'x.csv'}: no column 'b'; its columns are 'a', 'z'" in message
+
+
+def test_score_names_events_of_no_density(tmp_path, capsys):
+    box = jaxgen.Fitted(models.Box(1), {"low": jnp.zeros(1), "high": jnp.ones(1)})
+    box.save(tmp_path / "m")
+    tables.write(tmp_path / "x.csv", [[0.5], [2], [np.nan], [3]])
+    assert run("score", tmp_path / "m", tmp_path / "x.csv") == 0
+    out = capsys.readouterr().out
+    assert "zero density    2 events, the first in row 1" in out
+    assert "NaN             1 events, the first in row 2" in out
+
+
+def test_evaluate_writes_report_and_figure(place, tmp_path, capsys):
+    outputs = ("--json", tmp_path / "r.json", "--figure", tmp_path / "r.png")
+    data = (place / "swapped.csv", "--train", place / "x.csv")
+    assert run("evaluate", place / "m", *data, "--samples", 200, *outputs) == 0
+    assert "REPRESENTATION" in capsys.readouterr().out
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["n_samples"] == 200
+    assert report["n_test"] == 400
+    # the same events in another order of columns
+    assert report["accuracy"]["log_likelihood"] == report["accuracy"]["log_likelihood_ref"]
+    assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_world_is_called_with_its_options(monkeypatch, tmp_path):
+    calls = []
+    stand_in = types.SimpleNamespace(run=lambda **options: calls.append(options))
+    monkeypatch.setitem(sys.modules, "jaxgen.world", stand_in)
+    monkeypatch.chdir(tmp_path)
+    assert run("world") == 0
+    assert (
+        run("world", "--events", 50, "--seed", 3, "--quick", "--json", "j", "--figure", "f.pdf")
+        == 0
+    )
+    shared = {"events": 100_000, "seed": 0, "json_path": None, "figure_path": "world.png"}
+    assert calls[0] == {**shared, "quick": False}
+    assert calls[1] == {
+        "events": 50, "seed": 3, "json_path": "j", "figure_path": "f.pdf", "quick": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ("", "required: COMMAND"),
+        ("train x.csv", "invalid choice: 'train'"),
+        ("fit x.csv --model Gaussian", "required: --out"),
+        ("fit x.csv --model Gauss --out o", "no model 'Gauss'; the models are .*Box.* Gaussian,"),
+        ("fit x.csv --model Gaussian --set dims=2 --out o",
+         "Gaussian has no field 'dims'; its fields are dim, covariance, jitter"),
+        ("fit x.csv --model Gaussian --set dim --out o", "--set takes KEY=VALUE, got 'dim'"),
+        ("fit x.csv --model Gaussian --set dim=two --out o", "dim must be an int, got 'two'"),
+        ("fit x.csv --model Gaussian --set dim=3 --out o", r"x must have shape \(n, 3\)"),
+        ("fit x.csv --model Histogram --out o", r"Histogram needs a value: --set bins=\.\.\."),
+        ("fit x.csv --model Gaussian --set covariance=ful --out o", "must be one of"),
+        ("fit images.npy --model Gaussian --out o", r"rows of features, .* shape \(2, 3\)"),
+        ("fit nan.csv --model Gaussian --out o", "x must be finite"),
+        ("fit text.csv --model Gaussian --out o", r"text.csv: line 2, column 2 \(y\): 'no' is not"),
+        ("fit gone.csv --model Gaussian --out o", "No such file or directory: gone.csv"),
+        ("fit x.txt --model Gaussian --out o", r"ending must be one of \.csv"),
+        ("fit x.csv --model Gaussian --out o --epochs 0", "--epochs: .* at least 1, got '0'"),
+        ("fit x.csv --model Gaussian --out o --seed -1", "seed"),
+        ("fit x.csv --model Gaussian --out o --seed 4294967296", r"below 2\*\*32"),
+        ("sample m -n 5 --out o.xyz", "ending must be one of"),
+        ("sample m -n -5 --out o.csv", "-n"),
+        ("sample x.csv -n 5 --out o.csv", "x.csv: not a jaxgen model"),
+        ("sample gone -n 5 --out o.csv", "No such file or directory: gone"),
+        ("score m images.npy", "x must have shape"),
+        ("score m x.csv --out gone/o.csv", "there is no directory gone"),
+        ("evaluate m x.csv --json gone/o", "there is no directory gone"),
+        ("evaluate m x.csv --train text.csv", "text.csv: line 2"),
+        ("world --figure gone/w.png", "there is no directory gone"),
+        ("score bad x.csv", "bad: damaged"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_bytes((place / "x.csv").read_bytes())
+    (tmp_path / "m").write_bytes((place / "m").read_bytes())
+    (tmp_path / "bad").write_bytes((place / "m").read_bytes()[:-1])
+    (tmp_path / "nan.csv").write_text("1,2\n3,\n")
+    (tmp_path / "text.csv").write_text("x,y\n1,no\n")
+    np.save(tmp_path / "images.npy", np.zeros((4, 2, 3)))
+    assert re.search(why, fails(capsys, *args.split()))
+    assert not list(tmp_path.glob("o*"))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "fit x.csv --model Box --out gone/m",
+        "fit x.csv --model Box --out .",
+        "sample m -n 5 --out gone/s.csv",
+        "sample m -n 5 --out s.txt",
+        "score m x.csv --out gone/s.csv",
+        "evaluate m x.csv --json gone/r",
+        "evaluate m x.csv --figure gone/r.png",
+    ],
+)
+def test_a_bad_output_is_refused_before_the_work(args, tmp_path, monkeypatch, capsys):
+    def read(path):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tables, "read", read)
+    monkeypatch.setattr(files, "load", read)
+    assert re.search(r"cannot write|ending must be", fails(capsys, *args.split()))
+
+
+def test_help_is_complete(capsys):
+    for command in ([], ["fit"], ["sample"], ["score"], ["evaluate"], ["world"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*command, "--help"])
+        assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for word in ("evaluate", "--model NAME", "-n N", "--train DATA", "--quick", "KEY=VALUE"):
+        assert word in out
+
+
+def test_the_module_runs_and_exits_with_the_status(place):
+    command = [sys.executable, "-m", "jaxgen", "score", str(place / "m")]
+    done = subprocess.run([*command, str(place / "gone.csv")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"jaxgen: error: No such file or directory: {place / 'gone.csv'}\n"
+
+
+def test_the_command_imports_nothing_heavy_by_itself():
+    code = "import sys, jaxgen; a = set(sys.modules); import jaxgen.cli as c\n"
+    code += "try: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('NEW', sorted(m for m in set(sys.modules) - a if m.startswith(('jax', 'mat'))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "NEW ['jaxgen.cli']"

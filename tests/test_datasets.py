@@ -1,0 +1,188 @@
+"""The land of the world: its area, its places, and samples against its own density."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxgen import datasets
+from jaxgen.datasets import land_geometry
+from jaxgen.random import draw
+
+CASES = [(r, m) for r in ("110m", "50m") for m in ("map", "sphere")]
+STEP = 0.25  # degrees, of the grid that densities are summed on
+SPHERE = 4 * math.pi * math.degrees(1) ** 2  # square degrees
+
+
+@functools.cache
+def loaded(resolution="110m", measure="map"):
+    model = datasets.land(resolution, measure)
+    return model, model.init(None)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def density(model, params, x):
+    return jax.vmap(model.log_prob, in_axes=(None, 0))(params, x)
+
+
+def log_prob(model, params, x):
+    return np.asarray(density(model, params, x))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def sample(model, params, seed, n):
+    dtype = params["keep"].dtype
+    noise = draw(model.noise(), jax.random.key(seed), jnp.zeros(2, jnp.uint32), n, dtype)
+    return jax.vmap(model.push, in_axes=(None, -1))(params, noise)
+
+
+def grid(step):
+    """Midpoints of a grid of the box, (180 / step, 360 / step, 2)."""
+    longitude = np.arange(-180 + step / 2, 180, step)
+    latitude = np.arange(-90 + step / 2, 90, step)
+    return np.stack(np.meshgrid(longitude, latitude), axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "flat_share", "sphere_share"),
+    [("110m", 0.3317, 0.2887), ("50m", 0.3305, 0.2875)],
+)
+def test_area(resolution, flat_share, sphere_share):
+    flat, cosine, _ = land_geometry.areas(resolution)
+    assert flat / (360 * 180) == pytest.approx(flat_share, abs=5e-5)
+    assert cosine / SPHERE == pytest.approx(sphere_share, abs=5e-5)
+
+
+def test_entropy_of_the_flat_map():
+    assert datasets.land().entropy() == pytest.approx(9.9757, abs=5e-5)
+
+
+@pytest.mark.parametrize("resolution", ["110m", "50m"])
+def test_triangles_tile_what_the_outlines_hold(resolution):
+    flat, cosine, _ = land_geometry.areas(resolution)
+    triangles = land_geometry.half_triangles(resolution)
+    for measure, area in (("map", flat), ("sphere", cosine)):
+        weights = datasets.land(resolution, measure)._weights(triangles)
+        assert weights.sum() == pytest.approx(area, rel=1e-11)
+
+
+@pytest.mark.parametrize(("resolution", "measure"), CASES)
+def test_density_integrates_to_one_with_the_entropy_stated(resolution, measure):
+    model, params = loaded(resolution, measure)
+    lp = log_prob(model, params, grid(STEP).reshape(-1, 2)).astype(float)
+    p = np.exp(lp) * STEP**2
+    # midpoints err in the coast's cells: by 2e-4 at most; a filled Caspian Sea would add 2e-3
+    assert p.sum() == pytest.approx(1, abs=4e-4)
+    assert -(p * np.where(p > 0, lp, 0)).sum() == pytest.approx(model.entropy(), abs=4e-3)
+
+
+@pytest.mark.parametrize(("resolution", "measure"), CASES)
+def test_samples_follow_the_density(resolution, measure):
+    """Chi-square over cells of 10 degrees: fails by chance for 1 in 10,000 keys."""
+    n, cell = 200_000, 10
+    model, params = loaded(resolution, measure)
+    x = np.asarray(sample(model, params, 7, n))
+    assert np.isneginf(log_prob(model, params, x)).mean() < 2e-5  # 2e-7 is rounding
+
+    p = np.exp(log_prob(model, params, grid(STEP).reshape(-1, 2)).astype(float))
+    fine = round(cell / STEP)
+    expected = p.reshape(180 // cell, fine, 360 // cell, fine).sum((1, 3)).ravel()
+    expected *= n / expected.sum()
+    edges = [np.arange(-180, 181, cell), np.arange(-90, 91, cell)]
+    observed = np.histogram2d(x[:, 0], x[:, 1], edges)[0].T.ravel()
+    assert observed.sum() == n
+    rare = expected < 20
+    observed, expected = (np.append(a[~rare], a[rare].sum()) for a in (observed, expected))
+    assert stats.chisquare(observed, expected).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("resolution", ["110m", "50m"])
+def test_samples_within_triangles_follow_latitude_on_the_sphere(resolution):
+    """Kolmogorov-Smirnov of sin(lat) inland of Antarctica: fails for 1 in 10,000 keys."""
+    x = np.asarray(sample(*loaded(resolution, "sphere"), 11, 200_000), float)
+    inland = x[(x[:, 1] < -84) & (x[:, 0] > 0) & (x[:, 0] < 150)]
+    sine = np.sin(np.deg2rad(inland[:, 1]))
+    rim = np.sin(np.deg2rad(-84))
+    assert stats.kstest((sine + 1) / (rim + 1), "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("resolution", "measure"), CASES)
+@pytest.mark.parametrize(
+    ("place", "longitude", "latitude", "is_land"),
+    [
+        ("Paris", 2.35, 48.85, True),
+        ("middle of the Atlantic", -30, 30, False),
+        ("Caspian Sea", 51, 42, False),
+        ("next to the south pole", 0, -89, True),
+        ("Chukotka, west of the antimeridian", 179, 67, True),
+        ("Chukotka, east of the antimeridian", -175, 66.5, True),
+        ("Chukotka, on the antimeridian from the east", -180, 67.5, True),
+        ("Chukotka, on the antimeridian from the west", 180, 67.5, True),
+        ("Antarctica, on the antimeridian", 180, -86, True),
+        ("Null Island", 0, 0, False),
+        ("just west of Null Island", -1e-9, 0, False),
+        ("Sahara on the prime meridian", 0, 25, True),
+        ("just west of the Sahara on the prime meridian", -1e-9, 25, True),
+        ("north pole", 0, 90, False),
+        ("far off", 1e30, 1e30, False),
+        ("far off along Asia", 1e30, 50, False),
+        ("just beyond the map", 180.001, 67, False),
+        ("below the map", 0, -90.001, False),
+    ],
+)
+def test_places(resolution, measure, place, longitude, latitude, is_land):
+    x = np.array([[longitude, latitude]], np.float32)
+    (lp,) = log_prob(*loaded(resolution, measure), x)
+    if not is_land:
+        assert lp == -math.inf
+        return
+    flat, cosine, _ = land_geometry.areas(resolution)
+    exact = -math.log(flat)
+    if measure == "sphere":
+        exact = math.log(math.cos(math.radians(latitude)) / cosine)
+    assert lp == pytest.approx(exact, rel=1e-5)
+
+
+def test_south_pole():
+    """The pole is a whole side of the map, but a point without density on the sphere's."""
+    pole = np.array([[30.0, -90.0]], np.float32)
+    for measure, expected in (("map", -9.9757), ("sphere", -math.inf)):
+        (lp,) = log_prob(*loaded(measure=measure), pole)
+        assert lp == pytest.approx(expected, abs=1e-4)
+
+
+def test_double_precision():
+    model, single = loaded(measure="sphere")
+    with jax.enable_x64(True):
+        params = model.init(None)
+        x = sample(model, params, 3, 20_000)
+        assert x.dtype == params["keep"].dtype == jnp.float64
+        assert np.isfinite(log_prob(model, params, x)).all()
+        x = sample(model, single, 3, 100)
+        assert x.dtype == log_prob(model, single, x).dtype == jnp.float32
+
+
+def test_edges_agree_with_a_direct_even_odd_test():
+    """Against every edge of the outlines at once, in float64, without a grid."""
+    rng = np.random.default_rng(0)
+    start, end, _ = land_geometry.outlines("50m")
+    x = start[rng.integers(len(start), size=300)] + rng.normal(size=(300, 2)) * 0.05
+    x = np.clip(x, [-180, -90], [180, 90]).astype(np.float32)
+    lon, lat = x.astype(float).T[:, :, None]
+    spans = (start[:, 1] <= lat) != (end[:, 1] <= lat)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (lat - start[:, 1]) / (end - start)[:, 1]
+        crossing = start[:, 0] + share * (end - start)[:, 0]
+    on_land = (spans & (crossing <= lon)).sum(1) % 2 == 1
+    assert (np.isfinite(log_prob(*loaded("50m"), x)) == on_land).all()
+    assert 0.3 < on_land.mean() < 0.7
+
+
+def test_support_holds_every_sample():
+    model, params = loaded()
+    assert bool(model.support(sample(model, params, 7, 200_000)).all())
+    assert not bool(model.support(jnp.array([0.0, 91.0])))

@@ -1,0 +1,272 @@
+"""Tables of events: the numbers and names that are written are those that are read."""
+
+import os
+import re
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen import tables
+
+NAMES = ("latitude", 'say "x", m', "ünï")
+BITS = np.random.default_rng(0).integers(0, 2**32, 30_000, np.uint32).view(np.float32)
+FLOATS = {
+    "float32": np.concatenate(
+        [BITS[np.isfinite(BITS)], [0.1, -0.0, 1e-45, np.inf, -np.inf]]
+    ).astype("f4"),
+    "float64": np.array([0.1, 1 / 3, 5e-324, -1.7976931348623157e308, 2**53 + 2.0, -0.0]),
+    "float16": np.array([0.1, 6e-8, 65504, np.inf, 1, 2], np.float16),
+    "int32": np.array([-(2**31), 2**31 - 1, 0, 1, 2, 3], np.int32),
+    "bool": np.array([True, False, True, True, False, False]),
+}
+
+
+def csv(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "npy", "npz", "parquet", "CSV"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_numbers_and_names_come_back(ending, dtype, tmp_path):
+    values = FLOATS[dtype]
+    values = values[: len(values) // 3 * 3].reshape(-1, 3)
+    path = tmp_path / f"t.{ending}"
+    tables.write(path, values, NAMES)
+    columns, back = tables.read(path)
+    assert columns == (None if ending == "npy" else NAMES)
+    back = back.astype(dtype)
+    if dtype == "bool":
+        np.testing.assert_array_equal(back, values)
+    else:
+        assert back.tobytes() == values.tobytes()  # -0.0 too
+
+
+@pytest.mark.parametrize("ending", ["csv", "npy", "npz", "parquet"])
+def test_without_names(ending, tmp_path):
+    values = jnp.arange(6.0).reshape(3, 2)
+    tables.write(tmp_path / f"t.{ending}", values)
+    columns, back = tables.read(tmp_path / f"t.{ending}")
+    assert columns == (("x0", "x1") if ending == "parquet" else None)
+    np.testing.assert_array_equal(back, values)
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz", "parquet"])
+def test_one_feature_is_a_column(ending, tmp_path):
+    tables.write(tmp_path / f"t.{ending}", np.arange(3.0), ("x",))
+    columns, back = tables.read(tmp_path / f"t.{ending}")
+    assert columns == ("x",)
+    np.testing.assert_array_equal(back, [[0], [1], [2]])
+
+
+def test_other_dtypes_and_orders(tmp_path):
+    values = np.arange(6.0).reshape(2, 3).T
+    for ending in ("csv", "npy", "npz", "parquet"):
+        tables.write(tmp_path / f"t.{ending}", jnp.asarray(values, jnp.bfloat16))
+        np.testing.assert_array_equal(tables.read(tmp_path / f"t.{ending}").values, values)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_images(ending, tmp_path):
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    tables.write(tmp_path / f"t.{ending}", images)
+    back = tables.read(tmp_path / f"t.{ending}").values
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back, images)
+    with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
+        tables.write(tmp_path / "t.csv", images)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "values"),
+    [
+        ("1,2\n3,4\n", None, [[1, 2], [3, 4]]),
+        ("x,y\n1,2\n", ("x", "y"), [[1, 2]]),
+        ("\ufeffx,y\r\n1,2\r\n\r\n3,4", ("x", "y"), [[1, 2], [3, 4]]),
+        ("\n\nx, y \n\n1, 2 \n", ("x", "y"), [[1, 2]]),
+        ('"x\ny","a,b"\n"1",2\n', ("x\ny", "a,b"), [[1, 2]]),
+        ("2019,y\n1,2\n", ("2019", "y"), [[1, 2]]),
+        ("1,,nan\n,-inf,3e-2\n", None, [[1, np.nan, np.nan], [np.nan, -np.inf, 0.03]]),
+        ("x,y\n1,\n ,2\n", ("x", "y"), [[1, np.nan], [np.nan, 2]]),
+        ("nan,2\n", None, [[np.nan, 2]]),
+        ("x\n1\n2\n", ("x",), [[1], [2]]),
+        ("0.1", None, [[0.1]]),
+    ],
+    ids=repr,
+)
+def test_csv(text, columns, values, tmp_path):
+    table = tables.read(csv(tmp_path, text))
+    assert table.columns == columns
+    assert table.values.dtype == np.float64
+    np.testing.assert_array_equal(table.values, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "line 1, column 1: the file is empty"),
+        ("\n\n", "line 1, column 1: the file is empty"),
+        ("x,y\n", "line 2, column 1: no rows"),
+        ("x,y\n1,2\n3,four\n", "line 3, column 2 (y): 'four' is not a number"),
+        ("1,2\n\n\n3,1_000\n", "line 4, column 2: '1_000' is not a number"),
+        ("1,2\n3\n", "line 2, column 2: 1 cells, where 2 are expected"),
+        ("1,2\n3,4,5\n", "line 2, column 3: 3 cells, where 2 are expected"),
+        ("x,y\n1,2,3\n4,5,6\n", "line 2, column 3: 3 cells, where 2 are expected"),
+        ("x;y\n1;2\n", "line 2, column 1 (x;y): '1;2' is not a number"),
+        ("# made by hand\n1,2\n", "line 2, column 2: 2 cells, where 1 are expected"),
+        ('"x\ny",z\n1,2\n"3\n",no\n', "line 4, column 2 (z): 'no' is not a number"),
+        (",x\n0,1\n", "line 1, column 1: the column has no name"),
+        ("x,x\n0,1\n", "column 2 has the name of another, 'x'"),
+        ('x\n"' + "a" * 200_000, "field larger than field limit"),
+    ],
+    ids=lambda text: repr(text)[:40],
+)
+def test_csv_errors_name_file_line_and_column(text, why, tmp_path):
+    path = csv(tmp_path, text)
+    with pytest.raises(ValueError, match=re.escape(why)) as caught:
+        tables.read(path)
+    assert str(path) in str(caught.value)
+    assert type(caught.value) is ValueError
+
+
+def test_csv_in_another_encoding(tmp_path):
+    for text, encoding in (("größe,x\n1,2\n", "latin-1"), ("x,y\n1,2\n", "utf-16")):
+        with pytest.raises(ValueError, match="UTF-8"):
+            tables.read(csv(tmp_path, text, encoding))
+    with pytest.raises(ValueError, match="UTF-8"):
+        tables.read(csv(tmp_path, "x,y\n1,2\n" * 1 + "1,2\n" * 100_000 + "é,1\n", "latin-1"))
+
+
+def test_a_large_csv_is_fast(tmp_path):
+    values = np.random.default_rng(0).normal(size=(200_000, 2)).astype(np.float32)
+    began = time.perf_counter()
+    tables.write(tmp_path / "t.csv", values, ("x", "y"))
+    back = tables.read(tmp_path / "t.csv").values
+    took = time.perf_counter() - began
+    np.testing.assert_array_equal(back.astype(np.float32), values)
+    assert took < 5  # .4 s on an idle machine; a loop over cells takes that long a read
+
+
+@pytest.mark.parametrize("name", ["t", "t.txt", "t.pkl", "csv"])
+def test_an_unknown_ending_is_refused(name, tmp_path):
+    for call in (tables.read, tables.check_output, lambda p: tables.write(p, np.ones((2, 2)))):
+        with pytest.raises(ValueError, match=r"\.csv, \.npy, \.npz, \.parquet"):
+            call(tmp_path / name)
+
+
+def test_npz_takes_x_or_the_only_array(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, x=np.ones((2, 2)), other=np.zeros(3))
+    assert tables.read(path).values.shape == (2, 2)
+    np.savez(path, events=np.ones((4, 1)), columns=np.array(["a"]))
+    assert tables.read(path) == (("a",), pytest.approx(np.ones((4, 1))))
+    np.savez(path, a=np.ones(2), b=np.ones(2))
+    with pytest.raises(ValueError, match=r"t.npz: needs an array named 'x'.*\['a', 'b'\]"):
+        tables.read(path)
+    np.savez(path, x=np.ones((2, 2)), columns=np.array(["a"]))
+    with pytest.raises(ValueError, match=r"1 column names for values of shape \(2, 2\)"):
+        tables.read(path)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "parquet"])
+def test_damaged_files_are_refused(ending, tmp_path):
+    path = tmp_path / f"t.{ending}"
+    tables.write(path, np.arange(200.0).reshape(100, 2))
+    raw = path.read_bytes()
+    for content in (b"", b"abc", raw[: len(raw) // 2], raw[:20], raw[20:], b"\0" * 500):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            tables.read(path)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_pickles_are_refused(ending, tmp_path):
+    path, objects = tmp_path / f"t.{ending}", np.array([{"a": 1}], object)
+    (np.save if ending == "npy" else np.savez)(path, objects)
+    with pytest.raises(ValueError, match=f"t.{ending}: pickled"):
+        tables.read(path)
+
+
+def test_text_and_single_numbers_are_refused(tmp_path):
+    for array in (np.array(["a"]), np.array(3.0), np.ones((2, 2), complex)):
+        np.save(tmp_path / "t.npy", array)
+        with pytest.raises(ValueError, match=r"t.npy: not a table of numbers"):
+            tables.read(tmp_path / "t.npy")
+
+
+def test_parquet_types(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    floats = pa.array([1, None], pa.float32())
+    index = pa.array([7, 8])
+    columns = {"a": floats, "b": pa.array([True, None]), "__index_level_0__": index}
+    pq.write_table(pa.table(columns), path)
+    table = tables.read(path)
+    assert table.columns == ("a", "b")
+    np.testing.assert_array_equal(table.values, [[1, 1], [np.nan, np.nan]])
+    for bad in (pa.array(["x"]), pa.array([[1.0]]), pa.array([None])):
+        pq.write_table(pa.table({"fine": [1.0], "bad": bad}), path)
+        with pytest.raises(ValueError, match=r"t.parquet: column 'bad' is \w"):
+            tables.read(path)
+    pq.write_table(pa.table([floats, floats], names=["a", "a"]), path)
+    with pytest.raises(ValueError, match="name of another, 'a'"):
+        tables.read(path)
+    pq.write_table(pa.table({}), path)
+    with pytest.raises(ValueError, match="no columns"):
+        tables.read(path)
+
+
+def test_parquet_without_pyarrow_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    path = tmp_path / "t.parquet"
+    for call in (tables.read, tables.check_output, lambda p: tables.write(p, np.ones((2, 2)))):
+        with pytest.raises(ImportError, match=r"jaxgen\[parquet\]"):
+            call(path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_that_would_not_come_back_are_refused(tmp_path):
+    values = np.ones((2, 2))
+    with pytest.raises(ValueError, match="would be read as data"):
+        tables.write(tmp_path / "t.csv", values, ("0", "1"))
+    with pytest.raises(ValueError, match="name of another"):
+        tables.write(tmp_path / "t.npz", values, ("a", "a"))
+    with pytest.raises(ValueError, match=r"1 column names for values of shape \(2, 2\)"):
+        tables.write(tmp_path / "t.npy", values, ("a",))
+    with pytest.raises(ValueError, match=r"shape \(\)"):
+        tables.write(tmp_path / "t.npy", 1.0)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "npy", "npz", "parquet"])
+def test_writing_is_atomic(ending, monkeypatch, tmp_path):
+    path = tmp_path / f"t.{ending}"
+    path.write_bytes(b"old")
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        tables.write(path, np.ones((2, 2)))
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+def test_missing_places(tmp_path):
+    for ending in ("csv", "npy", "npz", "parquet"):
+        with pytest.raises(FileNotFoundError):
+            tables.read(tmp_path / f"gone.{ending}")
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        tables.write(tmp_path / "gone" / "t.csv", np.ones((2, 2)))
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        tables.check_output(tmp_path / "gone" / "t.csv")
+    tables.check_output(tmp_path / "t.csv")
+    assert os.listdir(tmp_path) == []
