@@ -1,7 +1,7 @@
 """The engine: runs the pure functions over any number of rows, in compiled blocks of few sizes.
 
 A program is compiled for (spec, dtype, block size) and never for n: rows go through in blocks of
-one of three sizes, the last one padded. Since noise is keyed by row, blocks change no value.
+one of a few sizes, the last one padded. Since noise is keyed by row, blocks change no value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from jaxgen import batch
 from jaxgen.inputs import float_dtype
 from jaxgen.random import is_leaf
 
-RUNGS = (64, 4096, 65536)  # block sizes: few, so that few programs are compiled
+RUNGS = (64, 512, 4096, 65536)  # block sizes: few, so that few programs are compiled
+BLOCK_COST = 512  # rows that take as long as starting a block does
 BLOCK_BYTES = 16 * 2**20  # of one block's events and noise: what recycles well in caches
 
 
@@ -60,14 +61,14 @@ def push(model, params, noise, y):
 
 
 def block_size(model, params, n: int) -> int:
-    """The smallest rung that holds n rows, of those within the byte budget."""
+    """The rung, of those within the byte budget, that runs n rows with the least padding."""
     noise = jax.tree_util.tree_leaves(model.noise(), is_leaf=is_leaf)
     scalars = math.prod(model.event_shape) + sum(
         math.prod(getattr(leaf, "shape", ())) for leaf in noise
     )
     budget = BLOCK_BYTES // (scalars * float_dtype(params).itemsize)
     fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
-    return next((rung for rung in fitting if rung >= n), fitting[-1])
+    return min(fitting, key=lambda rung: -(-n // rung) * (rung + BLOCK_COST))
 
 
 def _in_blocks(block, n, size):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,11 @@ from jaxgen.models.gaussian import LOG_2PI
 from jaxgen.random import Normal, Uniform
 from jaxgen.spec import Count
 
-_TILE = 64  # points compared with an event at once
+_TILE = 16  # points compared with an event at once
+_SCALARS = 16  # features up to which a distance is written out on scalars
 _ROWS = 2048  # events on which the bandwidth is judged, each against all the others
-_STEPS = 60
-_TOLERANCE = 0.01  # relative change of a bandwidth at which the search stops
+_CYCLES = 20
+_TOLERANCE = 0.003  # relative change of a bandwidth in one EM step at which the search stops
 
 
 class KDE(Model):
@@ -78,15 +81,16 @@ class KDE(Model):
         norm = jnp.log(jnp.abs(scale)).sum() - 0.5 * self.dim * LOG_2PI
 
         def add(carry, tile):
-            points, weights = tile
-            exponent = weights - 0.5 * _squared_distances(x, points, scale)
-            largest = jnp.maximum(carry[0], exponent.max())
-            total = carry[1] * jnp.exp(carry[0] - largest) + jnp.exp(exponent - largest).sum()
-            return (largest, total), None
+            # on scalars, a point at a time: ten times as fast as arrays of a tile's points
+            exponents = [
+                w - 0.5 * _distance(_squares(x, point), scale**2) for point, w in zip(*tile)
+            ]
+            largest = functools.reduce(jnp.maximum, exponents, carry[0])
+            total = carry[1] * jnp.exp(carry[0] - largest)
+            return (largest, sum((jnp.exp(e - largest) for e in exponents), total)), None
 
-        lowest = jnp.asarray(jnp.finfo(x.dtype).min / 4, x.dtype)  # finite: -inf less -inf is NaN
-        tiles = _tiles(params["points"], weights)
-        (largest, total), _ = lax.scan(add, (lowest, jnp.zeros((), x.dtype)), tiles)
+        start = _lowest(x.dtype), jnp.zeros((), x.dtype)
+        (largest, total), _ = lax.scan(add, start, _tiles(params["points"], weights))
         near = total > 0  # so far away that every kernel is zero, log and its gradient are not
         return jnp.where(near, largest + jnp.log(jnp.where(near, total, 1)) + norm, -jnp.inf)
 
@@ -99,62 +103,94 @@ class KDE(Model):
         return params["points"][point.clip(max=cdf.size - 1)] + params["bandwidth"] * noise["z"]
 
 
-def _squared_distances(x, points, scale):
-    """Of one event to a tile of points (dim, tile): differences first, exact at any offset."""
-    total = jnp.zeros(points.shape[1], x.dtype)
-    for j in range(len(x)):
-        total = total + ((x[j] - points[j]) * scale[j]) ** 2
-    return total
+def _squares(x, point):
+    """(x_j - point_j)^2 of each feature: differences first, which is exact at any offset."""
+    if len(point) > _SCALARS:
+        return (x - point) ** 2
+    return [(x[j] - point[j]) ** 2 for j in range(len(point))]
+
+
+def _distance(squares, precision):
+    if isinstance(squares, list):
+        return sum(s * precision[j] for j, s in enumerate(squares))
+    return squares @ precision
+
+
+def _lowest(dtype):
+    return jnp.asarray(jnp.finfo(dtype).min / 4, dtype)  # finite: -inf less -inf is NaN
 
 
 def _tiles(points, weights):
-    """Points (n, dim) as tiles (tiles, dim, tile), with log weights; padding weighs nothing."""
+    """Points (n, dim) and log weights in tiles; padding weighs nothing."""
     tile = min(_TILE, len(points))
     padding = -len(points) % tile
     points = jnp.pad(points, ((0, padding), (0, 0)))
     weights = jnp.pad(weights, (0, padding), constant_values=-jnp.inf)
-    return points.reshape(-1, tile, points.shape[1]).swapaxes(1, 2), weights.reshape(-1, tile)
+    return points.reshape(-1, tile, points.shape[1]), weights.reshape(-1, tile)
 
 
 @jax.jit
 def _leave_one_out(x, weights):
-    """Bandwidths (dim,) that maximise the leave-one-out likelihood of standardised x (n, dim)."""
+    """Bandwidths (dim,) that maximise the leave-one-out likelihood of standardised x (n, dim).
+
+    EM, whose steps are short far from the top, sped up by squared extrapolation (Varadhan and
+    Roland 2008, "Simple and globally convergent methods for accelerating any EM algorithm", S3).
+    """
     n, dim = x.shape
     silverman = (4 / (dim + 2) * (weights**2).sum() / weights.sum() ** 2) ** (1 / (dim + 4))
-    chosen = np.random.default_rng(0).permutation(n)[:_ROWS]
-    tiles, rows, row_weights = _tiles(x, jnp.log(weights)), x[chosen], weights[chosen]
+    log_start = jnp.broadcast_to(jnp.log(silverman), (dim,))
+    log_least = jnp.log(silverman / 20)
+    tiles = _tiles(x, jnp.log(weights))
+    order = np.random.default_rng(0).permutation(n)
 
-    def step(carry):
-        steps, bandwidth, _ = carry
-        squares = jax.vmap(lambda row: _mean_squares(row, bandwidth, *tiles))(rows)
-        update = jnp.sqrt((row_weights[:, None] * squares).sum(0) / row_weights.sum())
-        update = jnp.maximum(update, silverman / 20)
-        return steps + 1, update, jnp.abs(jnp.log(update / bandwidth)).max()
+    def climb(rows, log_bandwidth):
+        rows, row_weights = x[order[:rows]], weights[order[:rows]]
 
-    def unfinished(carry):
-        return (carry[0] < _STEPS) & (carry[2] > _TOLERANCE)
+        def em(u):
+            squares = jax.vmap(lambda row: _mean_squares(row, jnp.exp(u), *tiles))(rows)
+            mean = (row_weights[:, None] * squares).sum(0) / row_weights.sum()
+            return jnp.maximum(0.5 * jnp.log(mean), log_least)
 
-    start = 0, jnp.broadcast_to(silverman, (dim,)), jnp.asarray(jnp.inf, x.dtype)
-    return lax.while_loop(unfinished, step, start)[1]
+        def cycle(carry):
+            cycles, u, _ = carry
+            first = em(u) - u
+            bend = em(u + first) - u - 2 * first
+            length = jnp.sqrt((first**2).sum() / jnp.maximum((bend**2).sum(), 1e-20))
+            length = jnp.clip(length, 1, 16)
+            far = em(jnp.maximum(u + 2 * length * first + length**2 * bend, log_least))
+            return cycles + 1, far, jnp.abs(first).max()
+
+        def unfinished(carry):
+            return (carry[0] < _CYCLES) & (carry[2] > _TOLERANCE)
+
+        start = 0, log_bandwidth, jnp.asarray(jnp.inf, x.dtype)
+        return lax.while_loop(unfinished, cycle, start)[1]
+
+    # most of the way on few events, at an eighth of the cost
+    return jnp.exp(climb(_ROWS, climb(_ROWS // 8, log_start)))
 
 
 def _mean_squares(x, bandwidth, points, weights):
     """(x_j - points_ij)^2 averaged over points i with the kernels' weights at x, copies left out.
 
-    Over events its mean is the EM update of bandwidth_j^2.
+    Its mean over events is the EM update of bandwidth_j^2.
     """
+    precision = 1 / bandwidth**2
 
     def add(carry, tile):
-        points, weights = tile
-        squares = (x[:, None] - points) ** 2
-        distances = ((1 / bandwidth**2)[:, None] * squares).sum(0)
-        exponent = jnp.where(distances > 0, weights - 0.5 * distances, -jnp.inf)
-        largest = jnp.maximum(carry[0], exponent.max())
-        shrink, kernel = jnp.exp(carry[0] - largest), jnp.exp(exponent - largest)
-        total = carry[1] * shrink + kernel.sum()
-        return (largest, total, carry[2] * shrink + (kernel * squares).sum(1)), None
+        squares = [_squares(x, point) for point in tile[0]]
+        distances = [_distance(s, precision) for s in squares]
+        exponents = [
+            jnp.where(d > 0, w - 0.5 * d, -jnp.inf) for d, w in zip(distances, tile[1], strict=True)
+        ]
+        largest = functools.reduce(jnp.maximum, exponents, carry[0])
+        shrink = jnp.exp(carry[0] - largest)
+        kernels = [jnp.exp(e - largest) for e in exponents]
+        total = sum(kernels, carry[1] * shrink)
+        moment = carry[2] * shrink
+        moment = moment + sum(k * jnp.stack(s) for k, s in zip(kernels, squares, strict=True))
+        return (largest, total, moment), None
 
-    lowest = jnp.asarray(jnp.finfo(x.dtype).min / 4, x.dtype)
-    start = lowest, jnp.zeros((), x.dtype), jnp.zeros_like(x)
+    start = _lowest(x.dtype), jnp.zeros((), x.dtype), jnp.zeros_like(x)
     (_, total, moment), _ = lax.scan(add, start, (points, weights))
     return jnp.where(total > 0, moment / jnp.where(total > 0, total, 1), bandwidth**2)

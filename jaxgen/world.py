@@ -1,0 +1,227 @@
+"""`jaxgen world`: models of growing quality, fitted to points spread over the land of the world."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from jaxgen.datasets import land
+from jaxgen.evaluate import kl_divergence, throughput
+from jaxgen.fit import fit
+from jaxgen.fitted import Fitted
+from jaxgen.model import Model
+from jaxgen.models import KDE, Box, Gaussian, GaussianMixture, Histogram
+
+TEST_EVENTS = 20_000
+MAP = ((-180.0, 180.0), (-90.0, 90.0))  # degrees of longitude and latitude
+EM_STEPS = 60  # by then a mixture gains less than .001 nats a step
+
+FAMILIES: dict[str, Model] = {
+    "Gaussian": Gaussian(2),
+    "Box": Box(2, margin=0.001),
+    "GaussianMixture 16": GaussianMixture(2, 16),
+    "GaussianMixture 64": GaussianMixture(2, 64),
+    "GaussianMixture 256": GaussianMixture(2, 256),
+    "Histogram 180x90": Histogram((180, 90), MAP),
+    "KDE": KDE(2),
+}
+
+
+class Row(NamedTuple):
+    """How one family did: KL divergence in nats with its standard error, share of samples on land."""
+
+    model: str
+    kl: float
+    kl_error: float
+    on_land: float
+    fit_seconds: float
+    events_per_second: float
+
+
+def run(
+    events: int = 100_000,
+    seed: int = 0,
+    json_path: str | os.PathLike | None = None,
+    figure_path: str | os.PathLike | None = "world.png",
+    quick: bool = False,
+) -> list[Row]:
+    """Fit every family to observations of ``datasets.land()``; print a table and draw a figure.
+
+    Args:
+      events: number of observations to learn from.
+      seed: of the observations, the fits and the samples.
+      json_path: where to write the table as a JSON list of rows; None: nowhere.
+      figure_path: where to write the figure, PNG, PDF or SVG by its ending; None: nowhere.
+      quick: leave out the mixtures of many components, which take most of the time.
+
+    Returns:
+      The rows of the table.
+    """
+    truth = land()
+    p_data = Fitted(truth, truth.init(None))
+    keys = jax.random.split(jax.random.key(seed), 4)
+    x = np.asarray(p_data.sample(keys[0], events))
+    x_test = np.asarray(p_data.sample(keys[1], TEST_EVENTS))
+    families = {k: v for k, v in FAMILIES.items() if not (quick and k[-3:] in (" 64", "256"))}
+
+    print(f"{events:,} observations spread evenly over the land of the world; {truth}")
+    print(f"{'model':<20} {'KL, nats':>15} {'on land':>8} {'fit, s':>7} {'events/s':>11}")
+    rows, fits = [], {}
+    for name in tqdm(families, disable=None, leave=False, unit="model"):
+        fitted, row = _measure(name, families[name], x, x_test, p_data, keys[2:])
+        fits[name] = fitted
+        rows.append(row)
+        tqdm.write(
+            f"{name:<20} {row.kl:>7.3f} +- {row.kl_error:.3f} {row.on_land:>8.3f} "
+            f"{row.fit_seconds:>7.2f} {row.events_per_second:>11,.0f}"
+        )
+    print("the truth itself      0.000            1.000")
+    if json_path is not None:
+        Path(json_path).write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+        print(f"rows written to {json_path}")
+    if figure_path is not None:
+        draw(p_data, x, fits, rows).savefig(figure_path, dpi=150)
+        print(f"figure written to {figure_path}")
+    return rows
+
+
+def _measure(name, model, x, x_test, p_data, keys):
+    began = time.perf_counter()
+    # only EM has a number of steps to bound
+    limit: dict[str, Any] = {"epochs": EM_STEPS} if model.fit_method == "em" else {}
+    fitted = jax.block_until_ready(fit(model, x, key=keys[0], progress=False, **limit))
+    seconds = time.perf_counter() - began
+    kl = kl_divergence(p_data.log_prob(x_test), fitted.log_prob(x_test))
+    samples = fitted.sample(keys[1], len(x))
+    on_land = float(np.isfinite(p_data.log_prob(samples)).mean())
+    speed = throughput(fitted, keys[1], len(x)).events_per_second
+    return fitted, Row(name, kl.value, kl.se, on_land, seconds, speed)
+
+
+def draw(p_data: Fitted, x: np.ndarray, fits: dict[str, Fitted], rows: list[Row]) -> Figure:
+    """The data, then each model's density and samples, with the places where it is most wrong.
+
+    Args:
+      p_data: the land.
+      x: observations (n, 2), degrees.
+      fits: the fitted models by name.
+      rows: their figures, in the same order.
+    """
+    grid = _Grid.of(p_data)
+    columns = 4
+    lines = 1 + -(-len(fits) // 2)
+    figure = Figure(figsize=(19, 2.9 * lines + 0.5), layout="constrained")
+    axes = figure.subplots(lines, columns, sharex=True, sharey=True)
+    for ax in axes.flat:
+        ax.set_visible(False)
+
+    top = axes[0]
+    _density(top[0], np.where(grid.land, 1.0, np.nan), grid)
+    top[0].set_title("truth: density")
+    _points(top[1], x[:5000], grid)
+    top[1].set_title(f"the data: 5,000 of {len(x):,}")
+    cells = [ax for line in axes[1:] for ax in line]
+    for i, (name, row) in enumerate(zip(fits, rows, strict=True)):
+        density, samples = cells[2 * i], cells[2 * i + 1]
+        ratio = grid.ratio(fits[name])
+        image = _density(density, ratio, grid)
+        for label, marker, colour, place in grid.wrong(ratio):
+            style = {"c": colour, "edgecolors": "black", "s": 110, "linewidths": 1.2, "zorder": 5}
+            density.scatter(*place, marker=marker, label=label, **style)
+        density.set_title(f"{name}: density, KL {row.kl:.3f} nats")
+        _points(samples, np.asarray(fits[name].sample(jax.random.key(1), 5000)), grid)
+        samples.set_title(f"{name}: samples, {100 * row.on_land:.1f} % on land")
+    label = "density, in units of the true density on land"
+    bar = figure.colorbar(image, ax=top[2], location="top", fraction=0.5, aspect=30, label=label)
+    bar.ax.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    top[2].set_visible(True)
+    top[2].axis("off")
+    handles, labels = density.get_legend_handles_labels()
+    top[2].legend(handles, labels, loc="center", fontsize=12, frameon=False)
+    for ax in axes[-1]:
+        ax.set_xlabel("longitude, degrees")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("latitude, degrees")
+    return figure
+
+
+class _Grid(NamedTuple):
+    """Cell centres of a regular map, (rows, columns), and which of them are land."""
+
+    longitude: np.ndarray
+    latitude: np.ndarray
+    land: np.ndarray
+    log_land: float
+
+    @classmethod
+    def of(cls, p_data, step=1.0):
+        longitude, latitude = np.meshgrid(
+            np.arange(-180 + step / 2, 180, step), np.arange(-90 + step / 2, 90, step)
+        )
+        points = np.stack([longitude, latitude], -1)
+        density = np.asarray(p_data.log_prob(points))
+        return cls(longitude, latitude, np.isfinite(density), float(density.max()))
+
+    def ratio(self, fitted):
+        """Density in units of the true density on land."""
+        points = np.stack([self.longitude, self.latitude], -1)
+        return np.exp(np.asarray(fitted.log_prob(points), np.float64) - self.log_land)
+
+    def wrong(self, ratio, half=2):
+        """Where most density lies in the sea, and where least lies on land: means over squares."""
+        width = 2 * half + 1
+        mean = _sliding(ratio, width).mean((-2, -1))
+        land = _sliding(self.land, width)
+        worst = {
+            "density in the sea": (
+                "X",
+                "white",
+                np.where(land.any((-2, -1)), -np.inf, mean).argmax(),
+            ),
+            "none on land": (
+                "o",
+                "tab:orange",
+                np.where(land.all((-2, -1)), mean, np.inf).argmin(),
+            ),
+        }
+        for label, (marker, colour, flat) in worst.items():
+            row, column = np.unravel_index(flat, mean.shape)
+            cell = row + half, column + half
+            yield label, marker, colour, (self.longitude[cell], self.latitude[cell])
+
+
+def _sliding(image, width):
+    return np.lib.stride_tricks.sliding_window_view(image, (width, width))
+
+
+def _density(ax, ratio, grid):
+    extent = (-180, 180, -90, 90)
+    norm = LogNorm(0.03, 3, clip=True)
+    image = ax.imshow(
+        np.where(ratio > 0, ratio, np.nan), extent=extent, origin="lower", norm=norm, cmap="cividis"
+    )
+    _map(ax, grid)
+    return image
+
+
+def _points(ax, points, grid):
+    ax.plot(*points.T, ".", color="tab:blue", markersize=1.2, alpha=0.6, rasterized=True)
+    _map(ax, grid)
+
+
+def _map(ax, grid):
+    ax.set_visible(True)
+    ax.contour(
+        grid.longitude, grid.latitude, grid.land, levels=[0.5], colors="black", linewidths=0.4
+    )
+    ax.set(xlim=(-180, 180), ylim=(-90, 90), aspect="equal")
