@@ -1,8 +1,27 @@
 """jaxgen: fit a probability model to data in JAX, then draw from it and score with it."""
 
-from jaxgen import bijectors, compose, models, random
+from jaxgen import bijectors, compose, datasets, models, random
 from jaxgen.batch import log_prob, sample
+from jaxgen.check import check
+from jaxgen.evaluate import Report, evaluate
+from jaxgen.files import load
+from jaxgen.fit import fit
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model
 
-__all__ = ["Fitted", "Model", "bijectors", "compose", "log_prob", "models", "random", "sample"]
+__all__ = [
+    "Fitted",
+    "Model",
+    "Report",
+    "bijectors",
+    "check",
+    "compose",
+    "datasets",
+    "evaluate",
+    "fit",
+    "load",
+    "log_prob",
+    "models",
+    "random",
+    "sample",
+]

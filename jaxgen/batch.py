@@ -52,7 +52,8 @@ def log_prob(model: Model, params: Params, x, y=None) -> jax.Array:
     batch = x.shape[: x.ndim - len(model.event_shape)]
     y = inputs.as_conditions(model, y, batch, dtype)
     x = x.reshape(-1, *model.event_shape)
-    y = None if y is None else jnp.reshape(y, (x.shape[0], *model.y_shape))  # type: ignore[misc]
+    if y is not None:
+        y = jnp.reshape(y, (x.shape[0], *y.shape[len(batch) :]))
     return log_prob_rows(model, params, x, y).reshape(batch)
 
 

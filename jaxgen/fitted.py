@@ -90,4 +90,6 @@ class Fitted:
         shape = x.shape[: x.ndim - len(self.model.event_shape)]
         y = inputs.as_conditions(self.model, y, shape, dtype)
         x = x.reshape(-1, *self.model.event_shape)
-        return x, None if y is None else y.reshape(-1, *self.model.y_shape), shape
+        if y is not None:
+            y = y.reshape(-1, *y.shape[len(shape) :])
+        return x, y, shape

@@ -106,7 +106,7 @@ class Model(Spec):
         raise NotImplementedError(f"{type(self).__name__} has no EM step")
 
 
-def namespace(*arrays):
+def namespace(*arrays) -> Any:
     """The module whose functions suit the arrays: jax.numpy for JAX arrays, else numpy.
 
     It lets one ``estimate`` serve ``fit`` (float64 on the host) and EM (traced) alike.

@@ -102,16 +102,19 @@ def threefry2x32(key0, key1, count0, count1):
 
 
 def _draw_leaf(leaf, leaf_key, row, dtype):
-    n = row[0].shape[0]
+    high, low = row
+    n = high.shape[0]
     if isinstance(leaf, Key):
-        words = threefry2x32(*_pair_keys(leaf_key, 1), *row)
+        key0, key1 = _pair_keys(leaf_key, 1)
+        words = threefry2x32(key0, key1, high, low)
         return jax.random.wrap_key_data(jnp.stack(words, -1), impl="threefry2x32")
     size = math.prod(leaf.shape)
     work = jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
     double = work == jnp.float64 and not isinstance(leaf, Bits)
     evened = size + size % 2 if isinstance(leaf, Normal) or not double else size
     pairs = evened if double else evened // 2
-    a, b = threefry2x32(*(k[:, None] for k in _pair_keys(leaf_key, pairs)), *(r[None] for r in row))
+    key0, key1 = _pair_keys(leaf_key, pairs)
+    a, b = threefry2x32(key0[:, None], key1[:, None], high[None], low[None])
     if isinstance(leaf, Bits):
         values = jnp.stack([a, b], 1)
     elif isinstance(leaf, Uniform):
@@ -126,9 +129,9 @@ def _draw_leaf(leaf, leaf_key, row, dtype):
     return values if isinstance(leaf, Bits) else values.astype(dtype)
 
 
-def _pair_keys(leaf_key, pairs: int):
+def _pair_keys(leaf_key, pairs: int) -> Any:
     j = lax.iota(jnp.uint32, pairs)
-    return threefry2x32(*leaf_key, jnp.zeros_like(j), j)
+    return threefry2x32(leaf_key[0], leaf_key[1], jnp.zeros_like(j), j)
 
 
 def _uniform32(word):

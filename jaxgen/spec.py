@@ -50,7 +50,7 @@ class Spec:
         _registry[spec_name(cls)] = cls
 
     def __post_init__(self):
-        hints = _hints(type(self))
+        hints = _hints(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             where = f"{type(self).__name__}: {field.name}"
             value = _cast(getattr(self, field.name), hints[field.name], where)

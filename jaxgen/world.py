@@ -38,7 +38,7 @@ FAMILIES: dict[str, Model] = {
 
 
 class Row(NamedTuple):
-    """How one family did: KL divergence in nats with its standard error, share of samples on land."""
+    """How one family did: KL in nats with its standard error, share of samples on land, speed."""
 
     model: str
     kl: float
@@ -118,40 +118,36 @@ def draw(p_data: Fitted, x: np.ndarray, fits: dict[str, Fitted], rows: list[Row]
       rows: their figures, in the same order.
     """
     grid = _Grid.of(p_data)
-    columns = 4
-    lines = 1 + -(-len(fits) // 2)
-    figure = Figure(figsize=(19, 2.9 * lines + 0.5), layout="constrained")
-    axes = figure.subplots(lines, columns, sharex=True, sharey=True)
-    for ax in axes.flat:
-        ax.set_visible(False)
+    pairs = 1 + len(fits)
+    lines = -(-pairs // 2)
+    figure = Figure(figsize=(19, 2.75 * lines), layout="constrained")
+    axes = figure.subplots(lines, 4, squeeze=False)
+    cells = axes.reshape(-1, 2)
 
-    top = axes[0]
-    _density(top[0], np.where(grid.land, 1.0, np.nan), grid)
-    top[0].set_title("truth: density")
-    _points(top[1], x[:5000], grid)
-    top[1].set_title(f"the data: 5,000 of {len(x):,}")
-    cells = [ax for line in axes[1:] for ax in line]
-    for i, (name, row) in enumerate(zip(fits, rows, strict=True)):
-        density, samples = cells[2 * i], cells[2 * i + 1]
-        ratio = grid.ratio(fits[name])
-        image = _density(density, ratio, grid)
+    truth, data = cells[0]
+    image = _density(truth, grid.land.astype(float), grid)
+    truth.set_title("the truth: density")
+    _points(data, x[:5000], grid)
+    data.set_title(f"the data: {min(5000, len(x)):,} of {len(x):,}")
+    for (density, samples), (name, fitted), row in zip(cells[1:], fits.items(), rows, strict=False):
+        ratio = grid.ratio(fitted)
+        _density(density, ratio, grid)
         for label, marker, colour, place in grid.wrong(ratio):
             style = {"c": colour, "edgecolors": "black", "s": 110, "linewidths": 1.2, "zorder": 5}
-            density.scatter(*place, marker=marker, label=label, **style)
+            density.scatter(*place, marker=marker, label=label, clip_on=False, **style)
         density.set_title(f"{name}: density, KL {row.kl:.3f} nats")
-        _points(samples, np.asarray(fits[name].sample(jax.random.key(1), 5000)), grid)
+        _points(samples, np.asarray(fitted.sample(jax.random.key(1), 5000)), grid)
         samples.set_title(f"{name}: samples, {100 * row.on_land:.1f} % on land")
-    label = "density, in units of the true density on land"
-    bar = figure.colorbar(image, ax=top[2], location="top", fraction=0.5, aspect=30, label=label)
-    bar.ax.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    top[2].set_visible(True)
-    top[2].axis("off")
-    handles, labels = density.get_legend_handles_labels()
-    top[2].legend(handles, labels, loc="center", fontsize=12, frameon=False)
+    for ax in cells[pairs:].flat:
+        ax.set_visible(False)
     for ax in axes[-1]:
         ax.set_xlabel("longitude, degrees")
     for ax in axes[:, 0]:
         ax.set_ylabel("latitude, degrees")
+    label = "density, in units of the true density on land"
+    bar = figure.colorbar(image, ax=axes, location="right", shrink=0.6, aspect=40, label=label)
+    bar.ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    figure.legend(*density.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -183,12 +179,12 @@ class _Grid(NamedTuple):
         mean = _sliding(ratio, width).mean((-2, -1))
         land = _sliding(self.land, width)
         worst = {
-            "density in the sea": (
+            "wrong: most density in the sea": (
                 "X",
                 "white",
                 np.where(land.any((-2, -1)), -np.inf, mean).argmax(),
             ),
-            "none on land": (
+            "wrong: least density on land": (
                 "o",
                 "tab:orange",
                 np.where(land.all((-2, -1)), mean, np.inf).argmin(),
@@ -208,7 +204,7 @@ def _density(ax, ratio, grid):
     extent = (-180, 180, -90, 90)
     norm = LogNorm(0.03, 3, clip=True)
     image = ax.imshow(
-        np.where(ratio > 0, ratio, np.nan), extent=extent, origin="lower", norm=norm, cmap="cividis"
+        np.maximum(ratio, 1e-9), extent=extent, origin="lower", norm=norm, cmap="cividis"
     )
     _map(ax, grid)
     return image
@@ -220,7 +216,6 @@ def _points(ax, points, grid):
 
 
 def _map(ax, grid):
-    ax.set_visible(True)
     ax.contour(
         grid.longitude, grid.latitude, grid.land, levels=[0.5], colors="black", linewidths=0.4
     )

@@ -8,8 +8,7 @@ import numpy as np
 
 from jaxgen.bijectors import Bijector
 from jaxgen.model import Model
-
-_enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+from jaxgen.precision import enable_x64
 
 
 class Transformed(Model):
@@ -97,5 +96,5 @@ class Transformed(Model):
         inverse = jax.vmap(lambda x: self.bijector.inverse(params, x)[0])
         if isinstance(x, jax.Array):
             return inverse(x)
-        with _enable_x64(True):
+        with enable_x64(True):
             return np.asarray(inverse(x))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpyro.distributions import constraints
 
 from jaxgen.datasets import land_geometry
 from jaxgen.model import Model
@@ -54,8 +55,6 @@ class Land(Model):
 
     @property
     def support(self):
-        from numpyro.distributions import constraints
-
         corner = np.array([180.0, 90.0])
         return constraints.independent(constraints.interval(-corner, corner), 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +104,7 @@ class Categorical(Model):
         flat = x.reshape(len(x), features).astype(int) + self.levels * xp.arange(features)
         repeated = xp.broadcast_to(weights[:, None], flat.shape).ravel()
         size = features * self.levels
+        counts: Any
         if xp is np:
             counts = np.bincount(flat.ravel(), repeated, minlength=size)
         else:

@@ -17,7 +17,8 @@ from jaxgen.models.gaussian import LOG_2PI, Gaussian
 from jaxgen.random import Normal, Uniform
 from jaxgen.spec import Count, NonNegative
 
-_TILE = 16384  # rows whose responsibilities are held at once in an EM step
+_TILE = 2048  # rows whose responsibilities are held at once in an EM step
+_SCALARS = 8  # features up to which sums are written out on scalars: ten times as fast
 
 
 class GaussianMixture(Model):
@@ -59,7 +60,7 @@ class GaussianMixture(Model):
             shares = kmeans.responsibilities(key, x, self.components)
             x = jnp.asarray(x, shares.dtype)
             centre = jnp.broadcast_to(x.mean(0), (self.components, self.dim))
-            return self._maximise(*self._moments(x - x.mean(0), shares, 0 * centre), centre)
+            return self._maximise(self._moments(x - x.mean(0), shares.T, 0 * centre), centre)
         normal = self._normal.init(key)
         stacked = {k: jnp.broadcast_to(v, (self.components, *v.shape)) for k, v in normal.items()}
         mean = jax.random.normal(key, (self.components, self.dim))
@@ -87,9 +88,9 @@ class GaussianMixture(Model):
 
         def add(sums, rows):
             x, weights = rows
-            joint = jax.vmap(self._joint, in_axes=(None, 0))(params, x)
-            score = logsumexp(joint, 1)
-            shares = jnp.exp(joint - score[:, None]) * weights[:, None]
+            joint = jax.vmap(self._joint, in_axes=(None, 0), out_axes=1)(params, x)
+            score = logsumexp(joint, 0)
+            shares = jnp.exp(joint - score) * weights
             moments = self._moments(x, shares, params["mean"])
             new = *moments, (weights * score).sum()
             return jax.tree_util.tree_map(jnp.add, sums, new), None
@@ -98,7 +99,7 @@ class GaussianMixture(Model):
         second = shape if self.covariance == "diagonal" else (*shape, self.dim)
         zeros = tuple(jnp.zeros(s, x.dtype) for s in (shape[:1], shape, second, ()))
         (*moments, score), _ = lax.scan(add, zeros, (x, weights))
-        return self._maximise(*moments, params["mean"]), score / weights.sum()
+        return self._maximise(moments, params["mean"]), score / weights.sum()
 
     def _joint(self, params, x):
         """log w_k + log N(x; k) of one event, (components,)."""
@@ -115,30 +116,44 @@ class GaussianMixture(Model):
 
         def one(component):
             mean, whiten, constant = component
-            centred = x - mean
-            z = whiten * centred if self.covariance == "diagonal" else whiten @ centred
-            return constant - 0.5 * (z * z).sum()
+            if self.covariance == "diagonal":
+                return constant - 0.5 * ((whiten * (x - mean)) ** 2).sum()
+            if self.dim > _SCALARS:
+                return constant - 0.5 * ((whiten @ (x - mean)) ** 2).sum()
+            centred = [x[i] - mean[i] for i in range(self.dim)]
+            z = [sum(whiten[i, j] * centred[j] for j in range(i + 1)) for i in range(self.dim)]
+            return constant - 0.5 * sum(v * v for v in z)
 
         constant = log_weights + log_det - 0.5 * self.dim * LOG_2PI
         return lax.map(one, (params["mean"], whiten, constant))
 
     def _moments(self, x, shares, mean):
-        """Sums over rows of shares, of shares (x - mean) and of shares (x - mean)(x - mean)^T."""
+        """Sums over rows of shares, of shares (x - mean) and of shares (x - mean)(x - mean)^T.
+
+        shares is (components, rows). Sums about the means keep the digits of narrow components.
+        """
 
         def one(component):
             share, mean = component
-            centred = x - mean
-            weighted = share[:, None] * centred
-            if self.covariance == "diagonal":
-                return share.sum(), weighted.sum(0), (weighted * centred).sum(0)
-            return share.sum(), weighted.sum(0), weighted.T @ centred
+            if self.covariance == "diagonal" or self.dim > _SCALARS:
+                centred = x - mean
+                weighted = share[:, None] * centred
+                if self.covariance == "diagonal":
+                    return share.sum(), weighted.sum(0), (weighted * centred).sum(0)
+                return share.sum(), weighted.sum(0), weighted.T @ centred
+            centred = [x[:, i] - mean[i] for i in range(self.dim)]
+            weighted = [share * c for c in centred]
+            first = jnp.stack([w.sum() for w in weighted])
+            pairs = [[(w * c).sum() for c in centred[: i + 1]] for i, w in enumerate(weighted)]
+            rows = [[pairs[max(i, j)][min(i, j)] for j in range(self.dim)] for i in range(self.dim)]
+            return share.sum(), first, jnp.stack([jnp.stack(row) for row in rows])
 
-        return lax.map(one, (shares.T, mean))
+        return lax.map(one, (shares, mean))
 
-    def _maximise(self, total, first, second, mean):
+    def _maximise(self, moments, mean):
         """Params from moments about ``mean``, near enough for small covariances to keep digits."""
-        floor = 10 * jnp.finfo(total.dtype).eps
-        total = total + floor
+        total, first, second = moments
+        total = total + 10 * jnp.finfo(total.dtype).eps  # an empty component divides by it
         shift = first / total[:, None]
         logits = jnp.log(total) - jnp.log(total.sum())
         if self.covariance == "diagonal":

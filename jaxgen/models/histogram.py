@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,7 @@ class Histogram(Model):
 
     bins: tuple[Count, ...]
     bounds: tuple[tuple[float, float], ...] | None = None
-    smoothing: NonNegative = 0.1
+    smoothing: NonNegative = 0.03
 
     fit_method = "closed_form"
 
@@ -76,6 +77,7 @@ class Histogram(Model):
         cell = xp.clip(((x - low) / (high - low) * bins).astype(int), 0, bins - 1)
         flat = xp.ravel_multi_index(tuple(cell.T), self.bins, mode="clip")
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
+        counts: Any
         if xp is np:
             counts = np.bincount(flat, weights, minlength=cells)
         else:

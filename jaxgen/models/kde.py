@@ -82,8 +82,9 @@ class KDE(Model):
 
         def add(carry, tile):
             # on scalars, a point at a time: ten times as fast as arrays of a tile's points
+            squares = [_squares(x, point) for point in tile[0]]
             exponents = [
-                w - 0.5 * _distance(_squares(x, point), scale**2) for point, w in zip(*tile)
+                w - 0.5 * _distance(s, scale**2) for s, w in zip(squares, tile[1], strict=True)
             ]
             largest = functools.reduce(jnp.maximum, exponents, carry[0])
             total = carry[1] * jnp.exp(carry[0] - largest)
