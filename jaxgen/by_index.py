@@ -38,12 +38,16 @@ def by_index(fn: Callable, stacked: Any, index: jax.Array, args: Any) -> Any:
     @call.def_vmap
     def rule(size, batched, stacked, index, args):
         stacked_batched, index_batched, args_batched = batched
-        if index_batched and not any(jax.tree_util.tree_leaves(stacked_batched)):
+        axes = _map(lambda b: 0 if b else None, tuple(batched))
+        if any(jax.tree_util.tree_leaves(stacked_batched)):
+            # the params themselves differ by row, as in an ensemble: nothing to share
+            gather = jax.vmap(lambda s, i, a: fn(_map(lambda v: v[i], s), a), in_axes=axes)
+            out = gather(stacked, index, args)
+        elif index_batched:
             out = _sorted_tiles(fn, size, stacked, index, args, args_batched)
-        else:  # the params themselves differ by row, as in an ensemble: nothing to share
-            axes = _map(lambda b: 0 if b else None, tuple(batched))
-            inner = call if not index_batched else lambda s, i, a: fn(_map(lambda v: v[i], s), a)
-            out = jax.vmap(inner, in_axes=axes)(stacked, index, args)
+        else:
+            rows = jax.vmap(fn, in_axes=(None, axes[2]))
+            out = by_index(rows, stacked, index, args)
         return out, _map(lambda _: True, out)
 
     return call(stacked, index, args)

@@ -32,13 +32,13 @@ def sample(model, params, key, n, y):
     return _in_blocks(block, n, block_size(model, params, n))
 
 
-def log_prob(model, params, x, y):
-    """Scores of checked events (n, *event_shape)."""
+def log_prob(model, params, x, y, batch_shape):
+    """Scores, of the shape batch_shape, of checked events (n, *event_shape)."""
 
     def block(start, size, rows):
         return _log_prob_block(model, params, rows(x), rows(y))
 
-    return _in_blocks(block, len(x), block_size(model, params, len(x)))
+    return _in_blocks(block, len(x), block_size(model, params, len(x)), batch_shape)
 
 
 def pull(model, params, x, y):
@@ -71,26 +71,26 @@ def block_size(model, params, n: int) -> int:
     return min(fitting, key=lambda rung: -(-n // rung) * (rung + BLOCK_COST))
 
 
-def _in_blocks(block, n, size):
+def _in_blocks(block, n, size, batch_shape=None):
     """Run ``block(start, size, rows)`` over n rows and join what it returns, without the padding.
 
-    ``rows`` cuts a block's rows out of an array, padded with copies of the array's first row.
+    ``rows`` cuts a block's rows out of an array, padded with zeros. All of it is done on the host:
+    to slice, join or reshape on the device would compile for every n.
     """
+    batch_shape = (n,) if batch_shape is None else batch_shape
     joined = None
     for start in range(0, max(n, 1), size):
         here = min(size, n - start)
 
         def rows(array, start=start, here=here):
-            if array is None or here == size:
-                return None if array is None else array[start : start + size]
-            padded = np.zeros((size, *array.shape[1:]), array.dtype)
-            padded[:here] = np.asarray(array[start : start + here])
-            return padded
+            if array is None:
+                return None
+            array = np.asarray(array)[start : start + here]
+            return np.pad(array, [(0, size - here)] + [(0, 0)] * (array.ndim - 1))
 
         out = jax.tree_util.tree_map(np.asarray, block(start, size, rows))
         if joined is None:
             joined = jax.tree_util.tree_map(lambda v: np.empty((n, *v.shape[1:]), v.dtype), out)
-        # joined on the host: a device-side concatenation would compile for every n
         jax.tree_util.tree_map(
             lambda whole, v, start=start, here=here: whole.__setitem__(
                 slice(start, start + here), v[:here]
@@ -98,7 +98,9 @@ def _in_blocks(block, n, size):
             joined,
             out,
         )
-    return jax.tree_util.tree_map(jnp.asarray, joined)
+    return jax.tree_util.tree_map(
+        lambda whole: jnp.asarray(whole.reshape(*batch_shape, *whole.shape[1:])), joined
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

@@ -52,7 +52,7 @@ class Fitted:
         if inputs.is_tracing(self.params, x, y):
             return batch.log_prob(self.model, self.params, x, y)
         x, y, shape = self._rows(x, y)
-        return engine.log_prob(self.model, self.params, x, y).reshape(shape)
+        return engine.log_prob(self.model, self.params, x, y, shape)
 
     def sample(self, key: jax.Array, n: int, y=None) -> jax.Array:
         """n events, (n, *event_shape): see ``jaxgen.sample``."""

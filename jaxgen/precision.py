@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.experimental
 
-if hasattr(jax, "enable_x64"):
-    enable_x64: Any = jax.enable_x64
-else:  # before jax 0.8
-    from jax.experimental import enable_x64
+# its place before jax 0.8
+_old: Any = jax.experimental
+enable_x64: Any = jax.enable_x64 if hasattr(jax, "enable_x64") else _old.enable_x64

@@ -11,6 +11,7 @@ from scipy import stats
 
 from jaxgen import datasets
 from jaxgen.datasets import land_geometry
+from jaxgen.precision import enable_x64
 from jaxgen.random import draw
 
 CASES = [(r, m) for r in ("110m", "50m") for m in ("map", "sphere")]
@@ -157,7 +158,7 @@ def test_south_pole():
 
 def test_double_precision():
     model, single = loaded(measure="sphere")
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params = model.init(None)
         x = sample(model, params, 3, 20_000)
         assert x.dtype == params["keep"].dtype == jnp.float64

@@ -19,10 +19,6 @@ class Bijector(Spec):
     that keeps the shape and reaches every real x.
     """
 
-    def base_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of z, given that of x."""
-        return event_shape
-
     def event_shape(self, base_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of x, given that of z."""
         return base_shape

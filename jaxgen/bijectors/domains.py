@@ -3,53 +3,31 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
+from jax.nn import log_sigmoid, sigmoid
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import biject_to
 
 from jaxgen.bijectors.bijector import Bijector
 
 
-class _Onto(Bijector):
-    """A map onto the support of a NumPyro constraint, by NumPyro's own transform."""
-
-    @property
-    def _transform(self):
-        return biject_to(self._constraint)
-
-    @property
-    def _constraint(self):
-        raise NotImplementedError
-
-    def support(self, event_shape):
-        return constraints.independent(self._constraint, len(event_shape))
-
-    def forward(self, params, z):
-        transform = self._transform
-        x = transform(z)
-        return x, jnp.sum(transform.log_abs_det_jacobian(z, x))
-
-    def inverse(self, params, x):
-        transform = self._transform
-        z = transform.inv(x)
-        return z, -jnp.sum(transform.log_abs_det_jacobian(z, x))
-
-
-class Positive(_Onto):
+class Positive(Bijector):
     """x = exp(z) for each feature, onto x > 0."""
 
-    @property
-    def _constraint(self):
-        return constraints.positive
+    def support(self, event_shape):
+        return constraints.independent(constraints.positive, len(event_shape))
 
     def contains(self, params, x):
         return (x > 0).all()
 
     def forward(self, params, z):
-        x, log_det = super().forward(params, z)
-        return jnp.maximum(x, jnp.finfo(x.dtype).tiny), log_det  # exp may underflow to the edge
+        return jnp.maximum(jnp.exp(z), jnp.finfo(z.dtype).tiny), z.sum()  # exp may underflow to 0
+
+    def inverse(self, params, x):
+        z = jnp.log(x)
+        return z, -z.sum()
 
 
-class Interval(_Onto):
+class Interval(Bijector):
     """x = low + (high - low) sigmoid(z) for each feature, onto low < x < high.
 
     Args:
@@ -62,49 +40,70 @@ class Interval(_Onto):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.low < self.high:
-            raise ValueError(f"Interval: low must be below high, got {self.low} and {self.high}")
+        if not -np.inf < self.low < self.high < np.inf:
+            raise ValueError(
+                f"Interval: low and high must be finite with low < high, got {self.low} and "
+                f"{self.high}"
+            )
 
-    @property
-    def _constraint(self):
-        return constraints.open_interval(self.low, self.high)
+    def support(self, event_shape):
+        interval = constraints.open_interval(self.low, self.high)
+        return constraints.independent(interval, len(event_shape))
 
     def contains(self, params, x):
         return ((x > self.low) & (x < self.high)).all()
 
     def forward(self, params, z):
-        x, log_det = super().forward(params, z)
-        low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
+        low, high = np.asarray(self.low, z.dtype), np.asarray(self.high, z.dtype)
+        x = low + (high - low) * sigmoid(z)
         # sigmoid saturates in floating point; a sample must not lie on the edge
-        return jnp.clip(x, jnp.nextafter(low, high), jnp.nextafter(high, low)), log_det
+        inside = jnp.clip(x, np.nextafter(low, high), np.nextafter(high, low))
+        return inside, self._log_det(z)
+
+    def inverse(self, params, x):
+        z = jnp.log(x - self.low) - jnp.log(self.high - x)
+        return z, -self._log_det(z)
+
+    def _log_det(self, z):
+        log_width = np.log(np.float64(self.high) - self.low).astype(z.dtype)
+        return (log_width + log_sigmoid(z) + log_sigmoid(-z)).sum()
 
 
-class Simplex(_Onto):
-    """Stick-breaking from dim - 1 reals onto positive x of dim parts that sum to one.
+class Simplex(Bijector):
+    """Stick-breaking from dim - 1 reals onto dim positive parts that sum to one.
 
-    The density is with respect to the first dim - 1 parts, as in NumPyro and Stan.
+    Part k takes the share sigmoid(z_k - log(dim - k)) of what parts 1 .. k - 1 left. The density is
+    with respect to the first dim - 1 parts, as in NumPyro and Stan.
 
     Source: Stan Reference Manual, "Unit simplex".
     """
 
-    @property
-    def _constraint(self):
-        return constraints.simplex
-
-    def base_shape(self, event_shape):
-        return (*event_shape[:-1], event_shape[-1] - 1)
-
     def event_shape(self, base_shape):
-        return (*base_shape[:-1], base_shape[-1] + 1)
+        if len(base_shape) != 1:
+            raise ValueError(f"Simplex: the base must make vectors, got events of {base_shape}")
+        return (base_shape[0] + 1,)
 
     def support(self, event_shape):
-        return constraints.independent(self._constraint, len(event_shape) - 1)
+        return constraints.simplex
 
     def contains(self, params, x):
-        rounding = 8 * x.shape[-1] * jnp.finfo(x.dtype).eps
-        return ((x > 0).all(-1) & (jnp.abs(x.sum(-1) - 1) <= rounding)).all()
+        rounding = 8 * len(x) * jnp.finfo(x.dtype).eps
+        return (x > 0).all() & (jnp.abs(x.sum() - 1) <= rounding)
 
     def forward(self, params, z):
-        x, log_det = super().forward(params, z)
+        t = z - self._even(z)
+        # logarithms of what is left before each part, and after the last
+        left = jnp.concatenate([jnp.zeros(1, z.dtype), jnp.cumsum(log_sigmoid(-t))])
+        x = jnp.exp(jnp.append(left[:-1] + log_sigmoid(t), left[-1]))
         x = jnp.maximum(x, jnp.finfo(x.dtype).tiny)
-        return x / x.sum(-1, keepdims=True), log_det
+        return x / x.sum(), (left[:-1] + log_sigmoid(t) + log_sigmoid(-t)).sum()
+
+    def inverse(self, params, x):
+        after = jnp.cumsum(x[::-1])[::-1][1:]  # from the end, where differences from one cancel
+        t = jnp.log(x[:-1]) - jnp.log(after)
+        left = jnp.cumsum(log_sigmoid(-t)) - log_sigmoid(-t)
+        return t + self._even(t), -(left + log_sigmoid(t) + log_sigmoid(-t)).sum()
+
+    def _even(self, z):
+        """The shift at which z = 0 makes all parts equal."""
+        return np.log(np.arange(len(z), 0, -1)).astype(z.dtype)

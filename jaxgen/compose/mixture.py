@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 
 from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.model import Model
+from jaxgen.numerics import logsumexp
 from jaxgen.random import Uniform
 from jaxgen.spec import Count
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import logsumexp
 
 from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.model import Model
 from jaxgen.models.gaussian import LOG_2PI, Gaussian
+from jaxgen.numerics import logsumexp
 from jaxgen.random import Normal, Uniform
 from jaxgen.spec import Count, NonNegative
 

@@ -17,6 +17,7 @@ from jaxgen.spec import Count
 _TILE = 16  # points compared with an event at once
 _SCALARS = 16  # features up to which a distance is written out on scalars
 _ROWS = 2048  # events on which the bandwidth is judged, each against all the others
+_FAR = 1e18  # bandwidths beyond which a density is zero
 _CYCLES = 20
 _TOLERANCE = 0.003  # relative change of a bandwidth in one EM step at which the search stops
 
@@ -79,20 +80,21 @@ class KDE(Model):
         weights = jax.nn.log_softmax(params["log_weights"])
         scale = 1 / params["bandwidth"]
         norm = jnp.log(jnp.abs(scale)).sum() - 0.5 * self.dim * LOG_2PI
+        # squares of longer distances overflow, and their gradients with them
+        near = (jnp.abs((x - params["points"][0]) * scale) < _FAR).all()
+        x = jnp.where(near, x, params["points"][0])
 
         def add(carry, tile):
             # on scalars, a point at a time: ten times as fast as arrays of a tile's points
-            squares = [_squares(x, point) for point in tile[0]]
-            exponents = [
-                w - 0.5 * _distance(s, scale**2) for s, w in zip(squares, tile[1], strict=True)
-            ]
+            squares = [_squares(x, point, scale) for point in tile[0]]
+            exponents = [w - 0.5 * _total(s) for s, w in zip(squares, tile[1], strict=True)]
             largest = functools.reduce(jnp.maximum, exponents, carry[0])
             total = carry[1] * jnp.exp(carry[0] - largest)
             return (largest, sum((jnp.exp(e - largest) for e in exponents), total)), None
 
         start = _lowest(x.dtype), jnp.zeros((), x.dtype)
         (largest, total), _ = lax.scan(add, start, _tiles(params["points"], weights))
-        near = total > 0  # so far away that every kernel is zero, log and its gradient are not
+        near = near & (total > 0)  # where every kernel is zero, the log's gradient is NaN
         return jnp.where(near, largest + jnp.log(jnp.where(near, total, 1)) + norm, -jnp.inf)
 
     def noise(self):
@@ -104,17 +106,15 @@ class KDE(Model):
         return params["points"][point.clip(max=cdf.size - 1)] + params["bandwidth"] * noise["z"]
 
 
-def _squares(x, point):
-    """(x_j - point_j)^2 of each feature: differences first, which is exact at any offset."""
+def _squares(x, point, scale):
+    """((x_j - point_j) scale_j)^2 of each feature: differences first, exact at any offset."""
     if len(point) > _SCALARS:
-        return (x - point) ** 2
-    return [(x[j] - point[j]) ** 2 for j in range(len(point))]
+        return ((x - point) * scale) ** 2
+    return [((x[j] - point[j]) * scale[j]) ** 2 for j in range(len(point))]
 
 
-def _distance(squares, precision):
-    if isinstance(squares, list):
-        return sum(s * precision[j] for j, s in enumerate(squares))
-    return squares @ precision
+def _total(squares):
+    return sum(squares) if isinstance(squares, list) else squares.sum()
 
 
 def _lowest(dtype):
@@ -150,7 +150,7 @@ def _leave_one_out(x, weights):
         def em(u):
             squares = jax.vmap(lambda row: _mean_squares(row, jnp.exp(u), *tiles))(rows)
             mean = (row_weights[:, None] * squares).sum(0) / row_weights.sum()
-            return jnp.maximum(0.5 * jnp.log(mean), log_least)
+            return jnp.maximum(u + 0.5 * jnp.log(mean), log_least)
 
         def cycle(carry):
             cycles, u, _ = carry
@@ -172,15 +172,14 @@ def _leave_one_out(x, weights):
 
 
 def _mean_squares(x, bandwidth, points, weights):
-    """(x_j - points_ij)^2 averaged over points i with the kernels' weights at x, copies left out.
+    """Squared distances to the points, in bandwidths and averaged with the kernels' weights at x.
 
-    Its mean over events is the EM update of bandwidth_j^2.
+    (dim,); copies of x are left out. By EM's update, bandwidth_j^2 grows by its mean over events.
     """
-    precision = 1 / bandwidth**2
 
     def add(carry, tile):
-        squares = [_squares(x, point) for point in tile[0]]
-        distances = [_distance(s, precision) for s in squares]
+        squares = [_squares(x, point, 1 / bandwidth) for point in tile[0]]
+        distances = [_total(s) for s in squares]
         exponents = [
             jnp.where(d > 0, w - 0.5 * d, -jnp.inf) for d, w in zip(distances, tile[1], strict=True)
         ]
@@ -189,9 +188,9 @@ def _mean_squares(x, bandwidth, points, weights):
         kernels = [jnp.exp(e - largest) for e in exponents]
         total = sum(kernels, carry[1] * shrink)
         moment = carry[2] * shrink
-        moment = moment + sum(k * jnp.stack(s) for k, s in zip(kernels, squares, strict=True))
+        moment = moment + sum(k * jnp.asarray(s) for k, s in zip(kernels, squares, strict=True))
         return (largest, total, moment), None
 
     start = _lowest(x.dtype), jnp.zeros((), x.dtype), jnp.zeros_like(x)
     (_, total, moment), _ = lax.scan(add, start, (points, weights))
-    return jnp.where(total > 0, moment / jnp.where(total > 0, total, 1), bandwidth**2)
+    return jnp.where(total > 0, moment / jnp.where(total > 0, total, 1), 1)

@@ -1,0 +1,252 @@
+"""Every model's row: the laws, the malformed inputs and the meta-test read this table.
+
+A row names a spec and params to judge it at, away from its start. Laws that know no params run on
+the first setting; statistical ones on all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
+
+from jaxgen import Model, bijectors, compose, datasets, models
+from jaxgen.check.subject import Subject, away_from_init
+from jaxgen.random import Key, Normal
+from jaxgen.spec import Count
+
+
+class LinearGaussian(Model):
+    """p(x | y) = N(x; w . y + b, scale^2) with y of two entries: conditional, and invertible."""
+
+    y_shape: ClassVar[tuple[int, ...] | None] = (2,)
+    event_shape: ClassVar[tuple[int, ...]] = (1,)
+    reparameterized: ClassVar[bool] = True
+    invertible: ClassVar[bool] = True
+
+    def init(self, key, x=None, y=None):
+        return {"w": jnp.zeros(2), "b": jnp.zeros(1), "log_scale": jnp.zeros(1)}
+
+    def log_prob(self, params, x, y=None):
+        z = self.pull(params, x, y)
+        return (-0.5 * z * z - params["log_scale"] - 0.5 * math.log(2 * math.pi)).sum()
+
+    def noise(self):
+        return Normal((1,))
+
+    def push(self, params, noise, y=None):
+        return params["w"] @ y + params["b"] + jnp.exp(params["log_scale"]) * noise
+
+    def pull(self, params, x, y=None):
+        return (x - params["w"] @ y - params["b"]) * jnp.exp(-params["log_scale"])
+
+
+class Gamma(Model):
+    """Gamma distributions, whose sampler rejects: it asks for a Key and draws inside ``push``."""
+
+    dim: Count
+
+    @property
+    def event_shape(self):
+        return (self.dim,)
+
+    @property
+    def support(self):
+        return constraints.independent(constraints.positive, 1)
+
+    def init(self, key, x=None, y=None):
+        shape = jnp.ones(self.dim)
+        if x is not None:  # of moments
+            shape = x.mean(0) ** 2 / x.var(0)
+            return {"shape": jnp.asarray(shape), "rate": jnp.asarray(shape / x.mean(0))}
+        return {"shape": 2 * shape, "rate": shape}
+
+    def log_prob(self, params, x, y=None):
+        shape, rate = params["shape"], params["rate"]
+        inside = (x > 0).all()
+        x = jnp.where(inside, x, 1.0)
+        norm = shape * jnp.log(rate) - jax.scipy.special.gammaln(shape)
+        return jnp.where(inside, (norm + (shape - 1) * jnp.log(x) - rate * x).sum(), -jnp.inf)
+
+    def noise(self):
+        return Key()
+
+    def push(self, params, noise, y=None):
+        shape = params["shape"]
+        return jax.random.gamma(noise, shape, dtype=shape.dtype) / params["rate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row.
+
+    Attributes:
+      name: short, unique.
+      model: the spec.
+      settings: params as nested plain lists, or None for the start; then come
+        ``jittered`` many near the start.
+      jittered: number of settings made by ``check.subject.away_from_init``.
+      y: one condition.
+      gap: nats that a fit to 2048 of its own samples may lose; None for the law's own.
+      skip: laws that do not speak of this row, with the reason.
+    """
+
+    name: str
+    model: Model
+    settings: tuple[Any, ...] = ()
+    jittered: int = 2
+    y: Any = None
+    gap: float | None = None
+    skip: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __hash__(self):
+        return hash(self.name)
+
+    @property
+    def count(self) -> int:
+        return len(self.settings) + self.jittered
+
+
+@functools.cache
+def subject(case: Case, setting: int = 0) -> Subject:
+    """What the laws look at; cached, so that they share its samples."""
+    key = jax.random.key(setting)
+    y = None if case.y is None else np.asarray(case.y, np.float32)
+    if setting < len(case.settings) and case.settings[setting] is None:
+        params = case.model.init(key)
+    elif setting < len(case.settings):
+        is_leaf = lambda v: isinstance(v, list | float)  # noqa: E731
+        leaf: Callable = lambda v: jnp.asarray(v, jnp.float32)  # noqa: E731
+        params = jax.tree_util.tree_map(leaf, case.settings[setting], is_leaf=is_leaf)
+    else:
+        params = away_from_init(case.model, key, y, seed=setting)
+    return Subject(case.model, params, key=key, y=y)
+
+
+_WEIGHTS = [math.log(0.6), math.log(0.3), math.log(0.1)]
+_PLANE = {"mean": [10.0, -3.0], "scale_tril": [[0.3, 0.0], [2.0, 0.5]]}
+_MIXTURE = {"logits": _WEIGHTS, "mean": [[-4.0, 0.0], [0.0, 3.0], [5.0, 1.0]]}
+_FULL = [[[1.0, 0.0], [0.5, 0.3]], [[0.4, 0.0], [-0.3, 0.6]], [[0.2, 0.0], [0.0, 1.5]]]
+_DIAGONAL = [[1.0, 0.3], [0.4, 0.6], [0.2, 1.5]]
+_LINE = {"mean": [0.4], "scale": [0.7]}
+_BOXES = {
+    "logits": [math.log(0.7), math.log(0.3)],
+    "component": {"low": [[-3.0, 0.0], [2.0, 0.5]], "high": [[-1.0, 1.0], [2.5, 4.0]]},
+}
+_GIVEN_BOUNDS = tuple(
+    {"log_probs": log_probs, "low": [-2.0], "high": [3.0]}
+    for log_probs in ([0.0, 1.0, -2.0, 0.5], [-3.0, -1.0, -0.5, -9.0])
+)
+_NORMAL = models.Gaussian(1, "diagonal")
+_TRANSFORMED = {"base": _PLANE, "bijector": {"shift": [-2.0, 40.0], "scale": [0.3, 7.0]}}
+_SMALL = {"mean": [0.5, -0.4], "scale_tril": [[0.6, 0.0], [0.3, 0.5]]}
+_LAND = "params are fixed tables, not a family: tests/test_datasets.py judges it"
+
+CASES = (
+    Case("box1", models.Box(1), ({"low": [-3.0], "high": [-2.5]},), 1),
+    Case("box2", models.Box(2, margin=0.01), ({"low": [-3.0, 10.0], "high": [-2.5, 14.0]},)),
+    Case("box3", models.Box(3), jittered=1),
+    Case("bit", models.Bernoulli(()), ({"logits": -2.0},)),
+    Case("bits", models.Bernoulli((2, 2)), ({"logits": [[0.0, 5.0], [-3.0, 1.0]]},)),
+    Case("many_bits", models.Bernoulli((9,)), jittered=2),
+    Case("level", models.Categorical((), levels=5), ({"logits": [0.0, 1.0, 2.0, -6.0, -3.0]},)),
+    Case("levels", models.Categorical((2,), levels=3), jittered=3),
+    Case("many_levels", models.Categorical((8,), levels=4), jittered=1),
+    Case("gaussian1", models.Gaussian(1), ({"mean": [-2.0], "scale_tril": [[0.05]]},), 1),
+    Case("gaussian2", models.Gaussian(2), (_PLANE,)),
+    Case("gaussian3", models.Gaussian(3), jittered=2),
+    Case("diagonal", models.Gaussian(2, "diagonal"), ({"mean": [5.0, 0.0], "scale": [0.1, 3.0]},)),
+    Case("diagonal4", models.Gaussian(4, "diagonal"), jittered=1),
+    Case(
+        "mixture_full",
+        models.GaussianMixture(2, components=3),
+        ({**_MIXTURE, "scale_tril": _FULL},),
+    ),
+    Case(
+        "mixture_diagonal",
+        models.GaussianMixture(2, components=3, covariance="diagonal"),
+        ({**_MIXTURE, "scale": _DIAGONAL},),
+    ),
+    Case("mixture3", models.GaussianMixture(3, components=2), jittered=1),
+    Case("histogram1", models.Histogram((4,), bounds=((-2.0, 3.0),)), _GIVEN_BOUNDS, 0),
+    Case("histogram2", models.Histogram((3, 4)), jittered=2),
+    Case("histogram3", models.Histogram((2, 3, 2), smoothing=0.0), jittered=1),
+    Case("kde1", models.KDE(1), jittered=2),
+    Case("kde2", models.KDE(2), jittered=1),
+    Case("kde3", models.KDE(3), jittered=1),
+    Case("affine", compose.Transformed(models.Gaussian(2), bijectors.Affine()), (_TRANSFORMED,), 1),
+    Case(
+        "affine_box", compose.Transformed(models.Box(2), bijectors.Affine()), jittered=1, gap=0.05
+    ),
+    Case(
+        "positive",
+        compose.Transformed(models.Gaussian(2), bijectors.Positive()),
+        ({"base": _SMALL, "bijector": {}},),
+        1,
+    ),
+    Case(
+        "positive_mixture",
+        compose.Transformed(models.GaussianMixture(1, components=2), bijectors.Positive()),
+        jittered=1,
+    ),
+    Case(
+        "interval",
+        compose.Transformed(models.Gaussian(2), bijectors.Interval(-1.0, 3.0)),
+        ({"base": _SMALL, "bijector": {}},),
+        1,
+    ),
+    Case(
+        "simplex",
+        compose.Transformed(models.Gaussian(2), bijectors.Simplex()),
+        ({"base": _SMALL, "bijector": {}},),
+        1,
+    ),
+    Case("mixture_of_gaussians", compose.Mixture(models.Gaussian(1), count=2), jittered=2),
+    Case("mixture_of_bits", compose.Mixture(models.Bernoulli((3,)), count=2), jittered=2),
+    Case("mixture_of_boxes", compose.Mixture(models.Box(2), count=2), (_BOXES,), 0, gap=0.1),
+    Case("mixture_given_y", compose.Mixture(LinearGaussian(), count=2), jittered=1, y=[0.5, 1.0]),
+    Case(
+        "mixed",
+        compose.Product((models.Gaussian(2), models.Categorical((1,), levels=3))),
+        jittered=2,
+    ),
+    Case(
+        "box_and_bit",
+        compose.Product((models.Box(1), models.Bernoulli(()), _NORMAL)),
+        (({"low": [1.0], "high": [3.0]}, {"logits": -1.0}, _LINE),),
+        1,
+    ),
+    Case(
+        "mixture_of_products",
+        compose.Mixture(compose.Product((_NORMAL, models.Bernoulli((1,)))), count=2),
+        jittered=1,
+    ),
+    Case("linear_gaussian", LinearGaussian(), jittered=3, y=[0.5, 1.0]),
+    Case(
+        "positive_given_y",
+        compose.Transformed(LinearGaussian(), bijectors.Positive()),
+        jittered=1,
+        y=[0.5, 1.0],
+    ),
+    Case("gamma", Gamma(2), ({"shape": [3.0, 7.0], "rate": [0.1, 5.0]},), 1),
+    Case(
+        "land",
+        datasets.Land(),
+        jittered=0,
+        settings=(None,),
+        skip={
+            "normalisation": _LAND,
+            "goodness_of_fit": _LAND,
+            "score_identity": _LAND,
+            "gradients": _LAND,
+            "precision": "coasts lie between float32 numbers",
+        },
+    ),
+)

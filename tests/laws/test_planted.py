@@ -1,0 +1,327 @@
+"""Each law is seen to fail: a model with one planted bug is rejected by the law named beside it.
+
+The honest model is held to the same law. A model may break other laws too; the named one must.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import Gamma, LinearGaussian
+from jax.custom_batching import custom_vmap
+from numpyro.distributions import constraints
+
+from jaxgen import Model, bijectors, compose, models
+from jaxgen.check import LAWS, LawError, Subject, check
+from jaxgen.random import Uniform
+
+GAUSSIAN = {"mean": jnp.array([0.5, -1.0]), "scale": jnp.array([0.7, 2.0])}
+
+
+class Honest(models.Gaussian):
+    covariance: str = "diagonal"
+
+
+class WideSamples(Honest):
+    def push(self, params, noise, y=None):
+        return super().push(params, 1.05 * noise)
+
+
+class ShiftedSamples(Honest):
+    def push(self, params, noise, y=None):
+        return super().push(params, noise + 0.05)
+
+
+class WrongNormaliser(Honest):
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x) + 0.01
+
+
+class ForgottenScale(Honest):
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x) + 0.1 * jnp.log(params["scale"]).sum()
+
+
+class WrongGradient(Honest):
+    def log_prob(self, params, x, y=None):
+        score = super().log_prob(params, x)
+        return score + 0.01 * (x - jax.lax.stop_gradient(x)).sum()
+
+
+class WrongPull(Honest):
+    def pull(self, params, x, y=None):
+        return super().pull(params, x) * 1.001
+
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x)
+
+
+class WideFit(Honest):
+    def estimate(self, x, y=None, weights=None):
+        params = super().estimate(x, y, weights)
+        return {**params, "scale": 1.5 * params["scale"]}
+
+
+class Cancelling(Honest):
+    """Squares expanded before they are subtracted."""
+
+    def log_prob(self, params, x, y=None):
+        far = 3000.0
+        offset = (x + far) ** 2 - 2 * (x + far) * far + far**2 - x**2
+        return super().log_prob(params, x) + offset.sum()
+
+
+class Leaking(Honest):
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x) + jnp.asarray(np.zeros(()))
+
+
+class NotEqual(Honest):
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+
+class VectorScore(Honest):
+    def log_prob(self, params, x, y=None):
+        return jnp.stack([super().log_prob(params, x)])
+
+
+class OtherTree(Honest):
+    def init(self, key, x=None, y=None):
+        params = super().init(key, x)
+        return params if x is None else {**params, "count": len(x)}
+
+
+@custom_vmap
+def centred(x):
+    return x
+
+
+@centred.def_vmap
+def _(size, batched, x):
+    return x - x.mean(0), True
+
+
+class Centred(Honest):
+    """Samples that know of the others in their batch."""
+
+    def push(self, params, noise, y=None):
+        return centred(super().push(params, noise))
+
+
+class CentredScore(Honest):
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x) + (centred(x) - x).sum()
+
+
+class Traced(Honest):
+    """Behaves otherwise when compiled."""
+
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x) + (0.1 if isinstance(x, jax.core.Tracer) else 0.0)
+
+
+class Counting(Honest):
+    """Remembers how often it was traced."""
+
+    def push(self, params, noise, y=None):
+        Calls.count += 1
+        return super().push(params, noise) + Calls.count
+
+
+class Calls:
+    count = 0
+
+
+class Named(dict):
+    pass
+
+
+jax.tree_util.register_pytree_node(
+    Named, lambda d: (list(d.values()), tuple(d)), lambda k, v: Named(zip(k, v, strict=True))
+)
+
+
+class OddTree(Honest):
+    """Params in a container that no file knows."""
+
+    def init(self, key, x=None, y=None):
+        return Named(super().init(key, x))
+
+
+class HonestMixture(models.GaussianMixture):
+    pass
+
+
+class WrongWeight(HonestMixture):
+    def push(self, params, noise, y=None):
+        return super().push({**params, "logits": params["logits"].at[0].add(0.1)}, noise)
+
+
+class Flat(bijectors.Affine):
+    """Forgets its log-determinant."""
+
+    def inverse(self, params, x):
+        return super().inverse(params, x)[0], jnp.zeros((), x.dtype)
+
+
+class Erlang(Model):
+    """p(x) = x exp(-x) for x > 0, with no trap."""
+
+    event_shape = (1,)
+
+    @property
+    def support(self):
+        return constraints.independent(constraints.positive, 1)
+
+    def init(self, key, x=None, y=None):
+        return {"rate": jnp.ones(1)}
+
+    def log_prob(self, params, x, y=None):
+        inside = (x > 0).all()
+        x = jnp.where(inside, x, 1.0)
+        score = (2 * jnp.log(params["rate"]) + jnp.log(x) - params["rate"] * x).sum()
+        return jnp.where(inside, score, -jnp.inf)
+
+    def noise(self):
+        return Uniform((2,))
+
+    def push(self, params, noise, y=None):
+        return -jnp.log(noise).sum(keepdims=True) / params["rate"]
+
+
+class NaNGradient(Erlang):
+    """One ``where`` where two are needed."""
+
+    def log_prob(self, params, x, y=None):
+        score = (2 * jnp.log(params["rate"]) + jnp.log(x) - params["rate"] * x).sum()
+        return jnp.where((x > 0).all(), score, -jnp.inf)
+
+
+class FiniteOutside(Erlang):
+    def log_prob(self, params, x, y=None):
+        return jnp.maximum(super().log_prob(params, x), -1e4)
+
+
+class OutsideSamples(Erlang):
+    def push(self, params, noise, y=None):
+        return super().push(params, noise) - 0.01
+
+
+class SameKey(Gamma):
+    def push(self, params, noise, y=None):
+        return super().push(params, jax.random.key(0))
+
+
+class KeyTwice(Gamma):
+    def push(self, params, noise, y=None):
+        return super().push(params, noise) + 1e-3 * jax.random.uniform(noise)
+
+
+class DeafToY(LinearGaussian):
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x, jnp.zeros(2))
+
+
+_GAMMA = {"shape": jnp.array([3.0]), "rate": jnp.array([0.5])}
+_TWO = {
+    "logits": jnp.array([0.5, -0.5]),
+    "mean": jnp.array([[-2.0], [1.0]]),
+    "scale_tril": jnp.array([[[0.5]], [[1.0]]]),
+}
+_AFFINE = {"base": GAUSSIAN, "bijector": {"shift": jnp.ones(2), "scale": jnp.array([2.0, 0.4])}}
+_LINEAR = {"w": jnp.array([1.0, -2.0]), "b": jnp.ones(1), "log_scale": jnp.zeros(1)}
+
+
+def through(bijector):
+    return compose.Transformed(Honest(2), bijector)
+
+
+PLANTED = {
+    "samples 5 % too wide": ("goodness_of_fit", WideSamples(2), Honest(2), GAUSSIAN),
+    "samples 0.05 sigma off": ("goodness_of_fit", ShiftedSamples(2), Honest(2), GAUSSIAN),
+    "one mixture weight wrong": (
+        "goodness_of_fit",
+        WrongWeight(1, components=2),
+        HonestMixture(1, components=2),
+        _TWO,
+    ),
+    "dropped log-determinant": (
+        "normalisation",
+        through(Flat()),
+        through(bijectors.Affine()),
+        _AFFINE,
+    ),
+    "log-determinant and inverse disagree": (
+        "bijection",
+        through(Flat()),
+        through(bijectors.Affine()),
+        _AFFINE,
+    ),
+    "normaliser 1 % off": ("normalisation", WrongNormaliser(2), Honest(2), GAUSSIAN),
+    "scale in the normaliser": ("score_identity", ForgottenScale(2), Honest(2), GAUSSIAN),
+    "gradient 0.01 off": ("gradients", WrongGradient(2), Honest(2), GAUSSIAN),
+    "NaN gradient behind a where": ("totality", NaNGradient(), Erlang(), None),
+    "finite outside the support": ("totality", FiniteOutside(), Erlang(), None),
+    "samples outside the support": ("support", OutsideSamples(), Erlang(), None),
+    "pull off by 0.1 %": ("bijection", WrongPull(2), Honest(2), GAUSSIAN),
+    "cancellation in float32": ("precision", Cancelling(2), Honest(2), GAUSSIAN),
+    "float64 within float32": ("dtypes", Leaking(2), Honest(2), GAUSSIAN),
+    "key ignored": ("determinism", SameKey(1), Gamma(1), _GAMMA),
+    "key used twice": ("key_reuse", KeyTwice(1), Gamma(1), _GAMMA),
+    "spec equal to no other": ("spec", NotEqual(2), Honest(2), GAUSSIAN),
+    "spec that compiles again": ("compiles", NotEqual(2), Honest(2), GAUSSIAN),
+    "samples of one batch linked": ("prefix", Centred(2), Honest(2), GAUSSIAN),
+    "scores of one batch linked": ("batches", CentredScore(2), Honest(2), GAUSSIAN),
+    "other scores when compiled": ("eager", Traced(2), Honest(2), GAUSSIAN),
+    "hidden state": ("pure", Counting(2), Honest(2), GAUSSIAN),
+    "condition ignored": ("conditions", DeafToY(), LinearGaussian(), _LINEAR),
+    "fit 50 % too wide": ("learning", WideFit(2), Honest(2), GAUSSIAN),
+    "params of another tree with data": ("start", OtherTree(2), Honest(2), GAUSSIAN),
+    "params that no file holds": ("files", OddTree(2), Honest(2), None),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_law_rejects_bug_and_passes_honest_twin(bug):
+    law, planted, honest, params = PLANTED[bug]
+    LAWS[law](Subject(honest, params, key=jax.random.key(1)))
+    # some bugs stop the law with an error of their own: check() counts those as failures too
+    judged = Subject(planted, params, key=jax.random.key(1))
+    with pytest.raises((AssertionError, TypeError, ValueError)):
+        LAWS[law](judged)
+
+
+def test_every_law_has_a_planted_bug():
+    assert {law for law, *_ in PLANTED.values()} == set(LAWS)
+
+
+def test_check_reports_all_failures_in_one_table():
+    with pytest.raises(LawError, match=r"1 of 2 laws fail[\s\S]*normalisation +FAILS"):
+        check(WrongNormaliser(2), GAUSSIAN, laws=("spec", "normalisation"))
+
+
+def test_check_of_a_newcomers_model():
+    report = check(Erlang(), laws=("spec", "support", "normalisation", "goodness_of_fit"))
+    assert "all hold" in str(report)
+    assert list(report.figures) == ["spec", "support", "normalisation", "goodness_of_fit"]
+
+
+def test_check_refuses_unknown_laws():
+    with pytest.raises(ValueError, match="laws"):
+        check(Erlang(), laws=("gravity",))
+
+
+def test_bound_is_not_held_to_one():
+    class Bound(Erlang):
+        density = "bound"
+
+        def log_prob(self, params, x, y=None):
+            return super().log_prob(params, x) - math.log(2)
+
+    report = check(Bound(), laws=("normalisation", "support"))
+    assert "not judged" in report.figures["normalisation"]

@@ -1,0 +1,184 @@
+"""Malformed inputs: each is refused by one TypeError or ValueError that names the argument.
+
+The table crosses every row of tests/cases.py with fit, log_prob and sample. Nothing is compiled on
+the way to an error.
+"""
+
+import jax
+import numpy as np
+import pytest
+from cases import CASES
+
+from jaxgen import Fitted, inputs
+from jaxgen import log_prob as pure_log_prob
+from jaxgen import sample as pure_sample
+from jaxgen.fit import fit
+from jaxgen.models import Gaussian, Histogram
+
+KEY = jax.random.key(0)
+N = 4
+
+
+def replaced(x, value):
+    x = np.array(x, np.float64)
+    x.reshape(N, -1)[2, 0] = value
+    return x
+
+
+BAD_X = {
+    "None": lambda x: None,
+    "text": lambda x: "0.5",
+    "list of text": lambda x: ["a"] * N,
+    "dict": lambda x: {"x": x},
+    "ragged": lambda x: [[1.0], [1.0, 2.0], [3.0]],
+    "objects": lambda x: np.array([object()] * N),
+    "complex": lambda x: x.astype(complex),
+    "dates": lambda x: np.zeros(x.shape, "datetime64[s]"),
+    "one event, no batch": lambda x: x[0],
+    "wrong width": lambda x: np.concatenate([x, x], -1) if x.ndim > 1 else np.float64(1.0),
+    "bytes": lambda x: np.zeros(x.shape, "S1"),
+}
+BAD_TRAINING_X = {
+    **BAD_X,
+    "NaN": lambda x: replaced(x, np.nan),
+    "inf": lambda x: replaced(x, np.inf),
+    "-inf": lambda x: replaced(x, -np.inf),
+    "empty": lambda x: x[:0],
+    "two batch axes": lambda x: x[None],
+}
+BAD_KEYS = {
+    "int": 0,
+    "None": None,
+    "float": 0.5,
+    "text": "seed",
+    "several keys": jax.random.split(KEY, 3),
+    "seed array": np.arange(3),
+}
+BAD_COUNTS = {"float": 2.0, "bool": True, "negative": -1, "text": "3", "None": None}
+BAD_WEIGHTS = {
+    "negative": -np.ones(N),
+    "too few": np.ones(N - 1),
+    "all zero": np.zeros(N),
+    "NaN": np.full(N, np.nan),
+    "inf": np.full(N, np.inf),
+    "text": ["a"] * N,
+    "a column": np.ones((N, 1)),
+}
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name, scope="module")
+def row(request):
+    """A fitted model with events of its support and conditions to match."""
+    case = request.param
+    x = np.zeros((N, *case.model.event_shape))
+    x = np.asarray(case.model.support.feasible_like(x), np.float64)
+    y = None if case.y is None else np.zeros((N, *case.model.y_shape))
+    return Fitted(case.model, case.model.init(KEY)), x, y
+
+
+def refused(name, call):
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b") as caught:
+        call()
+    assert type(caught.value) in (TypeError, ValueError)
+    assert len(str(caught.value)) < 500
+
+
+def bad_conditions(fitted):
+    if fitted.model.y_shape is None:
+        return {"surplus": np.zeros(N), "surplus scalar": 0}
+    shape = fitted.model.y_shape
+    return {
+        "missing": None,
+        "wrong rows": np.zeros((N + 1, *shape)),
+        "wrong width": np.zeros((N, *shape[:-1], shape[-1] + 1)),
+        "text": np.full((N, *shape), "a"),
+        "ragged": [[1.0], [1.0, 2.0]],
+    }
+
+
+def test_log_prob_refuses(row):
+    fitted, x, y = row
+    for bad in BAD_X.values():
+        refused("x", lambda bad=bad: fitted.log_prob(bad(x), y))
+        refused("x", lambda bad=bad: pure_log_prob(fitted.model, fitted.params, bad(x), y))
+    for bad in bad_conditions(fitted).values():
+        refused("y", lambda bad=bad: fitted.log_prob(x, bad))
+
+
+def test_sample_refuses(row):
+    fitted, _, y = row
+    for key in BAD_KEYS.values():
+        refused("key", lambda key=key: fitted.sample(key, N, y))
+        refused("key", lambda key=key: pure_sample(fitted.model, fitted.params, key, N, y))
+    for n in BAD_COUNTS.values():
+        refused("n", lambda n=n: fitted.sample(KEY, n, y))
+    for bad in bad_conditions(fitted).values():
+        refused("y", lambda bad=bad: fitted.sample(KEY, N, bad))
+
+
+def test_fit_refuses(row):
+    fitted, x, y = row
+    model = fitted.model
+    for bad in BAD_TRAINING_X.values():
+        refused("x", lambda bad=bad: fit(model, bad(x), y, key=KEY))
+    for bad in bad_conditions(fitted).values():
+        refused("y", lambda bad=bad: fit(model, x, bad, key=KEY))
+    for weights in BAD_WEIGHTS.values():
+        refused("weights", lambda weights=weights: fit(model, x, y, key=KEY, weights=weights))
+    for key in BAD_KEYS.values():
+        refused("key", lambda key=key: fit(model, x, y, key=key))
+
+
+def test_fit_refuses_data_outside_the_support(row):
+    fitted, x, y = row
+    outside = replaced(x, -1000.5)
+    if np.asarray(fitted.model.support(outside)).all():
+        pytest.skip("every number is in the support")
+    refused("x", lambda: fit(fitted.model, outside, y, key=KEY))
+
+
+def test_fit_refuses_what_is_no_model():
+    refused("model", lambda: fit(Gaussian, np.zeros((3, 2)), key=KEY))
+
+
+def test_fit_refuses_data_outside_given_bounds():
+    model = Histogram((4,), bounds=((0.0, 1.0),))
+    refused("x", lambda: fit(model, np.array([[0.5], [1.5]]), key=KEY))
+
+
+# valid, if awkward
+
+
+def test_legacy_keys_are_wrapped():
+    legacy = jax.random.PRNGKey(7)
+    assert inputs.as_key(legacy) == jax.random.key(7)
+
+
+def test_awkward_x_is_taken(tmp_path):
+    model = Gaussian(2)
+    fitted = Fitted(model, model.init(KEY))
+    wanted = np.asarray(fitted.log_prob(np.array([[0.0, 1.0]] * 3)))
+    path = tmp_path / "x.npy"
+    np.save(path, np.array([[0.0, 1.0]] * 3))
+    frozen = np.array([[0.0, 1.0]] * 3)
+    frozen.flags.writeable = False
+    for x in (
+        [[0, 1]] * 3,
+        np.array([[0, 1]] * 3, np.uint8),
+        np.array([[False, True]] * 3),
+        np.array([[0.0, 1.0]] * 3, np.float16),
+        np.load(path, mmap_mode="r"),
+        frozen,
+        np.array([[0.0, 9.0, 1.0, 9.0]] * 3)[:, ::2],
+    ):
+        np.testing.assert_array_equal(fitted.log_prob(x), wanted)
+    assert fitted.log_prob(np.zeros((0, 2))).shape == (0,)
+    assert fitted.sample(KEY, np.int64(0)).shape == (0, 2)
+
+
+def test_float_conditions_are_cast_and_labels_stay_whole():
+    class Takes(Gaussian):
+        y_shape = ()
+
+    assert inputs.as_conditions(Takes(1), np.float64(1), (3,), np.float32).dtype == np.float32
+    assert inputs.as_conditions(Takes(1), np.arange(3), (3,), np.float32).dtype == np.int32

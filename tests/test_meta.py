@@ -1,0 +1,94 @@
+"""Laws of the code itself: every model has a row, imports point one way and touch no device."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+from cases import CASES
+
+import jaxgen
+from jaxgen import bijectors, compose, models
+
+PACKAGE = pathlib.Path(jaxgen.__file__).parent
+FOUNDATION = {
+    "model",
+    "random",
+    "spec",
+    "by_index",
+    "kmeans",
+    "numerics",
+    "precision",
+    "nets",
+    "precision",
+}
+FOUNDATION |= {"bijectors", "models"}
+
+
+def specs_in(spec):
+    """A spec and those within it."""
+    yield spec
+    for value in vars(spec).values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, jaxgen.Model | bijectors.Bijector):
+                yield from specs_in(item)
+
+
+def test_every_exported_model_and_bijector_has_a_row():
+    judged = {type(spec) for case in CASES for spec in specs_in(case.model)}
+    exported = {
+        getattr(module, name)
+        for module in (models, compose, bijectors)
+        for name in module.__all__
+        if name != "Bijector"
+    }
+    missing = {cls.__name__ for cls in exported - judged}
+    assert not missing, f"give these a row in tests/cases.py: {sorted(missing)}"
+
+
+def test_names_of_rows_are_unique():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+def test_every_model_file_is_listed():
+    for folder, module in (("models", models), ("compose", compose)):
+        found = set()
+        for file in (PACKAGE / folder).glob("[!_]*.py"):
+            tree = ast.parse(file.read_text())
+            found |= {
+                node.name
+                for node in tree.body
+                if isinstance(node, ast.ClassDef)
+                and not node.name.startswith("_")
+                and any(isinstance(b, ast.Name) and b.id == "Model" for b in node.bases)
+            }
+        assert found <= set(module.__all__), f"{folder}/__init__.py does not list all its models"
+
+
+def imports_of(file):
+    """Modules of jaxgen that a file imports, by the first name below the package."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("jaxgen."))
+
+
+def test_imports_point_one_way():
+    for folder in ("models", "compose", "bijectors"):
+        for file in (PACKAGE / folder).glob("*.py"):
+            allowed = FOUNDATION | ({"compose"} if folder == "compose" else set())
+            strange = set(imports_of(file)) - allowed
+            assert not strange, f"{folder}/{file.name} imports jaxgen.{strange.pop()}"
+    assert set(imports_of(PACKAGE / "model.py")) <= {"spec", "random"}
+    assert set(imports_of(PACKAGE / "spec.py")) == set()
+
+
+def test_import_touches_no_device():
+    code = "import jaxgen, jax._src.xla_bridge as b; assert not b._backends, b._backends"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
