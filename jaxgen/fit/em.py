@@ -1,0 +1,130 @@
+"""Expectation-maximisation in compiled chunks, from one start or several."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxgen.fit.progress import Progress, chunk_length
+from jaxgen.fit.rows import Rows, as_params, check_start, for_init, pad
+
+TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
+EPOCHS = 200
+
+_RUNNING, _CONVERGED, _LIMIT, _NAN = range(4)
+
+
+class _State(NamedTuple):
+    previous: Any  # params one step back, whose score is known
+    params: Any
+    score: Any  # of previous while running, of params once stopped
+    step: Any
+    status: Any
+
+
+def run(model, start, x, y, weights, numbers, *, key, epochs, restarts, progress):
+    """Params of highest likelihood over the restarts, and the history of that one.
+
+    Every returned param set has been scored: the result is the best that was seen of its run.
+    """
+    epochs = EPOCHS if epochs is None else epochs
+    rows = pad(x, y, weights)
+    results, failure = [], None
+    with Progress(progress, epochs * restarts) as bar:
+        for i in range(restarts):
+            if restarts > 1:
+                bar.label(f"start {i + 1}/{restarts}")
+            here = start
+            if start is None:
+                here = as_params(model.init(jax.random.fold_in(key, i), *for_init(x, y, weights)))
+            params, history = _one(model, here, rows, epochs, bar)
+            if params is None:
+                failure = here
+            else:
+                results.append((params, history))
+    if not results:
+        check_start(model, failure, rows, numbers, "x")
+        raise ValueError(
+            f"x cannot be fitted: EM of {model} starts from params that are not finite"
+        )
+
+    def rank(result):
+        return not result[1]["stopped"].startswith("nan"), result[1]["train"][-1]
+
+    params, history = max(results, key=rank)
+    if history["stopped"].startswith("nan"):
+        warnings.warn(
+            f"EM of {model} stopped: the log-likelihood was not finite at step "
+            f"{history['steps']}; the last finite params are returned",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    if restarts > 1:
+        history["restarts"] = [other["train"][-1] for _, other in results]
+    return params, history
+
+
+def _one(model, start, rows: Rows, epochs, bar):
+    length, room = chunk_length(epochs + 1)
+    dtype = rows.weights.dtype
+    state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
+    train: list[float] = []
+    done = 0
+    while True:
+        end = np.int32(min(done + length, epochs + 1))
+        state, scores = _chunk(model, room, rows, state, end, np.int32(epochs))
+        status, step = int(state.status), int(state.step)
+        scored = step - done + (status in (_CONVERGED, _LIMIT))
+        train += np.asarray(scores)[:scored].tolist()
+        if train:
+            bar.advance(step - done, train[-1])
+        done = step
+        if status != _RUNNING:
+            break
+    if status == _NAN and step == 0:
+        return None, {}
+    if len(train) > 1 and train[-1] < train[-2]:
+        train.pop()  # the step that lost likelihood was taken back
+    reason = {_CONVERGED: "converged", _LIMIT: "epochs", _NAN: f"nan at step {step}"}[status]
+    history = {"method": "em", "steps": step, "epochs": step, "train": train}
+    return state.params, {**history, "validation": [], "stopped": reason}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _chunk(model, room, rows: Rows, state: _State, end, limit):
+    """Steps up to ``end``, fewer when EM stops; and the scores of the params they began with."""
+    first = state.step
+
+    def more(carry):
+        state, _ = carry
+        return (state.status == _RUNNING) & (state.step < end)
+
+    def step(carry):
+        state, scores = carry
+        new, score = model.em_step(state.params, rows.x, rows.y, rows.weights)
+        new = jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, state.params)
+        score = score.astype(state.score.dtype)
+        finite, gain = jnp.isfinite(score), score - state.score
+        stopped = jnp.where(gain < TOLERANCE, _CONVERGED, _LIMIT)
+        status = jnp.where((gain < TOLERANCE) | (state.step >= limit), stopped, _RUNNING)
+        status = jnp.where(finite, status, _NAN).astype(jnp.int32)
+        going, worse = status == _RUNNING, ~finite | (gain < 0)
+
+        def choose(new, here, previous):
+            return jnp.where(going, new, jnp.where(worse, previous, here))
+
+        params = jax.tree_util.tree_map(choose, new, state.params, state.previous)
+        scores = scores.at[state.step - first].set(score)
+        known = jnp.where(worse, state.score, score)
+        count = state.step + going.astype(state.step.dtype)
+        return _State(state.params, params, known, count, status), scores
+
+    scores = jnp.full(room, math.nan, state.score.dtype)
+    return lax.while_loop(more, step, (state, scores))

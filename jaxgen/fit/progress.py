@@ -1,0 +1,48 @@
+"""The progress bar of a fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm.auto import tqdm
+
+CHUNKS = 20  # compiled pieces of a run: a bar that moved every step would hold the device up
+_DELAY = 2.0  # seconds a run must last before a bar shows unasked
+
+
+class Progress:
+    """A bar over the epochs of a run, moved between compiled chunks.
+
+    Args:
+      show: True, False, or None for a bar only on a terminal, in a run over two seconds.
+      total: planned epochs.
+    """
+
+    def __init__(self, show: bool | None, total: int):
+        if show not in (True, False, None):
+            raise TypeError(f"progress must be True, False or None, got {show!r:.40}")
+        disable = None if show is None else not show
+        delay = _DELAY if show is None else 0.0
+        self._bar: Any = tqdm(total=total, desc="fit", unit="epoch", disable=disable, delay=delay)
+        self._label = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+
+    def label(self, text: str) -> None:
+        self._label = text
+
+    def advance(self, epochs: int, log_likelihood: float) -> None:
+        """Epochs done since the last call, and the mean log-likelihood they reached."""
+        text = f"loss {-log_likelihood:.5g} nats"
+        self._bar.set_postfix_str(f"{self._label} {text}".strip(), refresh=False)
+        self._bar.update(epochs)
+
+
+def chunk_length(epochs: int) -> tuple[int, int]:
+    """Epochs in a chunk, and the room for their records: few values, as it is compiled in."""
+    length = -(-epochs // CHUNKS)
+    return length, max(64, 1 << (length - 1).bit_length())

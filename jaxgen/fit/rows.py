@@ -1,0 +1,141 @@
+"""Rows of training data as compiled programs take them: cast, and padded to few sizes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxgen import batch
+
+_SMALLEST = 64
+_TILE = 1024  # rows scored at once: caps the memory of a network's activations
+
+
+class Rows(NamedTuple):
+    """Padded events, conditions and weights; the padding copies a real row and weighs nothing."""
+
+    x: Any
+    y: Any
+    weights: Any
+    count: Any  # of real rows, which lead
+
+
+def size_class(n: int) -> int:
+    """The padded size of n rows: four sizes an octave, so at most a quarter more than n."""
+    step = 1 << max((n - 1).bit_length() - 3, 4)
+    return max(_SMALLEST, -(-n // step) * step)
+
+
+def pad(x, y, weights) -> Rows:
+    """Checked float64 rows in JAX's default float dtype, padded to a size class."""
+    n = len(x)
+    dtype = jnp.zeros(()).dtype
+    weights = np.ones(n) if weights is None else weights
+
+    def fill(array, value):
+        out = np.empty((size_class(n), *array.shape[1:]), _dtype(array, dtype))
+        out[:n], out[n:] = array, value
+        return jnp.asarray(out)
+
+    y = None if y is None else fill(y, y[0])
+    return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n))
+
+
+def for_init(x, y, weights):
+    """Rows for ``model.init``: each at least once, repeated up to a size class.
+
+    Repeating keeps what ``init`` compiles to few shapes. With weights there are twice as many
+    rows, and those beyond the first n are repeated in proportion to them.
+    """
+    n = len(x)
+    extra = size_class(n if weights is None else 2 * n) - n
+    cdf = np.arange(1.0, n + 1) if weights is None else np.cumsum(weights)
+    places = (np.arange(extra) + 0.5) / max(extra, 1) * cdf[-1]
+    more = np.searchsorted(cdf, places, side="right").clip(max=n - 1)
+    rows = np.concatenate([np.arange(n), more])
+    return x[rows], None if y is None else y[rows]
+
+
+def check_range(array, name: str) -> None:
+    """Raise where a finite float64 value overflows JAX's default float dtype."""
+    dtype = jnp.zeros(()).dtype
+    if array is None or array.dtype.kind != "f":
+        return
+    large = np.abs(array) > jnp.finfo(dtype).max
+    if large.any():
+        row = int(np.argwhere(large)[0][0])
+        raise ValueError(
+            f"{name} must fit in {dtype}, but row {row} holds {np.abs(array[row]).max():.3g}: "
+            "rescale it or turn on jax_enable_x64"
+        )
+
+
+def as_params(params: Any) -> Any:
+    """Params as JAX arrays, floats in the default float dtype.
+
+    Raises:
+      ValueError: a finite value overflows that dtype.
+    """
+    dtype = jnp.zeros(()).dtype
+
+    def cast(leaf):
+        leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == dtype:
+            return jnp.asarray(leaf)
+        wide = np.asarray(leaf, np.float64)
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(dtype)
+        if (np.isfinite(wide) & ~np.isfinite(narrow)).any():
+            raise ValueError(
+                f"x is too large: fitted params overflow {dtype}; rescale x or turn on "
+                "jax_enable_x64"
+            )
+        return jnp.asarray(narrow)
+
+    return jax.tree_util.tree_map(cast, params)
+
+
+def check_start(model, params, rows: Rows, numbers, name: str) -> None:
+    """Raise where the starting params give a real row no finite score; numbers names the rows."""
+    scores = np.asarray(_scores(model, params, rows.x, rows.y))[: int(rows.count)]
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        row = int(bad.argmax())
+        what = "zero density" if scores[row] == -np.inf else f"a log-density of {scores[row]}"
+        raise ValueError(
+            f"{name} cannot be fitted from these starting params: they give row "
+            f"{int(numbers[row])} {what} under {model}"
+        )
+
+
+def mean_score(model, params, rows: Rows):
+    """Weighted mean log-likelihood of the rows, in nats an event."""
+    scores = _tiled_scores(model, params, rows.x, rows.y)
+    live = rows.weights > 0  # padding may not turn 0 x -inf into NaN
+    weighted = jnp.where(live, rows.weights * jnp.where(live, scores, 0), 0)
+    return weighted.sum() / rows.weights.sum()
+
+
+def _tiled_scores(model, params, x, y):
+    size = len(x)
+    tile = size if size <= _TILE else min(_TILE, size & -size)
+
+    def cut(v):
+        return v.reshape(-1, tile, *v.shape[1:])
+
+    xs, ys = cut(x), None if y is None else cut(y)
+    return lax.map(lambda xy: batch.log_prob_rows(model, params, *xy), (xs, ys)).reshape(size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _scores(model, params, x, y):
+    return _tiled_scores(model, params, x, y)
+
+
+def _dtype(array, dtype):
+    return dtype if array.dtype.kind == "f" else array.dtype
