@@ -10,7 +10,6 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import batch
@@ -29,7 +28,7 @@ def sample(model, params, key, n, y):
         words = np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
         return _sample_block(model, params, key, words, size, rows(y))
 
-    return _in_blocks(block, n, block_size(model, params, n))
+    return _in_blocks(block, n, block_size(model, params, n, model.noise()))
 
 
 def log_prob(model, params, x, y, batch_shape):
@@ -60,13 +59,13 @@ def push(model, params, noise, y):
     return _in_blocks(block, n, block_size(model, params, n))
 
 
-def block_size(model, params, n: int) -> int:
+def block_size(model, params, n: int, noise=()) -> int:
     """The rung, of those within the byte budget, that runs n rows with the least padding."""
-    noise = jax.tree_util.tree_leaves(model.noise(), is_leaf=is_leaf)
+    leaves = jax.tree_util.tree_leaves(noise, is_leaf=is_leaf)
     scalars = math.prod(model.event_shape) + sum(
-        math.prod(getattr(leaf, "shape", ())) for leaf in noise
+        math.prod(getattr(leaf, "shape", ())) for leaf in leaves
     )
-    budget = BLOCK_BYTES // (scalars * float_dtype(params).itemsize)
+    budget = BLOCK_BYTES // (max(scalars, 1) * float_dtype(params).itemsize)
     fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
     return min(fitting, key=lambda rung: -(-n // rung) * (rung + BLOCK_COST))
 
@@ -99,7 +98,9 @@ def _in_blocks(block, n, size, batch_shape=None):
             out,
         )
     return jax.tree_util.tree_map(
-        lambda whole: jnp.asarray(whole.reshape(*batch_shape, *whole.shape[1:])), joined
+        # not jnp.asarray, which compiles a program for every shape
+        lambda whole: jax.device_put(whole.reshape(*batch_shape, *whole.shape[1:])),
+        joined,
     )
 
 

@@ -1,15 +1,16 @@
-"""k-means with k-means++ seeding: the start that mixtures share."""
+"""k-means with greedy k-means++ seeding: the start that mixtures share."""
 
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 _ROWS = 16384  # rows used: enough to place the centres
-_STEPS = 20  # Lloyd iterations: a start for EM need not have converged
+_STEPS = 30  # Lloyd iterations: a start for EM need not have converged
 
 
 def responsibilities(key: jax.Array, x, count: int) -> jax.Array:
@@ -17,7 +18,7 @@ def responsibilities(key: jax.Array, x, count: int) -> jax.Array:
 
     Args:
       key: a typed PRNG key.
-      x: (n, ...) events, taken as flat vectors; each feature is scaled by its standard deviation.
+      x: (n, ...) events, taken as flat vectors.
       count: number of clusters; with fewer distinct rows than that, some stay empty.
 
     Source: Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
@@ -30,25 +31,23 @@ def responsibilities(key: jax.Array, x, count: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _cluster(key, x, count):
-    deviation = x.std(0)
-    x = x / jnp.where(deviation > 0, deviation, 1)
     pick_key, seed_key = jax.random.split(key)
     few = x
     if len(x) > _ROWS:
         few = x[jax.random.randint(pick_key, (_ROWS,), 0, len(x))]
-    centres = _seed(seed_key, few, count)
 
     def lloyd(_, centres):
         nearest = jax.nn.one_hot(_distances(few, centres).argmin(1), count, dtype=x.dtype)
         size = nearest.sum(0)[:, None]
         return jnp.where(size > 0, (nearest.T @ few) / jnp.maximum(size, 1), centres)
 
-    centres = lax.fori_loop(0, _STEPS, lloyd, centres)
+    centres = lax.fori_loop(0, _STEPS, lloyd, _seed(seed_key, few, count))
     return jax.nn.one_hot(_distances(x, centres).argmin(1), count, dtype=x.dtype)
 
 
 def _seed(key, x, count):
-    """Rows of x, each drawn with probability proportional to its squared distance to the others."""
+    """Rows of x, each the best of a few drawn by their squared distance to those before."""
+    tries = 2 + int(math.log(count))
     keys = jax.random.split(key, count)
     centres = jnp.zeros((count, x.shape[1]), x.dtype)
     centres = centres.at[0].set(x[jax.random.randint(keys[0], (), 0, len(x))])
@@ -57,10 +56,11 @@ def _seed(key, x, count):
     def add(k, carry):
         centres, nearest = carry
         cdf = jnp.cumsum(nearest)
-        draw = jax.random.uniform(keys[k], (), x.dtype) * cdf[-1]
-        centre = x[jnp.searchsorted(cdf, draw, side="right").clip(max=len(x) - 1)]
-        nearest = jnp.minimum(nearest, ((x - centre) ** 2).sum(1))
-        return centres.at[k].set(centre), nearest
+        draws = jax.random.uniform(keys[k], (tries,), x.dtype) * cdf[-1]
+        rows = jnp.searchsorted(cdf, draws, side="right").clip(max=len(x) - 1)
+        candidates = lax.map(lambda row: jnp.minimum(nearest, ((x - x[row]) ** 2).sum(1)), rows)
+        best = candidates.sum(1).argmin()
+        return centres.at[k].set(x[rows[best]]), candidates[best]
 
     return lax.fori_loop(1, count, add, (centres, nearest))[0]
 

@@ -20,7 +20,6 @@ FOUNDATION = {
     "numerics",
     "precision",
     "nets",
-    "precision",
 }
 FOUNDATION |= {"bijectors", "models"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import jax
@@ -58,9 +59,7 @@ class GaussianMixture(Model):
     def init(self, key, x=None, y=None):
         if x is not None:
             shares = kmeans.responsibilities(key, x, self.components)
-            x = jnp.asarray(x, shares.dtype)
-            centre = jnp.broadcast_to(x.mean(0), (self.components, self.dim))
-            return self._maximise(self._moments(x - x.mean(0), shares.T, 0 * centre), centre)
+            return _from_shares(self, jnp.asarray(x, shares.dtype), shares.T)
         normal = self._normal.init(key)
         stacked = {k: jnp.broadcast_to(v, (self.components, *v.shape)) for k, v in normal.items()}
         mean = jax.random.normal(key, (self.components, self.dim))
@@ -164,3 +163,10 @@ class GaussianMixture(Model):
         covariance = covariance + self.jitter * jnp.eye(self.dim, dtype=total.dtype)
         scale_tril = jnp.linalg.cholesky(covariance)
         return {"logits": logits, "mean": mean + shift, "scale_tril": scale_tril}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _from_shares(model, x, shares):
+    """Params of the components that shares (components, rows) make of the rows."""
+    centre = jnp.broadcast_to(x.mean(0), (model.components, model.dim))
+    return model._maximise(model._moments(x, shares, centre), centre)
