@@ -32,7 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
       SystemExit: with status 0, after ``--help``.
 
-    >>> main(["score", "land.jaxgen", "test.csv"])
+    >>> main(["score", "gaussian.jaxgen", "events.csv"])
+    events          200
+    log-likelihood  ... nats an event
+    bits/dim        ...
+    0
     """
     try:
         args = _parser().parse_args(argv)

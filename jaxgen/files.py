@@ -116,7 +116,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
       OSError: the file cannot be written.
 
     >>> with write_atomically("notes.txt") as file:
-    ...     file.write(b"all or nothing")
+    ...     written = file.write(b"all or nothing")
     """
     target = writable(path).resolve()
     temporary = target.parent / f".jaxgen-{secrets.token_hex(8)}.tmp"

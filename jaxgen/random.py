@@ -53,7 +53,7 @@ def is_leaf(value: Any) -> bool:
     return isinstance(value, Leaf)
 
 
-def draw(noise: Any, key: jax.Array, start: jax.Array, n: int, dtype: Any) -> Any:
+def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any) -> Any:
     """Noise for rows start .. start + n - 1.
 
     Args:

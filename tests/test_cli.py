@@ -52,12 +52,12 @@ def test_fit_stores_model_and_columns(place):
 
 def test_fit_takes_fields_seed_and_epochs(place, tmp_path, capsys):
     common = ("fit", place / "plain.npy", "--model", "gaussian-mixture", "--epochs", 2)
-    fields = ("--set", "components=3", "covariance=diagonal", "--set", "jitter=0.5")
+    fields = ("--set", "components=7", "covariance=diagonal", "--set", "jitter=0.5")
     for seed, name in ((0, "a"), (0, "b"), (1, "c")):
         assert run(*common, *fields, "--seed", seed, "--out", tmp_path / name) == 0
-    assert "GaussianMixture(dim=2, components=3" in capsys.readouterr().out
+    assert "GaussianMixture(dim=2, components=7" in capsys.readouterr().out
     a, b, c = (files.load(tmp_path / name) for name in "abc")
-    assert a.model == models.GaussianMixture(2, 3, covariance="diagonal", jitter=0.5)
+    assert a.model == models.GaussianMixture(2, 7, covariance="diagonal", jitter=0.5)
     assert a.columns is None
     np.testing.assert_array_equal(a.params["mean"], b.params["mean"])
     assert (np.asarray(a.params["mean"]) != np.asarray(c.params["mean"])).any()

@@ -30,18 +30,29 @@ def test_readme(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    module = importlib.import_module(name)
-    names = {k: getattr(module, k) for k in dir(module)}
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A folder and the names that examples may use without saying where they come from."""
+    folder = tmp_path_factory.mktemp("scene")
     x = np.random.default_rng(0).normal(size=(200, 2))
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28))
-    extra = {"jax": jax, "jnp": jnp, "np": np, "jaxgen": jaxgen, "x": x, "images": images}
-    for source in (jaxgen.models, jaxgen.compose):
-        extra |= {k: getattr(source, k) for k in source.__all__}
+    model = jaxgen.models.Gaussian(2)
+    fitted = jaxgen.fit(model, x, key=jax.random.key(0))
+    fitted.save(folder / "gaussian.jaxgen")
+    np.savetxt(folder / "events.csv", x, delimiter=",", header="latitude,longitude", comments="")
+    names = {"jax": jax, "jnp": jnp, "np": np, "jaxgen": jaxgen, "bijectors": jaxgen.bijectors}
+    names |= {"x": x, "x_test": x, "images": images, "model": model, "fitted": fitted}
+    for source in (jaxgen, jaxgen.models, jaxgen.compose):
+        names |= {name: getattr(source, name) for name in source.__all__}
+    return folder, names
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name, scene, monkeypatch):
+    folder, names = scene
+    monkeypatch.chdir(folder)
+    module = importlib.import_module(name)
+    own = {k: getattr(module, k) for k in dir(module)}
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    result = doctest.testmod(
-        module, globs={**extra, "bijectors": jaxgen.bijectors, **names}, optionflags=flags
-    )
+    result = doctest.testmod(module, globs=names | own, optionflags=flags)
     assert result.failed == 0

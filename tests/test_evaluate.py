@@ -1,5 +1,6 @@
 """Every metric against a closed form, a hand-made set or a dense oracle; then the whole report."""
 
+import importlib
 import json
 import math
 
@@ -39,6 +40,11 @@ from jaxgen.random import Bits, Normal, Uniform
 KEY = jax.random.key(20)
 
 
+def module(name):
+    """A module of the package, whose name in jaxgen is that of the function it exports."""
+    return importlib.import_module(f"jaxgen.evaluate.{name}")
+
+
 def normal(mean, scale):
     mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
     return Fitted(Gaussian(len(mean)), {"mean": mean, "scale_tril": scale})
@@ -47,7 +53,7 @@ def normal(mean, scale):
 @pytest.fixture(autouse=True, scope="module")
 def short_timing():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxgen.evaluate.measure._TIMED_SCALARS", 1000)
+        patch.setattr(module("measure"), "_TIMED_SCALARS", 1000)
         yield
 
 
@@ -61,7 +67,7 @@ def rng(seed=0):
 @pytest.mark.parametrize("dim", [1, 2, 6, 7, 40])
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_blocks_match_dense_differences(dim, offset, monkeypatch):
-    monkeypatch.setattr("jaxgen.evaluate.distances._BLOCK", 1000)
+    monkeypatch.setattr(module("distances"), "_BLOCK", 1000)
     a, b = rng().normal(size=(70, dim)) + offset, rng(1).normal(size=(91, dim)) + offset
     dense = ((a[:, None] - b) ** 2).sum(-1)
     parts = list(blocks(a, b))
@@ -238,7 +244,7 @@ def test_duplicates_are_equal_in_every_scalar():
 
 def test_throughput_counts_events(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("jaxgen.evaluate.generation.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(module("generation").time, "perf_counter", lambda: now[0])
 
     class Clockwork:
         def __init__(self, *seconds):
@@ -257,7 +263,7 @@ def test_throughput_counts_events(monkeypatch):
 
 
 def test_short_calls_are_timed_on_more_events(monkeypatch):
-    monkeypatch.setattr("jaxgen.evaluate.measure._TIMED_SCALARS", 4000)
+    monkeypatch.setattr(module("measure"), "_TIMED_SCALARS", 4000)
     sizes, notes = [], {}
 
     class Instant:
@@ -297,7 +303,7 @@ def test_largest_correlation_matches_numpy(monkeypatch):
     exact = np.abs(np.corrcoef(x.T) - np.eye(6)).max()
     assert largest_correlation(x) == pytest.approx(exact)
     assert largest_correlation(x[:, :1]) == 0
-    monkeypatch.setattr("jaxgen.evaluate.representation._COORDINATES", 3)
+    monkeypatch.setattr(module("representation"), "_COORDINATES", 3)
     assert 0 < largest_correlation(x) <= exact * (1 + 1e-9)
 
 

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from jaxgen.fit import Adam, fit
+from jaxgen.fit.em import SHORT_RUNS
 from jaxgen.fit.optimizers import ByStructure
 from jaxgen.fit.rows import for_init, size_class
 from jaxgen.fit.shuffle import order
@@ -492,17 +493,24 @@ def test_early_stopping_keeps_the_best():
     assert rate(longer) == rate(fitted)
 
 
+def starts_of(model, restarts):
+    """The height of every start that EM looks at: several short runs for each restart."""
+    keys = [jax.random.fold_in(KEY, i) for i in range(restarts)]
+    keys = [jax.random.fold_in(key, j) for key in keys for j in range(SHORT_RUNS)]
+    return np.array([model.init(key)["height"] for key in keys])
+
+
 def test_restarts_keep_the_best():
     fitted = fit(Lottery(), np.zeros(5), key=KEY, restarts=20)
-    starts = [float(Lottery().init(jax.random.fold_in(KEY, i))["height"]) for i in range(20)]
-    assert any(math.isnan(s) for s in starts)
+    starts = starts_of(Lottery(), 20)
+    assert np.isnan(starts).any()
     assert float(fitted.params["height"]) == np.nanmax(starts)
     assert fitted.history["train"][-1] == max(fitted.history["restarts"])
 
 
 def test_restarts_that_turn_nan_lose_against_finite_ones():
     fitted = fit(Trap(), np.zeros(5), key=KEY, restarts=20)
-    starts = np.array([Trap().init(jax.random.fold_in(KEY, i))["height"] for i in range(20)])
+    starts = starts_of(Trap(), 20)
     assert (starts > 0.5).any()
     assert float(fitted.params["height"]) == starts[starts <= 0.5].max()
     assert fitted.history["stopped"] == "converged"

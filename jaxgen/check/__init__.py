@@ -118,10 +118,10 @@ def check(
       LawError: a law fails; its text is the table.
       ValueError: ``laws`` names none of the laws.
 
-    >>> print(check(Exponential(2)))
-    Exponential(dim=2): all hold
-      spec             Exponential(dim=2)
-      ...
+    >>> print(check(Gaussian(1), laws=["spec", "bijection"]))
+    Gaussian(dim=1, covariance='full', jitter=0.0): all hold
+      spec             Gaussian(dim=1, covariance='full', jitter=0.0)
+      bijection        ...
     """
     wanted = list(LAWS) if laws is None else list(laws)
     unknown = [name for name in wanted if name not in LAWS]

@@ -43,7 +43,7 @@ def gradients(subject: Subject) -> str:
                 ends.append(exact.log_prob(exact.chart.lift(u + sign * line), params))
             with np.errstate(invalid="ignore"):
                 wanted = (ends[1] - ends[0]) / (2 * _STEP)
-            rows = exact._rows(FEW)
+            rows = exact.conditions(FEW)
             got = np.asarray(_slopes(exact.model, exact.chart, exact.params, u, rows, along, line))
             inside = np.isfinite(wanted)
             require(inside.mean() > 0.5, "most samples lie on an edge of the density")
@@ -103,18 +103,18 @@ def totality(subject: Subject) -> str:
             point = base.copy()
             point[j] = v
             points.append(point)
-    points = np.stack(points).reshape(-1, *subject.model.event_shape)
-    scores = subject.log_prob(points)
-    flat = points.reshape(len(points), -1)
+    stacked = np.stack(points).reshape(-1, *subject.model.event_shape)
+    scores = subject.log_prob(stacked)
+    flat = stacked.reshape(len(stacked), -1)
     for bad, what in ((np.isnan(scores), "NaN"), (scores == np.inf, "inf")):
         require(not bad.any(), f"log_prob is {what} at {flat[bad][:1]}")
     # on the device, which takes the smallest numbers for zero, as log_prob does
-    outside = ~np.asarray(subject.model.support(jnp.asarray(points)))
+    outside = ~np.asarray(subject.model.support(jnp.asarray(stacked)))
     wrong = outside & (scores != -np.inf)
     require(
         not wrong.any(), f"{flat[wrong][:1]} is outside the support, but scores {scores[wrong][:1]}"
     )
-    _, _, clean = subject.gradients(points)
+    _, _, clean = subject.gradients(stacked)
     require(clean.all(), f"the gradient of log_prob is NaN at {flat[~clean][:1]}")
     for value, wanted in ((np.inf, -np.inf), (-np.inf, -np.inf), (np.nan, np.nan)):
         if not base.size:
@@ -147,7 +147,8 @@ def _awkward(subject):
 
 def _numbers_in(value):
     if isinstance(value, Spec):
-        return _numbers_in(tuple(getattr(value, f.name) for f in dataclasses.fields(value)))
+        kept = dataclasses.fields(value)  # type: ignore[arg-type]
+        return _numbers_in(tuple(getattr(value, f.name) for f in kept))
     if isinstance(value, tuple):
         return [number for item in value for number in _numbers_in(item)]
     return [float(value)] if isinstance(value, (int, float)) else []
@@ -179,7 +180,7 @@ def bijection(subject: Subject) -> str:
                 value = np.asarray(value).reshape(FEW, -1)
                 log_noise += (-0.5 * value**2 - 0.5 * np.log(2 * np.pi)).sum(1)
         u = exact.chart.drop(np.asarray(x))
-        log_det = np.asarray(_log_det(model, exact.chart, exact.params, u, exact._rows(FEW)))
+        log_det = np.asarray(_log_det(model, exact.chart, exact.params, u, exact.conditions(FEW)))
         wanted = log_noise + log_det
         got = exact.log_prob(np.asarray(x))
         gap = require_close(got, wanted, "log_prob by change of variables", 1e-6, 1e-6)

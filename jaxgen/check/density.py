@@ -107,7 +107,7 @@ def learning(subject: Subject, tolerance: float | None = None) -> str:
 
     half = 2048
     x, new = subject.samples[:half], subject.samples[half : 2 * half]
-    y = subject._rows(half)
+    y = subject.conditions(half)
     fitted = fit(subject.model, x, y, key=subject.key, progress=False)
     count = sum(np.size(leaf) for leaf in tree_leaves(subject.params))
     tolerance = 0.05 + 2 * count / half if tolerance is None else tolerance
@@ -202,7 +202,9 @@ def _smooth_leaves(subject):
         for sign in (-1, 1):
             moved = list(leaves)
             moved[i] = (leaf + sign * step).astype(leaf.dtype)
-            after.append(subject.log_prob(x, tree.unflatten(moved)).astype(np.float64))
+            after.append(
+                subject.log_prob(x, jax.tree_util.tree_unflatten(tree, moved)).astype(np.float64)
+            )
         # a smooth function bends little: its second difference is small beside its first
         with np.errstate(invalid="ignore"):
             bend = np.abs(after[0] + after[1] - 2 * before)

@@ -113,7 +113,9 @@ class Subject:
         for start in range(0, len(x), block):
             rows = x[start : start + block]
             padded = np.concatenate([rows, np.repeat(x[:1], block - len(rows), 0)])
-            first, second, good = _gradients(self.model, self.params, padded, self._rows(block))
+            first, second, good = _gradients(
+                self.model, self.params, padded, self.conditions(block)
+            )
             clean.append(np.asarray(good)[: len(rows)])
             first, second = tree_map(lambda v: np.asarray(v, np.float64), (first, second))
             sums = first if sums is None else tree_map(np.add, sums, first)
@@ -122,7 +124,7 @@ class Subject:
         mean, square = (tree_map(lambda v: v / total, t) for t in (sums, squares))
         return mean, square, np.concatenate(clean)
 
-    def _rows(self, n: int):
+    def conditions(self, n: int):
         if self.y is None:
             return None
         y = np.asarray(self.y)
@@ -146,7 +148,7 @@ def _gradients(model, params, x, y):
     def score(learnt, x, y):
         chosen = [a if f else b for a, b, f in zip(learnt, leaves, floats, strict=True)]
         y = None if y is None else y[None]
-        return batch.log_prob_rows(model, tree.unflatten(chosen), x[None], y)[0]
+        return batch.log_prob_rows(model, jax.tree_util.tree_unflatten(tree, chosen), x[None], y)[0]
 
     axes = (None, 0, None if y is None else 0)
     learnt = [v if f else jnp.zeros((), x.dtype) for v, f in zip(leaves, floats, strict=True)]
@@ -155,7 +157,11 @@ def _gradients(model, params, x, y):
     for leaf in by_params:
         clean = clean & ~jnp.isnan(leaf).reshape(len(x), -1).any(1)
     sums, squares = [g.sum(0) for g in by_params], [(g * g).sum(0) for g in by_params]
-    return tree.unflatten(sums), tree.unflatten(squares), clean
+    return (
+        jax.tree_util.tree_unflatten(tree, sums),
+        jax.tree_util.tree_unflatten(tree, squares),
+        clean,
+    )
 
 
 def cast(params: Any, dtype: Any) -> Any:
@@ -178,7 +184,7 @@ def away_from_init(model: Model, key: Any, y: Any = None, seed: int = 0) -> Any:
     for size in (0.4, 0.2, 0.1, 0.05):
         pairs = zip(tree_leaves(start), noise, strict=True)
         leaves = [_jitter(leaf, size, *z) for leaf, z in pairs]
-        params = jax.tree_util.tree_structure(start).unflatten(leaves)
+        params = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(start), leaves)
         fitted = Fitted(model, params)
         x = np.asarray(fitted.sample(key, FEW, y))
         possible = np.isfinite(x).all() and np.asarray(model.support(x)).all()

@@ -61,10 +61,7 @@ def run(model, start, x, y, weights, numbers, *, key, epochs, restarts, progress
             f"x cannot be fitted: EM of {model} starts from params that are not finite"
         )
 
-    def rank(result):
-        return not result[1]["stopped"].startswith("nan"), result[1]["train"][-1]
-
-    params, history = max(results, key=rank)
+    params, history = max(results, key=lambda result: _rank(result[1]))
     if history["stopped"].startswith("nan"):
         warnings.warn(
             f"EM of {model} stopped: the log-likelihood was not finite at step "
@@ -78,19 +75,24 @@ def run(model, start, x, y, weights, numbers, *, key, epochs, restarts, progress
 
 
 def _start(model, key, x, y, weights):
-    """The params that do best of a few short runs, on some of the rows."""
+    """The starting params from which a short run on some of the rows gets highest."""
     n = len(x)
     if n > SHORT_ROWS:
         some = np.sort(np.random.default_rng(0).choice(n, SHORT_ROWS, replace=False))
         x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
     rows = pad(x, y, weights)
-    best, best_score = None, -math.inf
+    best, best_rank = None, (False, -math.inf)
     for i in range(SHORT_RUNS):
         start = as_params(model.init(jax.random.fold_in(key, i), *for_init(x, y, weights)))
         params, history = _one(model, start, rows, SHORT_STEPS, None)
-        if params is not None and history["train"][-1] > best_score:
-            best, best_score = params, history["train"][-1]
-    return start if best is None else best
+        if best is None or (params is not None and _rank(history) > best_rank):
+            best = start
+            best_rank = best_rank if params is None else _rank(history)
+    return best
+
+
+def _rank(history):
+    return not history["stopped"].startswith("nan"), history["train"][-1]
 
 
 def _one(model, start, rows: Rows, epochs, bar):
