@@ -11,7 +11,7 @@ import jaxgen
 
 images = load_digits().images > 7  # (1797, 8, 8), on or off
 train, test = images[:1500], images[1500:]
-figure = Figure(figsize=(10, 4.4), layout="constrained")
+figure = Figure(figsize=(10, 2.9), layout="constrained")
 axes = figure.subplots(3, 12)
 for ax, image in zip(axes[0], test, strict=False):
     ax.imshow(image, cmap="gray_r")

@@ -25,7 +25,7 @@ for ax, model in zip(axes, models, strict=True):
     ax.set_title(f"{type(model).__name__}: {score:.2f} nats a point")
     ax.set_xlabel("first feature")
 axes[0].set_ylabel("second feature")
-axes[0].legend(loc="upper left")
+axes[1].legend(loc="lower right")
 
 path = sys.argv[1] if len(sys.argv) > 1 else "hello.png"
 figure.savefig(path, dpi=130)
