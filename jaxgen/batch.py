@@ -57,6 +57,21 @@ def log_prob(model: Model, params: Params, x, y=None) -> jax.Array:
     return log_prob_rows(model, params, x, y).reshape(batch)
 
 
+def push(model: Model, params: Params, noise, y=None) -> jax.Array:
+    """Events (n, *event_shape) that noise makes: a pytree like ``model.noise()``, rows leading."""
+    noise, n = inputs.as_noise(model, noise)
+    y = inputs.as_conditions(model, y, (n,), inputs.float_dtype(params))
+    return push_rows(model, params, noise, y)
+
+
+def pull(model: Model, params: Params, x, y=None):
+    """The noise that makes events (n, *event_shape); the inverse of ``push``."""
+    dtype = inputs.float_dtype(params)
+    x = jnp.asarray(inputs.as_events(model, x, dtype))
+    y = inputs.as_conditions(model, y, x.shape[: x.ndim - len(model.event_shape)], dtype)
+    return pull_rows(model, params, x, y)
+
+
 def sample_rows(model, params, key, start, n, y):
     """Events of rows start .. start + n - 1; start is (2,) uint32, high word first."""
     noise = draw(model.noise(), key, jnp.asarray(start), n, inputs.float_dtype(params))

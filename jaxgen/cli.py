@@ -10,6 +10,16 @@ import math
 import sys
 from typing import Any, NoReturn
 
+# what a user can cause: anything else is a bug, and keeps its traceback
+_REFUSED = (
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+)
 _TABLES = ".csv, .npy, .npz or .parquet"
 _EXAMPLES = """\
 examples:
@@ -41,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         args.run(args)
-    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
-        what = str(error)
+    except _REFUSED as error:
+        what = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename is not None:
             what = f"{error.strerror}: {error.filename}"
         print("jaxgen: error:", " ".join(what.split()), file=sys.stderr)

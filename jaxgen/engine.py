@@ -84,6 +84,8 @@ def _in_blocks(block, n, size, batch_shape=None):
         def rows(array, start=start, here=here):
             if array is None:
                 return None
+            if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # stays on the device
+                return array[np.minimum(np.arange(start, start + size), len(array) - 1)]
             array = np.asarray(array)[start : start + here]
             return np.pad(array, [(0, size - here)] + [(0, 0)] * (array.ndim - 1))
 

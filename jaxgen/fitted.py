@@ -59,21 +59,28 @@ class Fitted:
         if inputs.is_tracing(self.params, key, y):
             return batch.sample(self.model, self.params, key, n, y)
         key, n = inputs.as_key(key), inputs.as_count(n)
+        y = np.asarray(y) if isinstance(y, jax.Array) else y
         y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
         return engine.sample(self.model, self.params, key, n, y)
 
     def pull(self, x, y=None) -> Any:
-        """The noise that makes the events: a pytree like ``model.noise()``, rows leading.
+        """The noise that makes the events (n, *event_shape): a pytree like ``model.noise()``.
+
+        Rows lead. Where an event is outside the support its noise means nothing.
 
         Raises:
           NotImplementedError: the model is not invertible.
         """
+        if inputs.is_tracing(self.params, x, y):
+            return batch.pull(self.model, self.params, x, y)
         x, y, _ = self._rows(x, y)
         return engine.pull(self.model, self.params, x, y)
 
     def push(self, noise: Any, y=None) -> jax.Array:
         """The events that the noise makes; the inverse of ``pull``, rows leading."""
-        n = len(jax.tree_util.tree_leaves(noise)[0])
+        if inputs.is_tracing(self.params, noise, y):
+            return batch.push(self.model, self.params, noise, y)
+        noise, n = inputs.as_noise(self.model, noise)
         y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
         return engine.push(self.model, self.params, noise, y)
 
@@ -86,6 +93,8 @@ class Fitted:
     def _rows(self, x, y):
         """Checked x and y with one row axis, and the batch shape they had."""
         dtype = inputs.float_dtype(self.params)
+        # on the host: a cast or a reshape on the device would compile for every shape
+        x, y = (np.asarray(v) if isinstance(v, jax.Array) else v for v in (x, y))
         x = inputs.as_events(self.model, x, dtype)
         shape = x.shape[: x.ndim - len(self.model.event_shape)]
         y = inputs.as_conditions(self.model, y, shape, dtype)

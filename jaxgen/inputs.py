@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.random import is_leaf
+
 
 def is_tracing(*trees: Any) -> bool:
     """Whether we are inside a JAX transformation, by the arguments or by the surroundings."""
@@ -26,8 +28,9 @@ def is_tracing(*trees: Any) -> bool:
 def float_dtype(params: Any) -> np.dtype:
     """The dtype a model computes in: that of its first float parameter, else JAX's default."""
     for leaf in jax.tree_util.tree_leaves(params):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf.dtype
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating):
+            return dtype
     return jnp.zeros(()).dtype
 
 
@@ -58,7 +61,28 @@ def as_count(n: Any, name: str = "n", least: int = 0) -> int:
 
 def as_events(model: Any, x: Any, dtype: Any) -> Any:
     """x of shape (..., *event_shape) in the given float dtype, at least one batch dimension."""
-    return _batched(_numbers(x, "x"), model.event_shape, "x", model).astype(dtype)
+    x = _batched(_numbers(x, "x"), model.event_shape, "x", model)
+    with np.errstate(over="ignore"):  # beyond the dtype is infinite, and scores -inf
+        return x.astype(dtype)
+
+
+def as_noise(model: Any, noise: Any) -> tuple[Any, int]:
+    """Noise of the model's tree and shapes, rows leading; and the number of rows."""
+    tree: Any
+    wanted, tree = jax.tree_util.tree_flatten(model.noise(), is_leaf=is_leaf)
+    leaves, found = jax.tree_util.tree_flatten(noise)
+    shapes = [tuple(getattr(leaf, "shape", ())) for leaf in wanted]
+    ok = tree == found and all(
+        np.ndim(v) > 0 and np.shape(v) == (np.shape(leaves[0])[0], *s)
+        for v, s in zip(leaves, shapes, strict=True)
+    )
+    if not ok:
+        got = [np.shape(v) for v in leaves]
+        raise ValueError(
+            f"noise must be like {model.noise()}, each leaf with a leading axis of rows; got "
+            f"leaves of shapes {got}"
+        )
+    return noise, np.shape(leaves[0])[0]
 
 
 def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) -> Any:
@@ -79,7 +103,7 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
         raise ValueError(f"y must have shape {wanted}; got {y.shape}")
     xp = jnp if isinstance(y, jax.Array) else np
     y = xp.broadcast_to(y, (*batch_shape, *shape))
-    return y.astype(dtype) if y.dtype.kind == "f" else y.astype(np.int32)
+    return y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)
 
 
 def training_data(model: Any, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
@@ -91,9 +115,11 @@ def training_data(model: Any, x: Any, y: Any, weights: Any) -> tuple[Any, Any, A
     if n == 0:
         raise ValueError(f"x must hold at least one event; got shape {x.shape}")
     _finite(x, "x")
-    if not bool(np.all(np.asarray(model.support(x)))):
-        outside = int(np.argmin(np.asarray(model.support(x)).reshape(n, -1).all(1)))
-        raise ValueError(f"x must lie in the support of {model}; row {outside} is outside")
+    # in the dtype of the fit, where rounding may reach an open edge
+    inside = np.asarray(model.support(_narrow(x))).reshape(n, -1).all(1)
+    if not inside.all():
+        row = int(inside.argmin())
+        raise ValueError(f"x must lie in the support of {model}; row {row} is outside")
     y = as_conditions(model, y, (n,), np.float64)
     if y is not None:
         y = np.asarray(y)
@@ -115,6 +141,12 @@ def _batched(array, event_shape, name, model):
         wanted = ", ".join(["n", *map(str, event_shape)]) + ("," if not dims else "")
         raise ValueError(f"{name} must have shape ({wanted}) for {model}; got {array.shape}")
     return array
+
+
+def _narrow(x):
+    with np.errstate(over="ignore"):
+        narrow = x.astype(jnp.zeros(()).dtype)
+    return np.where(np.isfinite(narrow), narrow, x)
 
 
 def _finite(array, name):

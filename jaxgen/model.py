@@ -55,6 +55,7 @@ class Model(Spec):
     reparameterized: ClassVar[bool] = False  # do gradients pass through samples?
     invertible: ClassVar[bool] = False  # is there a pull?
     fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "gradient"
+    frozen: ClassVar[tuple[str, ...]] = ()  # params that gradients must not move, such as bounds
 
     @property
     def support(self):

@@ -125,7 +125,9 @@ def _draw_leaf(leaf, leaf_key, row, dtype):
         # the radius keeps all 32 bits: a coarser grid would end the tail near 5.8 sigma
         radius = a.astype(work) * work(2.0**-32) + work(2.0**-33)
         values = _box_muller(radius, _uniform32(b))
-    values = values.reshape(-1, n)[:size].reshape(*leaf.shape, n)
+    values = values.reshape(math.prod(values.shape[:-1]), n)[:size].reshape(*leaf.shape, n)
+    if isinstance(leaf, Uniform) and jnp.finfo(dtype).bits < 32:
+        values = jnp.clip(values, None, 1 - jnp.finfo(dtype).epsneg)  # rounding would reach 1
     return values if isinstance(leaf, Bits) else values.astype(dtype)
 
 

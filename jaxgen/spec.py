@@ -118,13 +118,19 @@ def _cast(value: Any, hint: Any, where: str) -> Any:
         if value is None and type(None) in args:
             return None
         rest = [a for a in args if a is not type(None)]
-        return _cast(value, rest[0], where)
+        for choice in rest[:-1]:
+            try:
+                return _cast(value, choice, where)
+            except (TypeError, ValueError):
+                continue
+        return _cast(value, rest[-1], where)
     if origin is typing.Literal:
         if value not in args:
             raise ValueError(f"{where} must be one of {args}, got {value!r}")
         return value
     if origin is tuple:
-        items = (value,) if isinstance(value, (int, float, str, Spec)) else tuple(value)
+        many = hasattr(value, "__iter__") and not isinstance(value, str)
+        items = tuple(value) if many else (value,)
         if args[-1] is Ellipsis:
             return tuple(_cast(v, args[0], where) for v in items)
         if len(items) != len(args):

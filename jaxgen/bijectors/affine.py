@@ -21,7 +21,7 @@ class Affine(Bijector):
             return {"shift": jnp.zeros(event_shape), "scale": jnp.ones(event_shape)}
         xp = namespace(x)
         deviation = x.std(0)
-        return {"shift": x.mean(0), "scale": xp.where(deviation > 0, deviation, 1.0)}
+        return {"shift": x.mean(0), "scale": xp.where(x.max(0) > x.min(0), deviation, 1.0)}
 
     def forward(self, params, z):
         return params["shift"] + params["scale"] * z, jnp.log(jnp.abs(params["scale"])).sum()

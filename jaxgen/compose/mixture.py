@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen import kmeans
 from jaxgen.by_index import by_index
-from jaxgen.model import Model
+from jaxgen.model import Model, namespace
 from jaxgen.numerics import logsumexp
 from jaxgen.random import Uniform
 from jaxgen.spec import Count
@@ -20,7 +21,7 @@ class Mixture(Model):
     k-means++ clusters.
 
     Args:
-      component: model of one part; any but a KDE.
+      component: model of one part.
       count: number of parts.
 
     Params: ``logits`` (count,), log weights up to a constant; ``component``, the component's params
@@ -52,15 +53,18 @@ class Mixture(Model):
     def fit_method(self):
         return "em" if self.component.fit_method == "closed_form" else "gradient"
 
+    @property
+    def frozen(self):
+        return tuple(f"component/{name}" for name in self.component.frozen)
+
     def init(self, key, x=None, y=None):
         keys = jax.random.split(key, self.count)
         if x is None:
             component = jax.vmap(self.component.init)(keys)
             return {"logits": jnp.zeros(self.count), "component": component}
-        if self.fit_method == "gradient":
-            component = jax.vmap(lambda k: self.component.init(k, x, y))(keys)
-            return {"logits": jnp.zeros(self.count), "component": component}
         shares = kmeans.responsibilities(key, x, self.count)
+        if self.fit_method == "gradient":
+            return self._start(keys, x, y, shares)
         return self._maximise(jnp.asarray(x, shares.dtype), y, shares)
 
     def log_prob(self, params, x, y=None):
@@ -85,6 +89,21 @@ class Mixture(Model):
         score = logsumexp(joint, 1)
         shares = jnp.exp(joint - score[:, None]) * weights[:, None]
         return self._maximise(x, y, shares), (weights * score).sum() / weights.sum()
+
+    def _start(self, keys, x, y, shares):
+        """Each part's own ``init`` on a cluster of its own, which sets the parts apart."""
+        nearest = shares.argmax(1)
+        xp = namespace(x)
+        if xp is np:
+            nearest = np.asarray(nearest)
+        parts = []
+        for k in range(self.count):
+            # as many rows for every part, its own ones repeated: one shape, one compilation
+            own = xp.argsort(nearest != k, stable=True)
+            rows = own[xp.arange(len(x)) % xp.maximum((nearest == k).sum(), 1)]
+            parts.append(self.component.init(keys[k], x[rows], None if y is None else y[rows]))
+        component = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *parts)
+        return {"logits": jnp.log(shares.mean(0) + 1e-3), "component": component}
 
     def _joint(self, params, x, y):
         scores = jax.vmap(lambda p: self.component.log_prob(p, x, y))(params["component"])

@@ -62,6 +62,10 @@ class Product(Model):
         return next(m for m in ("gradient", "em", "closed_form") if m in methods)
 
     @property
+    def frozen(self):
+        return tuple(f"{i}/{name}" for i, part in enumerate(self.parts) for name in part.frozen)
+
+    @property
     def support(self):
         return _Parts(self.parts)
 
@@ -98,7 +102,10 @@ class Product(Model):
             else:
                 axes = (None, 0, None if y is None else 0)
                 score = jax.vmap(part.log_prob, in_axes=axes)(p, v, y)
-                p, score = part.estimate(v, y, weights), jnp.average(score, weights=weights)
+                score = jnp.average(score, weights=weights)
+                better = part.estimate(v, y, weights)
+                if _shapes(better) == _shapes(p):  # not a KDE, whose points would be the padding
+                    p = better
             new.append(p)
             total = total + score
         return tuple(new), total
@@ -118,10 +125,18 @@ def _size(part):
     return math.prod(part.event_shape)
 
 
+def _shapes(params):
+    return [jnp.shape(leaf) for leaf in jax.tree_util.tree_leaves(params)]
+
+
 class _Parts(constraints.Constraint):
     """Each part's entries satisfy the part's own support."""
 
     event_dim = 1
+
+    @property
+    def is_discrete(self):
+        return any(part.support.is_discrete for part in self.parts)
 
     def __init__(self, parts):
         self.parts = parts

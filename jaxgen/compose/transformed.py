@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxgen.bijectors import Bijector
 from jaxgen.model import Model
-from jaxgen.precision import enable_x64
 
 
 class Transformed(Model):
@@ -27,6 +26,11 @@ class Transformed(Model):
 
     base: Model
     bijector: Bijector
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.base.support.is_discrete:
+            raise ValueError(f"Transformed: base must be continuous, got {self.base}")
 
     @property
     def event_shape(self):
@@ -51,6 +55,10 @@ class Transformed(Model):
     @property
     def fit_method(self):
         return self.base.fit_method
+
+    @property
+    def frozen(self):
+        return tuple(f"base/{name}" for name in self.base.frozen)
 
     @property
     def support(self):
@@ -92,9 +100,7 @@ class Transformed(Model):
         return {"base": base, "bijector": params["bijector"]}, score + log_det
 
     def _inverse_batch(self, params, x):
-        """z of a batch; of NumPy data in their own float64, since an offset eats float32's bits."""
-        inverse = jax.vmap(lambda x: self.bijector.inverse(params, x)[0])
-        if isinstance(x, jax.Array):
-            return inverse(x)
-        with enable_x64(True):
-            return np.asarray(inverse(x))
+        """z of a batch as log_prob computes it, so that bounds learnt from z hold when scoring."""
+        params, batch = jax.tree_util.tree_map(jnp.asarray, (params, x))
+        z = jax.vmap(lambda x: self.bijector.inverse(params, x)[0])(batch)
+        return z if isinstance(x, jax.Array) else np.asarray(z, np.float64)

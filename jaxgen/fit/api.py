@@ -11,12 +11,13 @@ import numpy as np
 
 from jaxgen import inputs
 from jaxgen.fit import em, gradient, optimizers
-from jaxgen.fit.rows import as_params, check_range, check_start, for_init, pad
+from jaxgen.fit.rows import as_params, check_range, check_scores, for_init, pad
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model
 
 _BATCH_SIZE = 256
 _VALIDATION = 0.1
+_CHECKED = 1024  # rows on which a closed form is checked
 _ARGUMENTS = {  # those that apply to each method, of those that not all take
     "closed_form": (),
     "em": ("epochs", "restarts", "progress"),
@@ -70,7 +71,8 @@ def fit(
         the low learning rates at the end help most. The best params are kept all the same;
         gradient only.
       restarts: number of starts of EM, the best of which is kept (1).
-      weights: (n,) non-negative weights; an integer weight counts as so many equal rows.
+      weights: (n,) non-negative weights; an integer weight counts as so many equal rows
+        (but a KDE tells copies of an event from weight in its bandwidth).
       freeze: names of params to leave as they are, such as "mean", or "base/mean" within nested
         params; gradient only.
       progress: show a bar; by default on a terminal, in a run over two seconds.
@@ -122,6 +124,9 @@ def fit(
         epochs = inputs.as_count(epochs, "epochs", 1)
     if method == "closed_form":
         params = as_params(spec.estimate(x, y, weights))
+        some = np.random.default_rng(0).permutation(len(x))[:_CHECKED]
+        few = (v if v is None else v[some] for v in (x, y, weights))
+        check_scores(spec, params, pad(*few), numbers_kept[some], "x", "the fitted")
         history: dict[str, Any] = {"method": method, "steps": 0, "epochs": 0}
         history |= {"train": [], "validation": [], "stopped": "closed form"}
     elif method == "em":
@@ -152,13 +157,13 @@ def fit(
         if start is None:
             start = as_params(spec.init(jax.random.fold_in(key, 0), *for_init(*split)))
         train, judge = pad(*split), None
-        check_start(spec, start, train, numbers_kept[places], "x")
+        check_scores(spec, start, train, numbers_kept[places], "x")
         if held is not None:
             judge = pad(*held)
             if held_places is None:
-                check_start(spec, start, judge, np.arange(len(held[0])), "validation")
+                check_scores(spec, start, judge, np.arange(len(held[0])), "validation")
             else:
-                check_start(spec, start, judge, numbers_kept[held_places], "x")
+                check_scores(spec, start, judge, numbers_kept[held_places], "x")
         params, history = gradient.run(
             spec,
             start,

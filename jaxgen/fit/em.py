@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.fit.progress import Progress, chunk_length
-from jaxgen.fit.rows import Rows, as_params, check_start, for_init, pad
+from jaxgen.fit.rows import Rows, as_params, check_scores, for_init, pad
 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
 EPOCHS = 200
@@ -56,7 +56,7 @@ def run(model, start, x, y, weights, numbers, *, key, epochs, restarts, progress
             else:
                 results.append((params, history))
     if not results:
-        check_start(model, failure, rows, numbers, "x")
+        check_scores(model, failure, rows, numbers, "x")
         raise ValueError(
             f"x cannot be fitted: EM of {model} starts from params that are not finite"
         )

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import optax
 
 
-def learnt(params: Any, freeze: Any) -> tuple[bool, ...]:
+def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool, ...]:
     """For each leaf whether it is learnt.
 
     Args:
       params: pytree of arrays.
       freeze: names such as "mean", or paths such as "base/mean" or "base.mean"; a path covers
         every leaf below it.
+      always: names that the model itself freezes.
 
     Raises:
       TypeError, ValueError: freeze is no sequence of names, names no param, or leaves none.
@@ -28,7 +29,7 @@ def learnt(params: Any, freeze: Any) -> tuple[bool, ...]:
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     paths = [tuple(_component(entry) for entry in path) for path, _ in leaves]
     frozen = [False] * len(leaves)
-    for name in names:
+    for name in (*names, *always):
         parts = tuple(name.replace(".", "/").split("/"))
         covers = [path[: len(parts)] == parts for path in paths]
         if not any(covers):

@@ -73,14 +73,14 @@ def run(
     progress,
 ):
     """The params that score best on ``judge``, or on the training rows where it is None."""
-    mask = freezing.learnt(start, freeze)
+    mask = freezing.learnt(start, freeze, model.frozen)
     static, traced = optimizers.prepare(optimizer)
     n = int(train.count)
     batches = -(-n // batch_size)
     if epochs is None:
         epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
     # unless asked to, no early end: the low learning rates at the end settle the params
-    patience = epochs if patience is None else patience
+    patience = epochs + 1 if patience is None else patience
     held_out = judge is not None
     judge = train if judge is None else judge
 

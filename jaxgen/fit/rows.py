@@ -100,16 +100,16 @@ def as_params(params: Any) -> Any:
     return jax.tree_util.tree_map(cast, params)
 
 
-def check_start(model, params, rows: Rows, numbers, name: str) -> None:
-    """Raise where the starting params give a real row no finite score; numbers names the rows."""
+def check_scores(model, params, rows: Rows, numbers, name: str, which="the starting") -> None:
+    """Raise where the params give a real row no finite score; numbers names the rows."""
     scores = np.asarray(_scores(model, params, rows.x, rows.y))[: int(rows.count)]
     bad = ~np.isfinite(scores)
     if bad.any():
         row = int(bad.argmax())
         what = "zero density" if scores[row] == -np.inf else f"a log-density of {scores[row]}"
         raise ValueError(
-            f"{name} cannot be fitted from these starting params: they give row "
-            f"{int(numbers[row])} {what} under {model}"
+            f"{name} cannot be fitted: {which} params give row {int(numbers[row])} {what} under "
+            f"{model} in {scores.dtype}"
         )
 
 

@@ -35,6 +35,7 @@ class Box(Model):
     reparameterized = True
     invertible = True
     fit_method = "closed_form"
+    frozen = ("low", "high")
 
     @property
     def event_shape(self):

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxgen.model import Model, namespace
@@ -56,6 +57,9 @@ class Gaussian(Model):
 
     def estimate(self, x, y=None, weights=None):
         xp = namespace(x, weights)
+        if xp is np and self.jitter == 0 and (x.max(0) == x.min(0)).any():
+            constant = int((x.max(0) == x.min(0)).argmax())
+            raise ValueError(f"x is constant in feature {constant}: pass jitter > 0 to {self}")
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         share = weights / weights.sum()
         mean = share @ x
@@ -65,9 +69,6 @@ class Gaussian(Model):
         else:
             cov = (share[:, None] * centred).T @ centred + self.jitter * xp.eye(self.dim)
             scale = xp.linalg.cholesky(cov) if xp is jnp else _host_cholesky(cov)
-        if xp is np and (scale <= 0).any() and self.covariance == "diagonal":
-            constant = int((scale <= 0).argmax())
-            raise ValueError(f"x is constant in feature {constant}: pass jitter > 0 to {self}")
         return {"mean": mean, self._scale_name: scale}
 
     def log_prob(self, params, x, y=None):
@@ -82,7 +83,10 @@ class Gaussian(Model):
 
     def push(self, params, noise, y=None):
         scale = params[self._scale_name]
-        spread = scale * noise if self.covariance == "diagonal" else jnp.tril(scale) @ noise
+        if self.covariance == "diagonal":
+            spread = scale * noise
+        else:
+            spread = jnp.matmul(jnp.tril(scale), noise, precision=lax.Precision.HIGHEST)
         return params["mean"] + spread
 
     def pull(self, params, x, y=None):

@@ -118,7 +118,7 @@ class GaussianMixture(Model):
             if self.covariance == "diagonal":
                 return constant - 0.5 * ((whiten * (x - mean)) ** 2).sum()
             if self.dim > _SCALARS:
-                return constant - 0.5 * ((whiten @ (x - mean)) ** 2).sum()
+                return constant - 0.5 * (_product(whiten, x - mean) ** 2).sum()
             centred = [x[i] - mean[i] for i in range(self.dim)]
             z = [sum(whiten[i, j] * centred[j] for j in range(i + 1)) for i in range(self.dim)]
             return constant - 0.5 * sum(v * v for v in z)
@@ -139,7 +139,7 @@ class GaussianMixture(Model):
                 weighted = share[:, None] * centred
                 if self.covariance == "diagonal":
                     return share.sum(), weighted.sum(0), (weighted * centred).sum(0)
-                return share.sum(), weighted.sum(0), weighted.T @ centred
+                return share.sum(), weighted.sum(0), _product(weighted.T, centred)
             centred = [x[:, i] - mean[i] for i in range(self.dim)]
             weighted = [share * c for c in centred]
             first = jnp.stack([w.sum() for w in weighted])
@@ -170,3 +170,7 @@ def _from_shares(model, x, shares):
     """Params of the components that shares (components, rows) make of the rows."""
     centre = jnp.broadcast_to(x.mean(0), (model.components, model.dim))
     return model._maximise(model._moments(x, shares, centre), centre)
+
+
+def _product(a, b):
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # a GPU would drop digits by default

@@ -35,6 +35,7 @@ class Histogram(Model):
     smoothing: NonNegative = 0.03
 
     fit_method = "closed_form"
+    frozen = ("low", "high")
 
     def __post_init__(self):
         super().__post_init__()
@@ -73,8 +74,11 @@ class Histogram(Model):
                 constant = int((low == high).argmax())
                 raise ValueError(f"x is constant in feature {constant}: pass bounds to {self}")
         cells = math.prod(self.bins)
-        bins = xp.asarray(self.bins)
-        cell = xp.clip(((x - low) / (high - low) * bins).astype(int), 0, bins - 1)
+        # in the dtype and the order of log_prob, lest an event at an edge change its cell
+        dtype = jnp.zeros(()).dtype if xp is np else x.dtype
+        narrow, start, end = x.astype(dtype), low.astype(dtype), high.astype(dtype)
+        bins = xp.asarray(self.bins, dtype)
+        cell = xp.minimum((narrow - start) * (bins / (end - start)), bins - 1).astype(int)
         flat = xp.ravel_multi_index(tuple(cell.T), self.bins, mode="clip")
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         counts: Any
@@ -91,8 +95,8 @@ class Histogram(Model):
         low, high, log_probs = params["low"], params["high"], params["log_probs"]
         inside = ((x >= low) & (x <= high)).all()
         bins = jnp.asarray(self.bins, x.dtype)
-        place = jnp.where(inside, (x - low) / (high - low), 0.0)
-        cell = jnp.minimum(place * bins, bins - 1).astype(int)
+        place = jnp.where(inside, x - low, 0.0) * (bins / (high - low))
+        cell = jnp.minimum(place, bins - 1).astype(int)
         log_volume = jnp.log((high - low) / bins).sum()
         total = jnp.log(jnp.exp(log_probs).sum())
         score = log_probs[tuple(cell)] - total - log_volume

@@ -46,6 +46,7 @@ class KDE(Model):
     dim: Count
 
     fit_method = "closed_form"
+    frozen = ("points", "log_weights", "bandwidth")
 
     @property
     def event_shape(self):
@@ -63,8 +64,8 @@ class KDE(Model):
         share = weights / weights.sum()
         mean = share @ x
         deviation = xp.sqrt(share @ (x - mean) ** 2)
-        if xp is np and (deviation == 0).any():
-            constant = int((deviation == 0).argmax())
+        if xp is np and (x.max(0) == x.min(0)).any():
+            constant = int((x.max(0) == x.min(0)).argmax())
             raise ValueError(f"x is constant in feature {constant}: no bandwidth suits it")
         scaled = jnp.asarray((x - mean) / deviation, jnp.zeros(()).dtype)
         bandwidth = _leave_one_out(scaled, jnp.asarray(share, scaled.dtype))
