@@ -92,13 +92,9 @@ def _in_blocks(block, n, size, batch_shape=None):
         out = jax.tree_util.tree_map(np.asarray, block(start, size, rows))
         if joined is None:
             joined = jax.tree_util.tree_map(lambda v: np.empty((n, *v.shape[1:]), v.dtype), out)
-        jax.tree_util.tree_map(
-            lambda whole, v, start=start, here=here: whole.__setitem__(
-                slice(start, start + here), v[:here]
-            ),
-            joined,
-            out,
-        )
+        wholes, parts = map(jax.tree_util.tree_leaves, (joined, out))
+        for whole, part in zip(wholes, parts, strict=True):
+            whole[start : start + here] = part[:here]
     return jax.tree_util.tree_map(
         # not jnp.asarray, which compiles a program for every shape
         lambda whole: jax.device_put(whole.reshape(*batch_shape, *whole.shape[1:])),

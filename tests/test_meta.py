@@ -18,7 +18,6 @@ FOUNDATION = {
     "by_index",
     "kmeans",
     "numerics",
-    "precision",
     "nets",
 }
 FOUNDATION |= {"bijectors", "models"}

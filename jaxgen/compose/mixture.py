@@ -9,7 +9,7 @@ import numpy as np
 from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.model import Model, namespace
-from jaxgen.numerics import logsumexp
+from jaxgen.numerics import choose, logsumexp
 from jaxgen.random import Uniform
 from jaxgen.spec import Count
 
@@ -74,14 +74,13 @@ class Mixture(Model):
         return {"which": Uniform(), "component": self.component.noise()}
 
     def push(self, params, noise, y=None):
-        cdf = jnp.cumsum(jax.nn.softmax(params["logits"]))
-        which = jnp.searchsorted(cdf, noise["which"] * cdf[-1], side="right")
+        which = choose(jax.nn.softmax(params["logits"]), noise["which"])
 
         def push(component, args):
             return self.component.push(component, *args)
 
         args = (noise["component"], y)
-        return by_index(push, params["component"], which.clip(max=self.count - 1), args)
+        return by_index(push, params["component"], which, args)
 
     def em_step(self, params, x, y=None, weights=None):
         axes = (None, 0, None if y is None else 0)

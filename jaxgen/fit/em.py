@@ -80,15 +80,14 @@ def _start(model, key, x, y, weights):
     if n > SHORT_ROWS:
         some = np.sort(np.random.default_rng(0).choice(n, SHORT_ROWS, replace=False))
         x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
-    rows = pad(x, y, weights)
-    best, best_rank = None, (False, -math.inf)
-    for i in range(SHORT_RUNS):
-        start = as_params(model.init(jax.random.fold_in(key, i), *for_init(x, y, weights)))
+    rows, data = pad(x, y, weights), for_init(x, y, weights)
+
+    def rank(start):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
-        if best is None or (params is not None and _rank(history) > best_rank):
-            best = start
-            best_rank = best_rank if params is None else _rank(history)
-    return best
+        return (False, -math.inf) if params is None else _rank(history)
+
+    keys = (jax.random.fold_in(key, i) for i in range(SHORT_RUNS))
+    return max((as_params(model.init(k, *data)) for k in keys), key=rank)
 
 
 def _rank(history):

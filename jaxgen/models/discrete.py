@@ -11,6 +11,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from jaxgen.model import Model, namespace
+from jaxgen.numerics import choose
 from jaxgen.random import Uniform
 from jaxgen.spec import AtLeast, Count, NonNegative
 
@@ -125,7 +126,6 @@ class Categorical(Model):
         return Uniform(self.shape)
 
     def push(self, params, noise, y=None):
-        cdf = jnp.cumsum(jax.nn.softmax(params["logits"], -1), -1).reshape(-1, self.levels)
-        find = jax.vmap(lambda c, u: jnp.searchsorted(c, u * c[-1], side="right"))
-        level = find(cdf, noise.ravel()).clip(max=self.levels - 1)
+        probs = jax.nn.softmax(params["logits"], -1).reshape(-1, self.levels)
+        level = jax.vmap(choose)(probs, noise.ravel())
         return level.astype(jnp.int32).reshape(self.shape)

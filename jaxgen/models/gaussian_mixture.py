@@ -14,7 +14,7 @@ from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.model import Model
 from jaxgen.models.gaussian import LOG_2PI, Gaussian
-from jaxgen.numerics import logsumexp
+from jaxgen.numerics import choose, logsumexp
 from jaxgen.random import Normal, Uniform
 from jaxgen.spec import Count, NonNegative
 
@@ -72,10 +72,8 @@ class GaussianMixture(Model):
         return {"component": Uniform(), "z": Normal((self.dim,))}
 
     def push(self, params, noise, y=None):
-        cdf = jnp.cumsum(jax.nn.softmax(params["logits"]))
-        component = jnp.searchsorted(cdf, noise["component"] * cdf[-1], side="right")
+        component = choose(jax.nn.softmax(params["logits"]), noise["component"])
         normals = {k: v for k, v in params.items() if k != "logits"}
-        component = component.clip(max=self.components - 1)
         return by_index(self._normal.push, normals, component, noise["z"])
 
     def em_step(self, params, x, y=None, weights=None):

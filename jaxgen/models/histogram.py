@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.model import Model, namespace
+from jaxgen.numerics import choose
 from jaxgen.random import Uniform
 from jaxgen.spec import Count, NonNegative
 
@@ -107,10 +108,8 @@ class Histogram(Model):
 
     def push(self, params, noise, y=None):
         low, high = params["low"], params["high"]
-        cdf = jnp.cumsum(jnp.exp(params["log_probs"]).ravel())
-        # scaling by the last entry, and a side that skips cells of no width, keep empty cells empty
-        flat = jnp.searchsorted(cdf, noise["cell"] * cdf[-1], side="right")
-        cell = jnp.stack(jnp.unravel_index(flat.clip(max=cdf.size - 1), self.bins))
+        flat = choose(jnp.exp(params["log_probs"]).ravel(), noise["cell"])
+        cell = jnp.stack(jnp.unravel_index(flat, self.bins))
         width = (high - low) / jnp.asarray(self.bins, low.dtype)
         return jnp.minimum(low + width * (cell + noise["place"]), high)
 

@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxgen.model import Model, namespace
 from jaxgen.models.gaussian import LOG_2PI
+from jaxgen.numerics import choose
 from jaxgen.random import Normal, Uniform
 from jaxgen.spec import Count
 
@@ -102,9 +103,8 @@ class KDE(Model):
         return {"point": Uniform(), "z": Normal((self.dim,))}
 
     def push(self, params, noise, y=None):
-        cdf = jnp.cumsum(jax.nn.softmax(params["log_weights"]))
-        point = jnp.searchsorted(cdf, noise["point"] * cdf[-1], side="right")
-        return params["points"][point.clip(max=cdf.size - 1)] + params["bandwidth"] * noise["z"]
+        point = choose(jax.nn.softmax(params["log_weights"]), noise["point"])
+        return params["points"][point] + params["bandwidth"] * noise["z"]
 
 
 def _squares(x, point, scale):
