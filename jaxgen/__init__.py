@@ -3,6 +3,7 @@
 from jaxgen import bijectors, compose, datasets, models, random
 from jaxgen.batch import log_prob, sample
 from jaxgen.check import check
+from jaxgen.compiler import cache_compilations
 from jaxgen.evaluate import Report, evaluate
 from jaxgen.files import load
 from jaxgen.fit import fit
@@ -14,6 +15,7 @@ __all__ = [
     "Model",
     "Report",
     "bijectors",
+    "cache_compilations",
     "check",
     "compose",
     "datasets",

@@ -6,13 +6,17 @@ a draw or a score is the same inside a user's jit as outside it.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import inputs
 from jaxgen.model import Model, Params
+from jaxgen.numerics import computed_once
 from jaxgen.random import draw
+from jaxgen.threefry import key_words
 
 
 def sample(model: Model, params: Params, key: jax.Array, n: int, y=None) -> jax.Array:
@@ -75,6 +79,10 @@ def pull(model: Model, params: Params, x, y=None):
 def sample_rows(model, params, key, start, n, y):
     """Events of rows start .. start + n - 1; start is (2,) uint32, high word first."""
     noise = draw(model.noise(), key, jnp.asarray(start), n, inputs.float_dtype(params))
+    width = math.prod(model.event_shape)
+    # an odd width would be written a number at a time
+    if not (model.elementwise and (width == 1 or width % 2 == 0)):
+        noise = computed_once(noise, key_words(key)[0])
     return jax.vmap(model.push, in_axes=(None, -1, None if y is None else 0))(params, noise, y)
 
 

@@ -1,62 +1,74 @@
 """The engine: runs the pure functions over any number of rows, in compiled blocks of few sizes.
 
 A program is compiled for (spec, dtype, block size) and never for n: rows go through in blocks of
-one of a few sizes, the last one padded. Since noise is keyed by row, blocks change no value.
+one of a few sizes, the last one padded. Since noise is keyed by row, neither the blocks nor the
+devices that run them change a value. Blocks are small enough that the allocator hands out the same
+memory again and again, which on a CPU is what fast writing depends on.
 """
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec, Sharding
 
-from jaxgen import batch
+from jaxgen import batch, compiler
 from jaxgen.inputs import float_dtype
 from jaxgen.random import is_leaf
 
-RUNGS = (64, 512, 4096, 65536)  # block sizes: few, so that few programs are compiled
-BLOCK_COST = 512  # rows that take as long as starting a block does
-BLOCK_BYTES = 16 * 2**20  # of one block's events and noise: what recycles well in caches
+# block sizes: few, so that few programs are compiled; they hold round numbers with little padding
+RUNGS = (64, 512, 2048, 10240, 40960, 250880)
+BLOCK_BYTES = 8 * 2**20  # of one block's events and noise: what caches hold
+BLOCK_COST = 2**21  # parameters read, one after another, in the time that starting a block takes
+_AHEAD = 2  # blocks under way while one is copied or used
+
+_map = jax.tree_util.tree_map
 
 
-def sample(model, params, key, n, y):
-    """n events as one array; y is checked, (n, *y_shape) or None."""
-
-    def block(start, size, rows):
-        words = np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
-        return _sample_block(model, params, key, words, size, rows(y))
-
-    return _in_blocks(block, n, block_size(model, params, n, model.noise()))
+def sample(model, params, key, n, y, place=None):
+    """n events as one array; y is checked, (n, *y_shape) or None; place as in ``devices_of``."""
+    devices = devices_of(params, place)
+    size = block_size(model, params, n, model.noise())
+    parts = _blocks(_sample_block, model, size, (params, key), (y,), 0, n, devices)
+    return _placed(_join(parts, n), place)
 
 
-def log_prob(model, params, x, y, batch_shape):
+def stream(model, params, key, n, y, start, place=None) -> Iterator[jax.Array]:
+    """Events of rows start .. start + n - 1 in blocks; y is that of the n rows."""
+    devices = devices_of(params, place)
+    size = block_size(model, params, n, model.noise())
+    parts = _blocks(_sample_block, model, size, (params, key), (y,), start, n, devices)
+    for rows, block in parts:
+        yield block if rows == len(block) else jax.device_put(np.asarray(block)[:rows])
+
+
+def log_prob(model, params, x, y, batch_shape, place=None):
     """Scores, of the shape batch_shape, of checked events (n, *event_shape)."""
-
-    def block(start, size, rows):
-        return _log_prob_block(model, params, rows(x), rows(y))
-
-    return _in_blocks(block, len(x), block_size(model, params, len(x)), batch_shape)
+    devices = devices_of(params, place)
+    size = block_size(model, params, len(x))
+    parts = _blocks(_log_prob_block, model, size, params, (x, y), 0, len(x), devices)
+    return _placed(_join(parts, len(x), batch_shape), place)
 
 
 def pull(model, params, x, y):
     """Noise of checked events (n, *event_shape): a pytree with rows leading."""
-
-    def block(start, size, rows):
-        return _pull_block(model, params, rows(x), rows(y))
-
-    return _in_blocks(block, len(x), block_size(model, params, len(x)))
+    size = block_size(model, params, len(x))
+    devices = devices_of(params)
+    return _join(_blocks(_pull_block, model, size, params, (x, y), 0, len(x), devices), len(x))
 
 
 def push(model, params, noise, y):
     """Events of noise whose rows lead."""
     n = len(jax.tree_util.tree_leaves(noise)[0])
-
-    def block(start, size, rows):
-        return _push_block(model, params, jax.tree_util.tree_map(rows, noise), rows(y))
-
-    return _in_blocks(block, n, block_size(model, params, n))
+    size = block_size(model, params, n)
+    devices = devices_of(params)
+    return _join(_blocks(_push_block, model, size, params, (noise, y), 0, n, devices), n)
 
 
 def block_size(model, params, n: int, noise=()) -> int:
@@ -67,56 +79,123 @@ def block_size(model, params, n: int, noise=()) -> int:
     )
     budget = BLOCK_BYTES // (max(scalars, 1) * float_dtype(params).itemsize)
     fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
-    return min(fitting, key=lambda rung: -(-n // rung) * (rung + BLOCK_COST))
+    # most models read each of their parameters once a row
+    numbers = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
+    cost = min(max(BLOCK_COST // max(numbers, 1), 64), 4096)
+    return min(fitting, key=lambda rung: -(-n // rung) * (rung + cost))
 
 
-def _in_blocks(block, n, size, batch_shape=None):
-    """Run ``block(start, size, rows)`` over n rows and join what it returns, without the padding.
+def devices_of(params: Any, place: jax.Device | Sharding | None = None) -> tuple[jax.Device, ...]:
+    """The devices to run on: those of ``place``, else those that params are bound to, else all."""
+    if place is not None:
+        return tuple(_addressable(place)) if isinstance(place, Sharding) else (place,)
+    for leaf in jax.tree_util.tree_leaves(params):
+        if isinstance(leaf, jax.Array) and leaf.committed:
+            return tuple(_addressable(leaf.sharding))
+    chosen = jax.config.values["jax_default_device"]
+    return _default_device() if chosen is not None else tuple(jax.local_devices())
 
-    ``rows`` cuts a block's rows out of an array, padded with zeros. All of it is done on the host:
-    to slice, join or reshape on the device would compile for every n.
+
+def _default_device():
+    default = jax.config.values["jax_default_device"]
+    if isinstance(default, jax.Device):
+        return (default,)
+    return tuple(jax.local_devices(backend=default)[:1])  # a platform's name, or None
+
+
+def _addressable(sharding):
+    return sorted(sharding.addressable_devices, key=lambda device: device.id)
+
+
+def _blocks(function, model, size, shared, rows, start, n, devices):
+    """Yield (number of rows that count, result) of each block of ``function``, in order.
+
+    ``shared`` goes to every block whole, of ``rows`` each block gets its own. With several devices
+    one step runs a block on each of them.
     """
+    devices = devices if n > size else devices[:1]
+    program = _program(function, devices)
+    if len(devices) == 1 and devices != _default_device():
+        shared = jax.device_put(shared, devices[0])
+    step = size * len(devices)
+    under_way: collections.deque[tuple[int, Any]] = collections.deque()
+    for first in range(0, max(n, 1), step):
+        starts = [start + first + i * size for i in range(len(devices))]
+        words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
+        own = _map(functools.partial(_cut, first=first, size=step), rows)
+        under_way.append((min(step, n - first), program(model, size, shared, (words, own))))
+        if len(under_way) > _AHEAD:
+            yield under_way.popleft()
+    yield from under_way
+
+
+def _cut(array, first, size):
+    """Rows first .. first + size - 1, padded: on the host, since on a device each n compiles."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # cannot leave the device
+        return array[np.minimum(np.arange(first, first + size), len(array) - 1)]
+    part = np.asarray(array)[first : first + size]
+    padding = size - len(part)
+    return np.pad(part, [(0, padding)] + [(0, 0)] * (part.ndim - 1)) if padding else part
+
+
+def _join(parts, n, batch_shape=None):
+    """The blocks as one array (or a pytree of them), without the padding."""
     batch_shape = (n,) if batch_shape is None else batch_shape
-    joined = None
-    for start in range(0, max(n, 1), size):
-        here = min(size, n - start)
-
-        def rows(array, start=start, here=here):
-            if array is None:
-                return None
-            if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # stays on the device
-                return array[np.minimum(np.arange(start, start + size), len(array) - 1)]
-            array = np.asarray(array)[start : start + here]
-            return np.pad(array, [(0, size - here)] + [(0, 0)] * (array.ndim - 1))
-
-        out = jax.tree_util.tree_map(np.asarray, block(start, size, rows))
+    joined, start = None, 0
+    for rows, block in parts:
+        block = _map(np.asarray, block)
         if joined is None:
-            joined = jax.tree_util.tree_map(lambda v: np.empty((n, *v.shape[1:]), v.dtype), out)
-        wholes, parts = map(jax.tree_util.tree_leaves, (joined, out))
-        for whole, part in zip(wholes, parts, strict=True):
-            whole[start : start + here] = part[:here]
-    return jax.tree_util.tree_map(
-        # not jnp.asarray, which compiles a program for every shape
-        lambda whole: jax.device_put(whole.reshape(*batch_shape, *whole.shape[1:])),
-        joined,
-    )
+            joined = _map(lambda v: _aligned((n, *v.shape[1:]), v.dtype), block)
+        for whole, part in zip(*map(jax.tree_util.tree_leaves, (joined, block)), strict=True):
+            whole[start : start + rows] = part[:rows]
+        start += rows
+    # not jnp.asarray, which compiles a program for every shape
+    return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _sample_block(model, params, key, start, size, y):
-    return batch.sample_rows(model, params, key, start, size, y)
+def _aligned(shape, dtype):
+    """An empty array that a CPU device takes over without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    first = -raw.ctypes.data % 64
+    return raw[first : first + size].view(dtype).reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _log_prob_block(model, params, x, y):
+def _placed(array, place):
+    return array if place is None else jax.device_put(array, place)
+
+
+@functools.cache
+def _program(function: Callable, devices: tuple[jax.Device, ...]) -> Callable:
+    """``function(model, size, shared, rows)``, compiled to run a block on each of the devices."""
+    if len(devices) == 1:
+        return compiler.jit(function, static_argnums=(0, 1))
+    mesh = Mesh(np.array(devices), ("rows",))
+    every, own = PartitionSpec(), PartitionSpec("rows")
+
+    def spread(model, size, shared, rows):
+        one = functools.partial(function, model, size)
+        each = jax.shard_map(one, mesh=mesh, in_specs=(every, own), out_specs=own, check_vma=False)
+        return each(shared, rows)
+
+    return compiler.jit(spread, static_argnums=(0, 1))
+
+
+def _sample_block(model, size, shared, rows):
+    (params, key), (start, (y,)) = shared, rows
+    return batch.sample_rows(model, params, key, start[0], size, y)
+
+
+def _log_prob_block(model, size, params, rows):
+    _, (x, y) = rows
     return batch.log_prob_rows(model, params, x, y)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _pull_block(model, params, x, y):
+def _pull_block(model, size, params, rows):
+    _, (x, y) = rows
     return batch.pull_rows(model, params, x, y)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _push_block(model, params, noise, y):
+def _push_block(model, size, params, rows):
+    _, (noise, y) = rows
     return batch.push_rows(model, params, noise, y)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from jaxgen import batch, engine, inputs
 from jaxgen.model import Model, Params
+
+Place: TypeAlias = jax.Device | jax.sharding.Sharding | None
 
 
 @jax.tree_util.register_pytree_node_class
@@ -47,21 +50,50 @@ class Fitted:
         count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
         return f"Fitted({self.model}, {count} parameters)"
 
-    def log_prob(self, x, y=None) -> jax.Array:
-        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``."""
+    def log_prob(self, x, y=None, *, device: Place = None) -> jax.Array:
+        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``."""
         if inputs.is_tracing(self.params, x, y):
             return batch.log_prob(self.model, self.params, x, y)
         x, y, shape = self._rows(x, y)
-        return engine.log_prob(self.model, self.params, x, y, shape)
+        device = inputs.as_place(device)
+        return engine.log_prob(self.model, self.params, x, y, shape, device)
 
-    def sample(self, key: jax.Array, n: int, y=None) -> jax.Array:
-        """n events, (n, *event_shape): see ``jaxgen.sample``."""
+    def sample(self, key: jax.Array, n: int, y=None, *, device: Place = None) -> jax.Array:
+        """n events, (n, *event_shape): see ``jaxgen.sample``.
+
+        Args:
+          key: a typed PRNG key.
+          n: number of events.
+          y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model.
+          device: where the events are to be, a ``jax.Device`` or a ``jax.sharding.Sharding``, whose
+            devices then also draw them. By default all local devices draw (or the one that JAX's
+            ``jax_default_device`` or the params are bound to), and the first has the result. The
+            events are the same wherever they are drawn. Inside a transformation it has no meaning.
+        """
         if inputs.is_tracing(self.params, key, y):
             return batch.sample(self.model, self.params, key, n, y)
-        key, n = inputs.as_key(key), inputs.as_count(n)
-        y = np.asarray(y) if isinstance(y, jax.Array) else y
-        y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
-        return engine.sample(self.model, self.params, key, n, y)
+        key, n, y = self._draws(key, n, y)
+        return engine.sample(self.model, self.params, key, n, y, inputs.as_place(device))
+
+    def stream(
+        self, key: jax.Array, n: int, y=None, *, start: int = 0, device: Place = None
+    ) -> Iterator[jax.Array]:
+        """n events in blocks (rows, *event_shape), in constant memory: for files, sums, feeds.
+
+        The blocks in a row are the events of ``sample(key, start + n)[start:]``, so a stream that
+        was cut short goes on from where it stopped, and several processes can share one.
+
+        Args:
+          start: number of the first event, below 2**64.
+          key, n, y, device: as in ``sample``; y is that of the n events.
+
+        >>> total = sum(block.sum(0) for block in fitted.stream(jax.random.key(1), 10**6))
+        """
+        if inputs.is_tracing(self.params, key, y):
+            raise TypeError("stream yields blocks to Python: inside a transformation, use sample")
+        key, n, y = self._draws(key, n, y)
+        start, device = inputs.as_count(start, "start"), inputs.as_place(device)
+        return engine.stream(self.model, self.params, key, n, y, start, device)
 
     def pull(self, x, y=None) -> Any:
         """The noise that makes the events (n, *event_shape): a pytree like ``model.noise()``.
@@ -89,6 +121,12 @@ class Fitted:
         from jaxgen.files import save
 
         save(self, path)
+
+    def _draws(self, key, n, y):
+        """Checked key, n and y, for drawing outside of a transformation."""
+        key, n = inputs.as_key(key), inputs.as_count(n)
+        y = np.asarray(y) if isinstance(y, jax.Array) else y
+        return key, n, inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
 
     def _rows(self, x, y):
         """Checked x and y with one row axis, and the batch shape they had."""

@@ -46,6 +46,16 @@ def as_key(key: Any) -> jax.Array:
     raise TypeError(f"{wanted}, got {_describe(key)}")
 
 
+def as_place(device: Any) -> jax.Device | jax.sharding.Sharding | None:
+    """A device or a sharding, or None."""
+    if device is None or isinstance(device, jax.Device | jax.sharding.Sharding):
+        return device
+    raise TypeError(
+        "device must be a jax.Device such as jax.devices()[0], a jax.sharding.Sharding or None, "
+        f"got {_describe(device)}"
+    )
+
+
 def as_count(n: Any, name: str = "n", least: int = 0) -> int:
     """An integer of at least ``least``."""
     try:

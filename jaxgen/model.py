@@ -54,6 +54,7 @@ class Model(Spec):
     density: ClassVar[Literal["exact", "bound", "none"]] = "exact"  # what log_prob returns
     reparameterized: ClassVar[bool] = False  # do gradients pass through samples?
     invertible: ClassVar[bool] = False  # is there a pull?
+    elementwise: ClassVar[bool] = False  # does push read each noise scalar once? Only for speed
     fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "gradient"
     frozen: ClassVar[tuple[str, ...]] = ()  # params that gradients must not move, such as bounds
 

@@ -7,8 +7,12 @@ or the device it is drawn in:
     word pair j of leaf i in row r  =  threefry2x32(fold_in(fold_in(key, i), j), (r_hi, r_lo))
 
 where r is a 64-bit row number in two uint32 words (Salmon et al. 2011, "Parallel random numbers: as
-easy as 1, 2, 3"). At 32 bits, scalar e of a leaf takes word e mod 2 of pair e // 2; at 64 bits a
-scalar takes a whole pair.
+easy as 1, 2, 3"). At 32 bits, scalar e of a leaf takes word e mod 2 of pair e // 2, and a normal
+both words of that pair; at 64 bits a uniform takes the whole of pair e.
+
+``uniform``, ``normal``, ``exponential``, ``gumbel`` and ``categorical`` are the same numbers for
+use by hand, in place of their slower namesakes in ``jax.random``. They are pure, so they compose
+under jit, vmap and grad; call them inside your own jit.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxgen import threefry
+from jaxgen.choice import choose, words_for
 from jaxgen.spec import Spec
 
 
@@ -67,85 +73,135 @@ def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any) -> Any:
       The pytree with each leaf an array of the leaf's shape and the rows on a LAST axis of size n,
       which is the fast layout for elementwise work.
     """
-    key0, key1 = key_words(key)
+    key0, key1 = threefry.key_words(key)
     low = start[1] + lax.iota(jnp.uint32, n)
     row = start[0] + (low < start[1]).astype(jnp.uint32), low
     leaves, tree = jax.tree_util.tree_flatten(noise, is_leaf=is_leaf)
     drawn = []
     for i, leaf in enumerate(leaves):
         # fold_in(key, i) of JAX's threefry keys is the hash of the counter (0, i)
-        leaf_key = threefry2x32(key0, key1, jnp.uint32(0), jnp.uint32(i))
+        leaf_key = threefry.threefry2x32(key0, key1, jnp.uint32(0), jnp.uint32(i))
         drawn.append(_draw_leaf(leaf, leaf_key, row, dtype))
     return jax.tree_util.tree_unflatten(tree, drawn)
 
 
-def key_words(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The two words of a threefry key; a key of another kind is hashed down to two."""
-    words = jax.random.key_data(key)
-    if words.shape != (2,):
-        words = jax.random.bits(key, (2,), jnp.uint32)
-    return words[0], words[1]
+def uniform(key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype=jnp.float32):
+    """Uniform numbers on (0, 1), of shape (rows, ...); row r is the same for any number of rows.
+
+    Args:
+      key: a typed PRNG key.
+      shape: rows first.
+      start: number of the first row, below 2**64; with it, a large array is made piece by piece.
+      dtype: a float dtype.
+    """
+    return _by_hand(Uniform(shape[1:]), key, shape, start, dtype)
 
 
-def threefry2x32(key0, key1, count0, count1):
-    """Threefry-2x32 with 20 rounds: the hash of JAX's default keys, unrolled so it fuses."""
-    keys = (key0, key1, key0 ^ key1 ^ np.uint32(0x1BD11BDA))
-    x0, x1 = count0 + keys[0], count1 + keys[1]
-    for group in range(5):
-        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
-            x0 = x0 + x1
-            x1 = (x1 << np.uint32(turn)) | (x1 >> np.uint32(32 - turn))
-            x1 = x0 ^ x1
-        x0 = x0 + keys[(group + 1) % 3]
-        x1 = x1 + keys[(group + 2) % 3] + np.uint32(group + 1)
-    return x0, x1
+def normal(key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype=jnp.float32):
+    """Standard normals: see ``uniform`` for the arguments, ``Normal`` for the tails."""
+    return _by_hand(Normal(shape[1:]), key, shape, start, dtype)
+
+
+def exponential(key: jax.Array, shape: tuple[int, ...], *, start: int = 0):
+    """Exponentials of rate 1 in float32, from 1.2e-10 to 22.9: see ``uniform``."""
+    return threefry.exponential32(_by_hand(Bits(shape[1:]), key, shape, start, jnp.float32))
+
+
+def gumbel(key: jax.Array, shape: tuple[int, ...], *, start: int = 0):
+    """Standard Gumbels in float32, from -3.1 to 22.9: see ``uniform``."""
+    return threefry.gumbel32(_by_hand(Bits(shape[1:]), key, shape, start, jnp.float32))
+
+
+def categorical(key: jax.Array, logits: jax.Array, shape: tuple[int, ...], *, start: int = 0):
+    """Levels 0 .. k - 1 in proportion to exp(logits), logits (k,): see ``uniform``; int32.
+
+    The time a draw takes does not grow with k: see ``jaxgen.choice``.
+    """
+    words = words_for(len(logits))
+    drawn = _by_hand(Bits((*shape[1:], words)), key, (*shape, words), start, jnp.float32)
+    pick = jax.vmap(lambda own: choose(jax.nn.softmax(logits), own))
+    return pick(drawn.reshape(-1, words)).reshape(shape)
+
+
+def permute(key: jax.Array, index: jax.Array, n: Any, bound: int | None = None) -> jax.Array:
+    """Where a random permutation of 0 .. n - 1 sends the numbers ``index``, uint32.
+
+    A keyed Feistel network permutes the next power of two, and numbers that leave 0 .. n - 1 are
+    sent on until they come back (cycle walking). Elementwise work: on a CPU, sorting random words,
+    as ``jax.random.permutation`` does, takes many times as long.
+
+    Args:
+      key: a typed PRNG key.
+      index: integers in [0, n); others give numbers that mean nothing.
+      n: an integer up to 2**32 - 1; it may be traced where ``bound`` is given.
+      bound: a static integer of at least n.
+
+    Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains".
+    """
+    bits = max(((n if bound is None else bound) - 1).bit_length(), 2)
+    low_bits = bits // 2
+    low_mask = np.uint32((1 << low_bits) - 1)
+    high_mask = np.uint32((1 << (bits - low_bits)) - 1)
+    words = jax.random.bits(key, (2 * _ROUNDS,), jnp.uint32)
+
+    def once(number):
+        high, low = number >> np.uint32(low_bits), number & low_mask
+        for i in range(_ROUNDS):
+            high = high ^ (_mix(low ^ words[2 * i]) & high_mask)
+            low = low ^ (_mix(high ^ words[2 * i + 1]) & low_mask)
+        return (high << np.uint32(low_bits)) | low
+
+    n = jnp.asarray(n, jnp.uint32)
+    index = jnp.asarray(index).astype(jnp.uint32)
+    start = jnp.where(index < n, once(index), 0)
+    return lax.while_loop(lambda v: (v >= n).any(), lambda v: jnp.where(v >= n, once(v), v), start)
+
+
+_ROUNDS = 5
+
+
+def _mix(word):
+    """lowbias32 of Wellons 2018, "Prospecting for hash functions"."""
+    word = (word ^ (word >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    word = (word ^ (word >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return word ^ (word >> np.uint32(16))
+
+
+def _by_hand(leaf, key, shape, start, dtype):
+    words = jnp.array([start >> 32, start & 0xFFFFFFFF], jnp.uint32)
+    return jnp.moveaxis(draw(leaf, key, words, shape[0], dtype), -1, 0)
 
 
 def _draw_leaf(leaf, leaf_key, row, dtype):
     high, low = row
-    n = high.shape[0]
     if isinstance(leaf, Key):
-        key0, key1 = _pair_keys(leaf_key, 1)
-        words = threefry2x32(key0, key1, high, low)
+        key0, key1 = threefry.threefry2x32(leaf_key[0], leaf_key[1], jnp.uint32(0), jnp.uint32(0))
+        words = threefry.threefry2x32(key0, key1, high, low)
         return jax.random.wrap_key_data(jnp.stack(words, -1), impl="threefry2x32")
-    size = math.prod(leaf.shape)
     work = jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
-    double = work == jnp.float64 and not isinstance(leaf, Bits)
-    evened = size + size % 2 if isinstance(leaf, Normal) or not double else size
-    pairs = evened if double else evened // 2
-    key0, key1 = _pair_keys(leaf_key, pairs)
-    a, b = threefry2x32(key0[:, None], key1[:, None], high[None], low[None])
-    if isinstance(leaf, Bits):
-        values = jnp.stack([a, b], 1)
+    # Each scalar hashes its own counter, though two share a pair: to compute both words at once
+    # and interleave them costs XLA on a CPU ten times as much.
+    scalar = lax.iota(jnp.uint32, math.prod(leaf.shape))[:, None]
+    second = scalar % np.uint32(2) == 1
+
+    def pair(j):
+        key0, key1 = threefry.threefry2x32(leaf_key[0], leaf_key[1], jnp.zeros_like(j), j)
+        return threefry.threefry2x32(key0, key1, high[None], low[None])
+
+    if work == jnp.float32 or isinstance(leaf, Bits):
+        a, b = pair(scalar // np.uint32(2))
+        if isinstance(leaf, Normal):
+            values = threefry.normal32(a, b, second)
+        else:
+            values = jnp.where(second, b, a)
+            values = values if isinstance(leaf, Bits) else threefry.uniform32(values)
     elif isinstance(leaf, Uniform):
-        values = _uniform64(a, b) if double else jnp.stack([_uniform32(a), _uniform32(b)], 1)
-    elif double:
-        values = _box_muller(_uniform64(a[0::2], b[0::2]), _uniform64(a[1::2], b[1::2]))
+        values = threefry.uniform64(*pair(scalar))
     else:
-        # the radius keeps all 32 bits: a coarser grid would end the tail near 5.8 sigma
-        radius = a.astype(work) * work(2.0**-32) + work(2.0**-33)
-        values = _box_muller(radius, _uniform32(b))
-    values = values.reshape(math.prod(values.shape[:-1]), n)[:size].reshape(*leaf.shape, n)
+        radius = threefry.uniform64(*pair(scalar - scalar % np.uint32(2)))
+        angle = threefry.uniform64(*pair(scalar - scalar % np.uint32(2) + np.uint32(1)))
+        values = threefry.normal64(radius, angle, second)
+    values = values.reshape(*leaf.shape, high.shape[0])
     if isinstance(leaf, Uniform) and jnp.finfo(dtype).bits < 32:
         values = jnp.clip(values, None, 1 - jnp.finfo(dtype).epsneg)  # rounding would reach 1
     return values if isinstance(leaf, Bits) else values.astype(dtype)
-
-
-def _pair_keys(leaf_key, pairs: int) -> Any:
-    j = lax.iota(jnp.uint32, pairs)
-    return threefry2x32(leaf_key[0], leaf_key[1], jnp.zeros_like(j), j)
-
-
-def _uniform32(word):
-    return ((word >> np.uint32(9)).astype(jnp.float32) + np.float32(0.5)) * np.float32(2.0**-23)
-
-
-def _uniform64(high, low):
-    word = (high.astype(jnp.uint64) << np.uint64(32)) | low.astype(jnp.uint64)
-    return ((word >> np.uint64(12)).astype(jnp.float64) + 0.5) * 2.0**-52
-
-
-def _box_muller(u, v):
-    """Two standard normals from two uniforms (Box and Muller 1958), interleaved on axis 1."""
-    radius, angle = jnp.sqrt(-2 * jnp.log(u)), 2 * np.pi * v
-    return jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], 1)

@@ -16,6 +16,7 @@ FOUNDATION = {
     "random",
     "spec",
     "by_index",
+    "choice",
     "kmeans",
     "numerics",
     "nets",

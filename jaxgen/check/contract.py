@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import batch, engine
+from jaxgen import batch
 from jaxgen.check.subject import (
     FEW,
     Subject,
@@ -134,9 +134,7 @@ def prefix(subject: Subject) -> str:
     """Rows depend on the key and their number alone: n = 10 begins n = 65536, in any block."""
     ten = subject.fitted.sample(subject.key, 10, subject.y)
     worst = require_close(ten, subject.samples[:10], "the first 10 samples", _RTOL, 1e-6)
-    first = np.array([0, 7], np.uint32)
-    y = subject.conditions(FEW)
-    block = engine._sample_block(subject.model, subject.params, subject.key, first, FEW, y)
+    block = next(subject.fitted.stream(subject.key, FEW, subject.conditions(FEW), start=7))
     require_close(block, subject.samples[7 : 7 + FEW], "rows 7 to 70 as a block", _RTOL, 1e-6)
     return f"worst gap {worst:.1g}"
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from jaxgen import kmeans
 from jaxgen.by_index import by_index
+from jaxgen.choice import choose, words_for
 from jaxgen.model import Model, namespace
-from jaxgen.numerics import choose, logsumexp
-from jaxgen.random import Uniform
+from jaxgen.numerics import logsumexp
+from jaxgen.random import Bits
 from jaxgen.spec import Count
 
 
@@ -71,7 +72,7 @@ class Mixture(Model):
         return logsumexp(self._joint(params, x, y))
 
     def noise(self):
-        return {"which": Uniform(), "component": self.component.noise()}
+        return {"which": Bits((words_for(self.count),)), "component": self.component.noise()}
 
     def push(self, params, noise, y=None):
         which = choose(jax.nn.softmax(params["logits"]), noise["which"])

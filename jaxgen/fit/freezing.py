@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 
 def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool, ...]:
@@ -53,6 +52,8 @@ def split(params: Any, mask: tuple[bool, ...]) -> tuple[Any, list]:
     """
     leaves, tree = jax.tree_util.tree_flatten(params)
     pairs = list(zip(leaves, mask, strict=True))
+    import optax  # not on top: it takes as long to import as all of jaxgen
+
     masked = [leaf if m else optax.MaskedNode() for leaf, m in pairs]
     live = jax.tree_util.tree_unflatten(tree, masked)
     return live, [leaf for leaf, m in pairs if not m]

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 
 from jaxgen import batch
@@ -194,7 +193,7 @@ def _epoch(program, fixed, state):
             grads, memory, live, value=value, grad=grads, value_fn=loss
         )
         memory = jax.tree_util.tree_map(_like, new, memory)
-        live = jax.tree_util.tree_map(_like, optax.apply_updates(live, updates), live)
+        live = jax.tree_util.tree_map(_like, jax.tree_util.tree_map(jnp.add, live, updates), live)
         return live, memory, total - value, i + 1, jnp.isfinite(value)
 
     def more_batches(carry):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxgen.spec import NonNegative, Spec
+
+if TYPE_CHECKING:
+    import optax
 
 _WARMUP = 0.02  # share of the steps in which the learning rate rises to its peak
 _FINAL = 0.01  # learning rate at the end, as a share of the peak
@@ -63,6 +65,8 @@ def prepare(optimizer: Any) -> tuple[Any, Any]:
         optimizer = Adam()
     if isinstance(optimizer, Adam):
         return Adam, np.asarray([optimizer.learning_rate, optimizer.clip], jnp.zeros(()).dtype)
+    import optax  # not on top: it takes as long to import as all of jaxgen
+
     if isinstance(optimizer, optax.GradientTransformation):
         return ByStructure(optimizer), None
     raise TypeError(
@@ -73,6 +77,8 @@ def prepare(optimizer: Any) -> tuple[Any, Any]:
 
 def build(static: Any, traced: Any, steps: Any) -> optax.GradientTransformationExtraArgs:
     """The optax transformation of a prepared optimizer, for a run of ``steps`` steps."""
+    import optax
+
     if isinstance(static, ByStructure):
         return optax.with_extra_args_support(static.transformation)
     peak, clip = traced[0], traced[1]

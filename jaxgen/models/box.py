@@ -34,6 +34,7 @@ class Box(Model):
 
     reparameterized = True
     invertible = True
+    elementwise = True
     fit_method = "closed_form"
     frozen = ("low", "high")
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.choice import choose, words_for
 from jaxgen.model import Model, namespace
-from jaxgen.numerics import choose
-from jaxgen.random import Uniform
+from jaxgen.random import Bits, Uniform
 from jaxgen.spec import AtLeast, Count, NonNegative
 
 
@@ -31,6 +31,7 @@ class Bernoulli(Model):
     shape: tuple[Count, ...]
     smoothing: NonNegative = 1.0
 
+    elementwise = True
     fit_method = "closed_form"
 
     @property
@@ -54,9 +55,9 @@ class Bernoulli(Model):
 
     def log_prob(self, params, x, y=None):
         inside = ((x == 0) | (x == 1)).all()
-        logits = params["logits"]
-        signed = jnp.where(x == 1, logits, -logits)
-        return jnp.where(inside, jax.nn.log_sigmoid(signed).sum(), -jnp.inf)
+        # of either value, computed once for all events
+        on, off = jax.nn.log_sigmoid(params["logits"]), jax.nn.log_sigmoid(-params["logits"])
+        return jnp.where(inside, jnp.where(x == 1, on, off).sum(), -jnp.inf)
 
     def noise(self):
         return Uniform(self.shape)
@@ -123,9 +124,8 @@ class Categorical(Model):
         return jnp.where(inside, score, -jnp.inf)
 
     def noise(self):
-        return Uniform(self.shape)
+        return Bits((*self.shape, words_for(self.levels)))
 
     def push(self, params, noise, y=None):
         probs = jax.nn.softmax(params["logits"], -1).reshape(-1, self.levels)
-        level = jax.vmap(choose)(probs, noise.ravel())
-        return level.astype(jnp.int32).reshape(self.shape)
+        return jax.vmap(choose)(probs, noise.reshape(-1, noise.shape[-1])).reshape(self.shape)

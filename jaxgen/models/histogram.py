@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.choice import choose, words_for
 from jaxgen.model import Model, namespace
-from jaxgen.numerics import choose
-from jaxgen.random import Uniform
+from jaxgen.random import Bits, Uniform
 from jaxgen.spec import Count, NonNegative
 
 
@@ -104,7 +104,10 @@ class Histogram(Model):
         return jnp.where(inside, score, -jnp.inf)
 
     def noise(self):
-        return {"cell": Uniform(), "place": Uniform(self.event_shape)}
+        return {
+            "cell": Bits((words_for(math.prod(self.bins)),)),
+            "place": Uniform(self.event_shape),
+        }
 
     def push(self, params, noise, y=None):
         low, high = params["low"], params["high"]
