@@ -115,12 +115,13 @@ class GaussianMixture(Model):
         """One EM step, Bishop equations 9.23 to 9.26; memory does not grow with n x components."""
         tile = min(_TILE, len(x))
         padding = -len(x) % tile
-        x = jnp.pad(x, ((0, padding), (0, 0))).reshape(-1, tile, self.dim)
+        # rows last, which sums over them want
+        x = jnp.pad(x, ((0, padding), (0, 0))).reshape(-1, tile, self.dim).swapaxes(1, 2)
         weights = jnp.pad(weights, (0, padding)).reshape(-1, tile)
 
         def add(sums, rows):
             x, weights = rows
-            joint = jax.vmap(self._joint, in_axes=(None, 0), out_axes=1)(params, x)
+            joint = jax.vmap(self._joint, in_axes=(None, 1), out_axes=1)(params, x)
             score = logsumexp(joint, 0)
             shares = jnp.exp(joint - score) * weights
             moments = self._moments(x, shares, params["mean"])
@@ -151,23 +152,20 @@ class GaussianMixture(Model):
     def _moments(self, x, shares, mean):
         """Sums over rows of shares, of shares (x - mean) and of shares (x - mean)(x - mean)^T.
 
-        shares is (components, rows). Sums about the means keep the digits of narrow components.
+        x is (dim, rows), shares (components, rows). Sums about the means keep the digits of narrow
+        components.
         """
 
         def one(component):
             share, mean = component
-            if self.covariance == "diagonal" or self.dim > SCALARS:
-                centred = x - mean
-                weighted = share[:, None] * centred
-                if self.covariance == "diagonal":
-                    return share.sum(), weighted.sum(0), (weighted * centred).sum(0)
-                return share.sum(), weighted.sum(0), product(weighted.T, centred)
-            centred = [x[:, i] - mean[i] for i in range(self.dim)]
-            weighted = [share * c for c in centred]
-            first = jnp.stack([w.sum() for w in weighted])
-            pairs = [[(w * c).sum() for c in centred[: i + 1]] for i, w in enumerate(weighted)]
-            rows = [[pairs[max(i, j)][min(i, j)] for j in range(self.dim)] for i in range(self.dim)]
-            return share.sum(), first, jnp.stack([jnp.stack(row) for row in rows])
+            centred = x - mean[:, None]
+            ones = jnp.ones_like(x[:1])
+            if self.covariance == "diagonal":
+                sums = product(jnp.concatenate([ones, centred, centred**2]), share)
+                return sums[0], sums[1 : self.dim + 1], sums[self.dim + 1 :]
+            terms = jnp.concatenate([ones, centred])
+            sums = product(terms * share, terms.T)
+            return sums[0, 0], sums[0, 1:], sums[1:, 1:]
 
         return lax.map(one, (shares, mean))
 
@@ -205,4 +203,4 @@ def _tiles(parts, count):
 def _from_shares(model, x, shares):
     """Params of the components that shares (components, rows) make of the rows."""
     centre = jnp.broadcast_to(x.mean(0), (model.components, model.dim))
-    return model._maximise(model._moments(x, shares, centre), centre)
+    return model._maximise(model._moments(x.T, shares, centre), centre)

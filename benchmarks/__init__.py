@@ -1,0 +1,1 @@
+"""Benchmarks: jaxgen beside other libraries, one file for each question."""

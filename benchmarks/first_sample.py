@@ -1,0 +1,50 @@
+"""Time to one sample of each family: warm, and the first of a fresh process with compilation."""
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import jaxgen
+from benchmarks import twins
+from jaxgen import models
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = {
+    "Box": models.Box(2),
+    "Histogram": models.Histogram((64, 64)),
+    "Gaussian": models.Gaussian(2),
+    "GaussianMixture": models.GaussianMixture(2, components=16),
+    "KDE": models.KDE(2),
+    "Bernoulli": models.Bernoulli((28, 28)),
+    "Categorical": models.Categorical((12,), levels=256),
+}
+
+
+def run(harness):
+    makes, targets = {"jaxgen": call}, {"jaxgen": "seconds_median <= 0.001"}
+    for name in harness.pick(list(FAMILIES), ["Box", "Categorical"]):
+        (row,) = harness.compare(name, name, makes, targets, n=1)
+        row["first_call_seconds"] = statistics.median(
+            _first_call(name) for _ in range(harness.pick(3, 1))
+        )
+        yield row
+
+
+def call(name):
+    model, rng = FAMILIES[name], np.random.default_rng(0)
+    x = rng.normal(size=(1000, *model.event_shape))
+    fitted = jaxgen.fit(model, x > 0 if model.support.is_discrete else x, key=twins.KEY)
+    return lambda: fitted.sample(twins.KEY, 1)
+
+
+def _first_call(name):
+    """Seconds of the first call in a fresh process."""
+    code = (
+        "from benchmarks.first_sample import call; from benchmarks.timing import Here; "
+        f"print(Here(call({name!r})).time(1))"
+    )
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)

@@ -1,0 +1,145 @@
+"""Times the sides of a case in turn, and makes the rows of the table of results.
+
+Rules: every side is warm, and its result waited for; repeats are interleaved (a, b, c, a, b, c), so
+that what disturbs the machine disturbs all; figures are medians. The first side is jaxgen's, and
+the ratio of another is its median over jaxgen's. Compilation and memory are measured apart.
+"""
+
+import math
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.machine import version
+from benchmarks.peer_process import Apart
+from benchmarks.timing import Here
+
+_REPEAT = 0.01  # seconds that a repeat takes at least, of as many calls as that needs
+FIELDS = (
+    "question", "case", "side", "device", "n", "seconds_median", "seconds_iqr", "repeats", "calls",
+    "events_per_second", "ratio_to_ours", "compile_seconds", "peak_mib", "roofline_fraction",
+    "work", "bytes_or_flops", "target", "date", "note",
+)  # fmt: skip
+
+
+class Harness:
+    """What every question is given.
+
+    Args:
+      device, date: noted in every row.
+      limits: of the machine, "bytes" and "flops" a second.
+      quick: sizes and repeats that only show that all runs.
+    """
+
+    def __init__(self, device: str, date: str, limits: dict[str, float], quick: bool = False):
+        self.device, self.date, self.limits, self.quick = device, date, limits, quick
+        self.question = ""
+        self.least, self.most = (2, 2) if quick else (5, 31)  # repeats
+        self.seconds = 3.0  # spent on a case, when the fewest rounds take less
+        self.pause = 0 if quick else 0.03  # before a repeat, while idle threads of BLAS still spin
+
+    def pick(self, full, quick):
+        """A size for the measurement, or for a quick run."""
+        return quick if self.quick else full
+
+    def compare(
+        self,
+        case: str,
+        argument: Any,
+        makes: dict[str, Callable[[Any], Any]],
+        targets: dict[str, float | str] | None = None,
+        *,
+        n: int | None = None,
+        work: tuple[str, float] = ("bytes", 0),
+        examine: Callable[[dict[str, Any], Any], None] | None = None,
+        **more: Any,
+    ) -> list[dict[str, Any]]:
+        """One row for each side.
+
+        Args:
+          case: what is done, with its sizes.
+          argument: what every function in ``makes`` is given.
+          makes: by the name of the side, jaxgen's first: functions that prepare and return the call
+            to time, or an ``Apart``. A name begins with that of the package, as "jax.random" or
+            "scikit-learn, float64" do.
+          targets: by side, the least ratio, or words on a field, such as "error_nats <= 2e-4".
+          n: events in a call.
+          work: ("bytes", number written) or ("flops", number done) in a call.
+          examine: called with the row and a result of each side in this process.
+          more: further fields of the rows.
+        """
+        jax.clear_caches()  # else an earlier case would hide what this one compiles
+        rows, live = [], []
+        for name, make in makes.items():
+            target = (targets or {}).get(name)
+            if isinstance(target, (int, float)):
+                target = f"ratio_to_ours >= {target}"
+            about = {"question": self.question, "device": self.device, "date": self.date}
+            about |= {"case": case, "side": name, "n": n, "target": target}
+            rows.append(dict.fromkeys(FIELDS) | about | more)
+            if version(name.split(",")[0].split(".")[0].lower()) is None:
+                rows[-1]["note"] = "not installed"
+                continue
+            try:
+                made = make(argument)
+                runner = made if isinstance(made, Apart) else Here(made)
+                first, warm = runner.time(1), runner.time(1)
+            except Exception as error:
+                traceback.print_exc()
+                rows[-1]["note"] = f"failed: {error!r:.200}"
+            else:
+                calls = min(math.ceil(_REPEAT / warm), 10_000)
+                live.append((runner, rows[-1], calls, first, []))
+        began = time.perf_counter()
+        for done in range(self.most):
+            if done >= self.least and time.perf_counter() - began > self.seconds:
+                break
+            for runner, _, calls, _, times in live:
+                time.sleep(self.pause)
+                times.append(runner.time(calls))
+        for runner, row, calls, first, times in live:
+            median = statistics.median(times)
+            row |= {
+                "seconds_median": median,
+                "seconds_iqr": float(np.subtract(*np.quantile(times, [0.75, 0.25]))),
+                "repeats": len(times),
+                "calls": calls,
+                "events_per_second": n / median if n else None,
+                "compile_seconds": max(first - median, 0),
+                "work": work[0],
+                "bytes_or_flops": work[1] or None,
+                "roofline_fraction": work[1] / median / self.limits[work[0]] or None,
+            }
+            if rows[0]["seconds_median"]:
+                row["ratio_to_ours"] = median / rows[0]["seconds_median"]
+            row["peak_mib"] = runner.peak_mib()
+            if examine and not isinstance(runner, Apart):
+                examine(row, runner.result)
+        return rows
+
+
+def agreement(tolerance: float) -> Callable[[dict[str, Any], Any], None]:
+    """An ``examine`` which fails a side whose result differs from the first side's by more."""
+    expected = []
+
+    def examine(row, result):
+        expected.append(np.asarray(result))
+        worst = row["difference"] = float(np.abs(expected[0] - expected[-1]).max())
+        if not worst <= tolerance:
+            row["note"] = f"failed: the results differ by {worst:.2g}"
+
+    return examine
+
+
+def met(row: dict[str, Any]) -> bool | None:
+    """Whether the row reaches its target; None without one, or without its figure."""
+    if row["target"] is None:
+        return None
+    field, sign, value = row["target"].split()
+    gap = None if row.get(field) is None else row[field] - float(value)
+    return None if gap is None else gap >= 0 if sign == ">=" else gap <= 0

@@ -1,0 +1,107 @@
+"""The results as tables: one for the terminal, one for the README.
+
+``python -m benchmarks.table benchmarks/results/cpu.json`` puts the rows that have a target into
+README.md, between its markers.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.harness import met
+
+BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+README = Path(__file__).parents[1] / "README.md"
+_LAYOUT = "{:<42.42} {:<23} {:>8} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6}  {}"
+_HEAD = "case", "side", "time", "+-", "M/s", "ratio", "limit", "compile", "MiB", "target"
+_VERDICT = {True: "met", False: "**missed**", None: ""}
+_UNITS = {"growth_mib": " MiB", "error_nats": " nats"}  # of what is not a ratio or a time
+
+
+def text(rows) -> str:
+    """The rows of one question, a line each."""
+    lines = ["", rows[0]["question"], _LAYOUT.format(*_HEAD)]
+    for row in rows:
+        cells = [""] * 7
+        if seconds := row["seconds_median"]:
+            cells = [
+                duration(seconds),
+                f"{row['seconds_iqr'] / seconds:.0%}",
+                number(row["events_per_second"], 1e-6),
+                number(row["ratio_to_ours"]),
+                number(row["roofline_fraction"], 100, "%"),
+                "" if row["compile_seconds"] is None else f"{row['compile_seconds']:.2f} s",
+                number(row["peak_mib"]),
+            ]
+        aim, figure, verdict = _judged(row)
+        end = f"{aim}: {figure} {verdict.strip('*').upper()} " if aim else ""
+        lines.append(_LAYOUT.format(row["case"], row["side"], *cells, end + (row["note"] or "")))
+    return "\n".join(lines)
+
+
+def markdown(data) -> str:
+    """The rows with a target, in the README's columns."""
+    date, run = max(data["runs"].items())
+    machine, versions = run["machine"], run["versions"]
+    names = [n for n in ("jax", "numpy", "scikit-learn", "torch", "numpyro") if versions[n]]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, on {machine['device']}; "
+        f"{', '.join(f'{name} {versions[name]}' for name in names)}; {date[:10]}. "
+        "Medians of interleaved repeats, warm; x: times as long as jaxgen takes.",
+        "",
+        "| | jaxgen | peer | target | figure | |",
+        "|---|---|---|---|---|---|",
+    ]
+    ours = {(r["question"], r["case"]): r for r in data["rows"] if r["side"] == "jaxgen"}
+    for row in filter(lambda row: row["target"], data["rows"]):
+        us = ours[row["question"], row["case"]]
+        peer = "" if row is us else f"{row['side']} {_time(row)}"
+        cells = [f"{row['question']}: {row['case']}", _time(us), peer, *_judged(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_readme(data, path: Path = README) -> None:
+    """Put the table between the markers.
+
+    Raises:
+      ValueError: the file lacks them.
+    """
+    before, begin, rest = path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{path} has no {BEGIN} ... {END}")
+    path.write_text(f"{before}{begin}\n{markdown(data)}\n{end}{after}")
+
+
+def duration(seconds: float) -> str:
+    scale, unit = next((s for s in ((1, "s"), (1e-3, "ms")) if seconds >= s[0]), (1e-6, "us"))
+    return number(seconds / scale, 1, f" {unit}")
+
+
+def number(value: float | None, scale: float = 1, unit: str = "") -> str:
+    """Three digits."""
+    if value is None:
+        return ""
+    value *= scale
+    return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}") + unit
+
+
+def _time(row):
+    return duration(row["seconds_median"]) if row["seconds_median"] else row["note"] or ""
+
+
+def _judged(row):
+    """The target in words such as "at least 3 x", the figure, and what follows."""
+    if row["target"] is None:
+        return "", "", ""
+    field, sign, value = row["target"].split()
+    aim, figure = (
+        duration(v) if v and field == "seconds_median" else number(v, 1, _UNITS.get(field, " x"))
+        for v in (float(value), row.get(field))
+    )
+    return {">=": "at least ", "<=": "at most "}[sign] + aim, figure, _VERDICT[met(row)]
+
+
+if __name__ == "__main__":
+    write_readme(json.loads(Path(sys.argv[1]).read_text()))
