@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxgen.numerics import computed_once
 from jaxgen.threefry import uniform32
 
 _FEW = 16
@@ -40,7 +41,8 @@ def choose(weights: jax.Array, words: jax.Array) -> jax.Array:
     groups = -(-count // width)
     padded = jnp.pad(weights, (0, groups * width - count)).reshape(groups, width)
     inside = _cumulative(padded, 1)
-    keep, alias = _alias_table(inside[:, -1])
+    table = _alias_table(inside[:, -1])
+    keep, alias = computed_once(table, weights[0])  # else a cell is made anew for every draw
     cell, part = _multiply(words[0], groups)
     kept = part.astype(keep.dtype) * keep.dtype.type(2.0**-32) < _take(keep, cell)
     group = jnp.where(kept, cell, _take(alias, cell))
@@ -78,9 +80,8 @@ def _alias_table(weights):
     """
     count = weights.shape[0]
     size = weights * (count / weights.sum())
-    # cummax: a parallel sum may fall by a rounding error
-    lacking = lax.cummax(jnp.cumsum(jnp.maximum(1 - size, 0)))
-    over = lax.cummax(jnp.cumsum(jnp.maximum(size - 1, 0)))
+    lacking = _cumulative(jnp.maximum(1 - size, 0), 0)
+    over = _cumulative(jnp.maximum(size - 1, 0), 0)
     lacking_before, over_before = (jnp.pad(v, (1, 0))[:-1] for v in (lacking, over))
     heavy = (size > 1) & (over > over_before)
     # a light level is filled by the first heavy one not used up, a heavy one by the next heavy

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec, Sharding
 
@@ -23,8 +25,8 @@ from jaxgen.inputs import float_dtype
 from jaxgen.random import is_leaf
 
 # block sizes: few, so that few programs are compiled; they hold round numbers with little padding
-RUNGS = (64, 512, 2048, 10240, 40960, 250880)
-BLOCK_BYTES = 8 * 2**20  # of one block's events and noise: what caches hold
+RUNGS = (64, 512, 2048, 10240, 40960, 250880, 1003520)
+BLOCK_BYTES = 8 * 2**20  # of one block's events, and of its noise where that is held too
 BLOCK_COST = 2**21  # parameters read, one after another, in the time that starting a block takes
 _AHEAD = 2  # blocks under way while one is copied or used
 
@@ -45,7 +47,7 @@ def stream(model, params, key, n, y, start, place=None) -> Iterator[jax.Array]:
     size = block_size(model, params, n, model.noise())
     parts = _blocks(_sample_block, model, size, (params, key), (y,), start, n, devices)
     for rows, block in parts:
-        yield block if rows == len(block) else jax.device_put(np.asarray(block)[:rows])
+        yield block if rows == len(block) else _join(iter([(rows, block)]), rows)
 
 
 def log_prob(model, params, x, y, batch_shape, place=None):
@@ -73,10 +75,10 @@ def push(model, params, noise, y):
 
 def block_size(model, params, n: int, noise=()) -> int:
     """The rung, of those within the byte budget, that runs n rows with the least padding."""
-    leaves = jax.tree_util.tree_leaves(noise, is_leaf=is_leaf)
-    scalars = math.prod(model.event_shape) + sum(
-        math.prod(getattr(leaf, "shape", ())) for leaf in leaves
-    )
+    scalars = math.prod(model.event_shape)
+    if not model.elementwise:
+        leaves = jax.tree_util.tree_leaves(noise, is_leaf=is_leaf)
+        scalars += sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves)
     budget = BLOCK_BYTES // (max(scalars, 1) * float_dtype(params).itemsize)
     fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
     # most models read each of their parameters once a row
@@ -130,27 +132,46 @@ def _blocks(function, model, size, shared, rows, start, n, devices):
 
 
 def _cut(array, first, size):
-    """Rows first .. first + size - 1, padded: on the host, since on a device each n compiles."""
+    """Rows first .. first + size - 1, padded."""
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # cannot leave the device
         return array[np.minimum(np.arange(first, first + size), len(array) - 1)]
-    part = np.asarray(array)[first : first + size]
-    padding = size - len(part)
-    return np.pad(part, [(0, padding)] + [(0, 0)] * (part.ndim - 1)) if padding else part
+    host = _on_host(array)
+    part = (np.asarray(array) if host else array)[first : first + size]
+    if padding := size - len(part):
+        xp = np if host else jnp
+        return xp.concatenate([part, xp.zeros((padding, *part.shape[1:]), part.dtype)])
+    return part
 
 
 def _join(parts, n, batch_shape=None):
-    """The blocks as one array (or a pytree of them), without the padding."""
+    """The blocks as one array (or a pytree of them), without the padding.
+
+    Joined in host memory for a CPU, since each n would compile there; on an accelerator, where the
+    way to the host and back costs more, by a program that copies.
+    """
     batch_shape = (n,) if batch_shape is None else batch_shape
-    joined, start = None, 0
-    for rows, block in parts:
-        block = _map(np.asarray, block)
-        if joined is None:
-            joined = _map(lambda v: _aligned((n, *v.shape[1:]), v.dtype), block)
-        for whole, part in zip(*map(jax.tree_util.tree_leaves, (joined, block)), strict=True):
-            whole[start : start + rows] = part[:rows]
-        start += rows
+    first = next(parts)
+    rows, block = first
+    if not _on_host(block):
+        blocks = [block, *(block for _, block in parts)]
+        joined = _map(lambda *leaves: jnp.concatenate(leaves)[:n], *blocks)
+        return _map(lambda v: v.reshape(*batch_shape, *v.shape[1:]), joined)
+    if rows == n:
+        joined = _map(lambda v: np.asarray(v)[:n], block)  # a view
+    else:
+        joined, start = _map(lambda v: _aligned((n, *v.shape[1:]), v.dtype), block), 0
+        for count, piece in itertools.chain([first], parts):
+            for whole, part in zip(*map(jax.tree_util.tree_leaves, (joined, piece)), strict=True):
+                whole[start : start + count] = np.asarray(part)[:count]
+            start += count
     # not jnp.asarray, which compiles a program for every shape
     return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
+
+
+def _on_host(tree):
+    """Whether NumPy reads the arrays without a copy."""
+    leaf = jax.tree_util.tree_leaves(tree)[0]
+    return not isinstance(leaf, jax.Array) or next(iter(leaf.devices())).platform == "cpu"
 
 
 def _aligned(shape, dtype):

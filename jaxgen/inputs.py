@@ -72,6 +72,8 @@ def as_count(n: Any, name: str = "n", least: int = 0) -> int:
 def as_events(model: Any, x: Any, dtype: Any) -> Any:
     """x of shape (..., *event_shape) in the given float dtype, at least one batch dimension."""
     x = _batched(_numbers(x, "x"), model.event_shape, "x", model)
+    if x.dtype == dtype:
+        return x  # astype would copy it
     with np.errstate(over="ignore"):  # beyond the dtype is infinite, and scores -inf
         return x.astype(dtype)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.scipy import special
 
 # least-maximum-error fit of 2^f on |f| <= 1/2, relative error 8e-8
@@ -58,10 +59,21 @@ def computed_once(values, witness):
       witness: any scalar that is not known when the program is compiled.
     """
 
+    never = _never(lax.stop_gradient(jnp.asarray(witness, jnp.float32)))
+
     def branch(values):
-        never = witness.astype(jnp.float32) * 0 > 1
         return lax.cond(never, lambda v: [jnp.zeros_like(leaf) for leaf in v], lambda v: v, values)
 
     leaves, tree = jax.tree_util.tree_flatten(values)
     leaves = lax.platform_dependent(leaves, cpu=branch, default=lambda values: values)
     return jax.tree_util.tree_unflatten(tree, leaves)
+
+
+@custom_vmap
+def _never(witness):
+    return witness * 0 > 1  # which XLA, minding infinities, does not work out
+
+
+@_never.def_vmap
+def _never_of_many(size, batched, witness):
+    return _never(witness[0]), False  # one branch for all, or vmap would take both
