@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +12,13 @@ from jax import lax
 from jaxgen.choice import choose
 from jaxgen.model import Model, namespace
 from jaxgen.models.gaussian import LOG_2PI, furthest
-from jaxgen.numerics import exp2
+from jaxgen.numerics import logsumexp_of_tiles
 from jaxgen.random import Bits, Normal
 from jaxgen.spec import Count
 
 _TILE = 20  # points compared with an event at once; twice as many in up to 4 dimensions
 _SCALARS = 16  # features up to which a distance is written out on scalars
 _ROWS = 2048  # events on which the bandwidth is judged, each against all the others
-_LOG2_E = math.log2(math.e)
 _CYCLES = 20
 _TOLERANCE = 0.003  # relative change of a bandwidth in one EM step at which the search stops
 
@@ -87,33 +85,19 @@ class KDE(Model):
         # squares of longer distances overflow, and their gradients with them
         near = (jnp.abs((x - params["points"][0]) * scale) < furthest(x.dtype)).all()
         x = jnp.where(near, x, params["points"][0])
-        lowest = _lowest(x.dtype)
-        # powers of two, as they are a fifth faster than those of e
-        tiles = _tiles(params["points"], weights * _LOG2_E, self.dim)
-        scale = scale * (0.5 * _LOG2_E) ** 0.5
+        # halves of squares of bandwidths from the mean, which keeps digits far from the origin
+        scale, centre = scale * 0.5**0.5, params["points"].mean(0)
+        tiles = _tiles((params["points"] - centre) * scale, weights, self.dim)
+        x = (x - centre) * scale
         if self.dim <= _SCALARS:
             x = list(x)  # out of the scans, where rows would be read by columns
 
         def exponents(tile):
             # on scalars, a point at a time: ten times as fast as arrays of a tile's points
-            return [w - _total(_squares(x, p, scale)) for p, w in zip(*tile, strict=True)]
+            return [w - _total(_squares(x, p)) for p, w in zip(*tile, strict=True)]
 
-        @jax.checkpoint  # a gradient computes the kernels again rather than keep them all
-        def highest(largest, tile):
-            return functools.reduce(jnp.maximum, exponents(tile), largest), None
-
-        # two scans are faster than one that rescales its sum, and lose no digits to rescaling
-        largest = lax.stop_gradient(lax.scan(highest, lowest, tiles)[0])
-
-        @jax.checkpoint
-        def add(total, tile):
-            return sum((exp2(e - largest) for e in exponents(tile)), total), None
-
-        total, _ = lax.scan(add, jnp.zeros_like(lowest), tiles)
-        near = near & (largest > lowest)  # else every kernel is zero
-        return jnp.where(
-            near, largest / _LOG2_E + jnp.log(jnp.where(near, total, 1)) + norm, -jnp.inf
-        )
+        score = logsumexp_of_tiles(exponents, tiles, scale.dtype) + norm
+        return jnp.where(near, score, -jnp.inf)
 
     def noise(self):
         return {"point": Bits((2,)), "z": Normal((self.dim,))}
@@ -123,11 +107,11 @@ class KDE(Model):
         return params["points"][point] + params["bandwidth"] * noise["z"]
 
 
-def _squares(x, point, scale):
-    """((x_j - point_j) scale_j)^2 of each feature: differences first, exact at any offset."""
+def _squares(x, point):
+    """(x_j - point_j)^2 of each feature."""
     if len(point) > _SCALARS:
-        return ((x - point) * scale) ** 2
-    return [((x[j] - point[j]) * scale[j]) ** 2 for j in range(len(point))]
+        return (x - point) ** 2
+    return [(x[j] - point[j]) ** 2 for j in range(len(point))]
 
 
 def _total(squares):
@@ -194,8 +178,13 @@ def _mean_squares(x, bandwidth, points, weights):
     (dim,); copies of x are left out. By EM's update, bandwidth_j^2 grows by its mean over events.
     """
 
+    start = _lowest(x.dtype), jnp.zeros((), x.dtype), jnp.zeros_like(x)
+    x = x / bandwidth
+    if len(x) <= _SCALARS:
+        x = list(x)  # out of the scan, where rows would be read by columns
+
     def add(carry, tile):
-        squares = [_squares(x, point, 1 / bandwidth) for point in tile[0]]
+        squares = [_squares(x, point) for point in tile[0] / bandwidth]
         distances = [_total(s) for s in squares]
         exponents = [
             jnp.where(d > 0, w - 0.5 * d, -jnp.inf) for d, w in zip(distances, tile[1], strict=True)
@@ -208,6 +197,5 @@ def _mean_squares(x, bandwidth, points, weights):
         moment = moment + sum(k * jnp.asarray(s) for k, s in zip(kernels, squares, strict=True))
         return (largest, total, moment), None
 
-    start = _lowest(x.dtype), jnp.zeros((), x.dtype), jnp.zeros_like(x)
     (_, total, moment), _ = lax.scan(add, start, (points, weights))
     return jnp.where(total > 0, moment / jnp.where(total > 0, total, 1), 1)
