@@ -198,8 +198,9 @@ def _draw_leaf(leaf, leaf_key, row, dtype):
     elif isinstance(leaf, Uniform):
         values = threefry.uniform64(*pair(scalar))
     else:
-        radius = threefry.uniform64(*pair(scalar - scalar % np.uint32(2)))
-        angle = threefry.uniform64(*pair(scalar - scalar % np.uint32(2) + np.uint32(1)))
+        # constants: computed from the iota, they take the compiler of jax 0.12 minutes
+        first = np.arange(math.prod(leaf.shape), dtype=np.uint32)[:, None] // 2 * 2
+        radius, angle = (threefry.uniform64(*pair(jnp.asarray(j))) for j in (first, first + 1))
         values = threefry.normal64(radius, angle, second)
     values = values.reshape(*leaf.shape, high.shape[0])
     if isinstance(leaf, Uniform) and jnp.finfo(dtype).bits < 32:
