@@ -83,12 +83,13 @@ def _alias_table(weights):
     lacking = _cumulative(jnp.maximum(1 - size, 0), 0)
     over = _cumulative(jnp.maximum(size - 1, 0), 0)
     lacking_before, over_before = (jnp.pad(v, (1, 0))[:-1] for v in (lacking, over))
-    heavy = (size > 1) & (over > over_before)
+    # by the sums alone: a compiler may round size anew, and differently, in each place it is read
+    heavy, light = over > over_before, lacking > lacking_before
     # a light level is filled by the first heavy one not used up, a heavy one by the next heavy
     filler = jnp.searchsorted(over, jnp.where(heavy, over, lacking_before), side="right")
     used_up = jnp.searchsorted(lacking, over, side="left")  # the light level that uses it up
     rest = 1 + over - lacking[jnp.minimum(used_up, count - 1)]
-    whole = (size >= 1) & (~heavy | (filler >= count) | (used_up >= count))
+    whole = ~light & ~(heavy & (filler < count) & (used_up < count))
     keep = jnp.where(whole, 1, jnp.clip(jnp.where(heavy, rest, size), 0, 1))
     last_heavy = jnp.searchsorted(over, over[-1], side="left")
     return keep, jnp.minimum(filler, last_heavy).astype(jnp.int32)

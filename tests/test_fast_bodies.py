@@ -41,7 +41,7 @@ def close(got, wanted, dtype):
         np.testing.assert_allclose(a, b, rtol=LIMITS[dtype], atol=atol)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def value_and_gradients(function, by):
     """Jitted: scores of rows, and the gradients of their sum by some of (params, x)."""
 
