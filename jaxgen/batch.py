@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxgen import inputs
 from jaxgen.model import Model, Params
@@ -78,34 +79,102 @@ def pull(model: Model, params: Params, x, y=None):
 
 def sample_rows(model, params, key, start, n, y):
     """Events of rows start .. start + n - 1; start is (2,) uint32, high word first."""
-    noise = draw(model.noise(), key, jnp.asarray(start), n, inputs.float_dtype(params))
-    width = math.prod(model.event_shape)
-    # an odd width would be written a number at a time
-    if not (model.elementwise and (width == 1 or width % 2 == 0)):
-        noise = computed_once(noise, key_words(key)[0])
-    return jax.vmap(model.push, in_axes=(None, -1, None if y is None else 0))(params, noise, y)
+    once = not (model.elementwise and _even(model))
+
+    def rows(first, count, y):
+        noise = draw(model.noise(), key, jnp.stack(_later(start, first)), count, dtype)
+        if once:
+            noise = computed_once(noise, key_words(key)[0])
+        return jax.vmap(model.push, in_axes=(None, -1, None if y is None else 0))(params, noise, y)
+
+    dtype = inputs.float_dtype(params)
+    return _in_tiles(model.tile, rows, n, y)
 
 
 def log_prob_rows(model, params, x, y):
     """Scores of checked rows (n, *event_shape)."""
 
     def one(x, y):
-        finite = jnp.isfinite(x).all()
-        # a model never sees a value that is not finite, so neither its density nor its gradient
-        # has to be right there
-        score = model.log_prob(params, jnp.where(finite, x, jnp.zeros_like(x)), y)
-        score = jnp.where(finite, score, -jnp.inf)
-        unknown = jnp.isnan(x).any() if y is None else jnp.isnan(x).any() | jnp.isnan(y).any()
-        return jnp.where(unknown, jnp.nan, score)
+        return _total(x, y, lambda x: model.log_prob(params, x, y), -jnp.inf)
 
-    return jax.vmap(one, in_axes=(0, None if y is None else 0))(x, y)
+    def rows(_, __, xy):
+        return jax.vmap(one, in_axes=(0, None if y is None else 0))(*xy)
+
+    return _in_tiles(model.tile, rows, len(x), (x, y))
+
+
+def loss_rows(model, params, key, x, y):
+    """Losses of checked rows, with noise of their own; one event's does not depend on others."""
+
+    def one(noise, x, y):
+        return _total(x, y, lambda x: model.loss(params, noise, x, y), jnp.inf)
+
+    def rows(first, count, xy):
+        start = jnp.stack(_later(np.zeros(2, np.uint32), first))
+        noise = draw(model.loss_noise(), key, start, count, x.dtype)
+        if jax.tree_util.tree_leaves(noise):
+            noise = computed_once(noise, key_words(key)[0])
+        return jax.vmap(one, in_axes=(-1, 0, None if y is None else 0))(noise, *xy)
+
+    return _in_tiles(model.tile, rows, len(x), (x, y))
+
+
+def _total(x, y, score, at_infinity):
+    """``score`` of a finite x; else ``at_infinity``, or NaN where x or y is."""
+    finite = jnp.isfinite(x).all()
+    # a model never sees a value that is not finite, so neither its density nor its gradient
+    # has to be right there
+    value = jnp.where(finite, score(jnp.where(finite, x, jnp.zeros_like(x))), at_infinity)
+    unknown = jnp.isnan(x).any() if y is None else jnp.isnan(x).any() | jnp.isnan(y).any()
+    return jnp.where(unknown, jnp.nan, value)
+
+
+def _in_tiles(tile, rows, n, leading):
+    """``rows(first, count, leading)`` over n rows, at most ``tile`` of them at once.
+
+    A network's matrix products then have one shape whatever n is, and activations that fit caches.
+    ``leading`` is a pytree of arrays whose rows lead.
+    """
+    if tile is None or n <= tile:
+        return rows(0, n, leading)
+    count = -(-n // tile)
+
+    def cut(v):
+        v = jnp.asarray(v)
+        padding = jnp.broadcast_to(v[:1], (count * tile - n, *v.shape[1:]))
+        v = jnp.concatenate([v, padding]) if count * tile > n else v
+        return v.reshape(count, tile, *v.shape[1:])
+
+    firsts = jnp.arange(count, dtype=jnp.uint32) * np.uint32(tile)
+    tiles = firsts, jax.tree_util.tree_map(cut, leading)
+    out = lax.map(lambda own: rows(own[0], tile, own[1]), tiles)
+    return jax.tree_util.tree_map(lambda v: v.reshape(-1, *v.shape[2:])[:n], out)
+
+
+def _later(start, rows):
+    """The row number ``start`` (high and low word) and so many rows more."""
+    low = jnp.asarray(start)[1] + jnp.asarray(rows, jnp.uint32)
+    return jnp.asarray(start)[0] + (low < jnp.asarray(start)[1]).astype(jnp.uint32), low
+
+
+def _even(model):
+    width = math.prod(model.event_shape)
+    return width == 1 or width % 2 == 0  # an odd width would be written a number at a time
 
 
 def push_rows(model, params, noise, y):
     """Events made of noise whose rows lead."""
-    return jax.vmap(model.push, in_axes=(None, 0, None if y is None else 0))(params, noise, y)
+    return _each(model, model.push, params, noise, y)
 
 
 def pull_rows(model, params, x, y):
     """Noise of events, rows leading."""
-    return jax.vmap(model.pull, in_axes=(None, 0, None if y is None else 0))(params, x, y)
+    return _each(model, model.pull, params, x, y)
+
+
+def _each(model, method, params, values, y):
+    def rows(_, __, both):
+        return jax.vmap(method, in_axes=(None, 0, None if y is None else 0))(params, *both)
+
+    n = len(jax.tree_util.tree_leaves(values)[0])
+    return _in_tiles(model.tile, rows, n, (values, y))

@@ -55,6 +55,7 @@ class Model(Spec):
     reparameterized: ClassVar[bool] = False  # do gradients pass through samples?
     invertible: ClassVar[bool] = False  # is there a pull?
     elementwise: ClassVar[bool] = False  # does push read each noise scalar once? Only for speed
+    tile: ClassVar[int | None] = None  # rows that go through a network at once; None: all
     fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "gradient"
     frozen: ClassVar[tuple[str, ...]] = ()  # params that gradients must not move, such as bounds
 
@@ -89,7 +90,18 @@ class Model(Spec):
         """The noise that makes the event, with ``invertible = True``."""
         raise NotImplementedError(f"{type(self).__name__} has no pull: it is not invertible")
 
-    # How `fit` may learn it, besides gradients of log_prob.
+    # How `fit` may learn it.
+
+    def loss(self, params, noise, x, y=None):
+        """What gradients minimise for one event, a scalar: the negative log-likelihood, in nats.
+
+        noise is drawn anew for every event and step, as ``loss_noise`` names it.
+        """
+        return -self.log_prob(params, x, y)
+
+    def loss_noise(self) -> Any:
+        """Pytree of noise leaves that one event's loss takes; () for a loss without noise."""
+        return ()
 
     def estimate(self, x, y=None, weights=None) -> Params:
         """Params of highest (smoothed) likelihood, with ``fit_method = "closed_form"``.

@@ -51,6 +51,10 @@ class Mixture(Model):
         return self.component.support
 
     @property
+    def tile(self):
+        return self.component.tile
+
+    @property
     def fit_method(self):
         return "em" if self.component.fit_method == "closed_form" else "gradient"
 

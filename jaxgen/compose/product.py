@@ -57,6 +57,10 @@ class Product(Model):
         return all(part.invertible for part in self.parts)
 
     @property
+    def tile(self):
+        return min((part.tile for part in self.parts if part.tile), default=None)
+
+    @property
     def fit_method(self):
         methods = {part.fit_method for part in self.parts}
         return next(m for m in ("gradient", "em", "closed_form") if m in methods)
@@ -77,6 +81,13 @@ class Product(Model):
     def log_prob(self, params, x, y=None):
         split = zip(self.parts, params, self._split(x), strict=True)
         return sum(part.log_prob(p, v, y) for part, p, v in split)
+
+    def loss(self, params, noise, x, y=None):
+        split = zip(self.parts, params, noise, self._split(x), strict=True)
+        return sum(part.loss(p, z, v, y) for part, p, z, v in split)
+
+    def loss_noise(self):
+        return tuple(part.loss_noise() for part in self.parts)
 
     def noise(self):
         return tuple(part.noise() for part in self.parts)

@@ -53,6 +53,10 @@ class Transformed(Model):
         return self.base.invertible
 
     @property
+    def tile(self):
+        return self.base.tile
+
+    @property
     def fit_method(self):
         return self.base.fit_method
 
@@ -76,6 +80,13 @@ class Transformed(Model):
         z, log_det = self.bijector.inverse(params["bijector"], jnp.where(inside, x, safe))
         score = self.base.log_prob(params["base"], z, y) + log_det
         return jnp.where(inside, score, -jnp.inf)
+
+    def loss(self, params, noise, x, y=None):
+        z, log_det = self.bijector.inverse(params["bijector"], x)
+        return self.base.loss(params["base"], noise, z, y) - log_det
+
+    def loss_noise(self):
+        return self.base.loss_noise()
 
     def noise(self):
         return self.base.noise()
