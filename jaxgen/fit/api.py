@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgen import inputs
 from jaxgen.fit import em, gradient, optimizers
-from jaxgen.fit.rows import as_params, check_range, check_scores, for_init, pad
+from jaxgen.fit.rows import as_params, check_range, check_scores, for_init, has_own_loss, pad
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model
 
@@ -52,15 +52,16 @@ def fit(
     """Fit a model to data by maximum likelihood: params that maximise sum_i w_i log p(x_i | y_i).
 
     The way is ``model.fit_method``: "closed_form" calls ``model.estimate``; "em" steps from
-    ``model.init`` until a step gains less than 1e-5 nats an event; "gradient" minimises the
-    negative log-likelihood over minibatches and keeps the params that score best on held-out rows.
-    An ``optimizer`` makes it "gradient" for any model with a density.
+    ``model.init`` until a step gains less than 1e-5 nats an event; "gradient" minimises
+    ``model.loss``, the negative log-likelihood unless the model says otherwise, over minibatches
+    and keeps the params that score best on held-out rows. An ``optimizer`` makes it "gradient" for
+    any model with a density.
 
     Args:
       model: a spec, or a Fitted, whose params EM and gradients then start from.
       x: events (n, *event_shape), finite and within the model's support.
       y: conditions (n, *y_shape), for a conditional model.
-      key: a typed PRNG key, for starts and shuffles.
+      key: a typed PRNG key, for starts, shuffles and the noise of losses.
       epochs: at most so many EM steps (200) or passes over the rows (as many as make 5000
         minibatches, between 20 and 1000).
       batch_size: rows in a minibatch (256); gradient only.
@@ -79,13 +80,15 @@ def fit(
 
     Returns:
       A Fitted with params in JAX's default float dtype. Its ``history`` holds "method", "steps",
-      "epochs", "train" and "validation" (mean log-likelihoods in nats: of each epoch, or of the
-      start and each step of EM), "seconds" and "stopped" ("closed form", "converged", "patience",
-      "epochs" or "nan at step N", with a RuntimeWarning).
+      "epochs", "train" and "validation" (mean log-likelihoods in nats, or minus the mean loss where
+      a model has its own: of each epoch, or of the start and each step of EM), "seconds" and
+      "stopped" ("closed form", "converged", "patience", "epochs" or "nan at step N", with a
+      RuntimeWarning; an epoch that meets NaN is finished first).
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, or one that does not
-        apply to the method, by its name; a start that gives a training row no density.
+        apply to the method, by its name; a start that gives a training row no density, or a
+        loss that is not finite.
 
     Source: Dempster, Laird and Rubin 1977 (EM).
 
@@ -157,20 +160,21 @@ def fit(
         if start is None:
             start = as_params(spec.init(jax.random.fold_in(key, 0), *for_init(*split)))
         train, judge = pad(*split), None
-        check_scores(spec, start, train, numbers_kept[places], "x")
+        judging = jax.random.fold_in(key, gradient.JUDGING)
+        check_scores(spec, start, train, numbers_kept[places], "x", key=judging)
         if held is not None:
             judge = pad(*held)
             if held_places is None:
-                check_scores(spec, start, judge, np.arange(len(held[0])), "validation")
+                check_scores(spec, start, judge, np.arange(len(held[0])), "validation", key=judging)
             else:
-                check_scores(spec, start, judge, numbers_kept[held_places], "x")
+                check_scores(spec, start, judge, numbers_kept[held_places], "x", key=judging)
         params, history = gradient.run(
             spec,
             start,
             train,
             judge,
             freeze=freeze,
-            key=jax.random.fold_in(key, 1),
+            key=key,
             epochs=epochs,
             batch_size=batch_size or _BATCH_SIZE,
             patience=patience,
@@ -194,8 +198,8 @@ def _method(spec, **given) -> str:
                 f"{name} does not apply: {spec} is fitted by {method}, and {name} is for "
                 f"{' and '.join(others)}{hint}"
             )
-    if method == "gradient" and spec.density == "none":
-        raise ValueError(f"{spec} cannot be fitted by gradient: it has no density")
+    if method == "gradient" and spec.density == "none" and not has_own_loss(spec):
+        raise ValueError(f"{spec} cannot be fitted by gradient: it has no density and no loss")
     return method
 
 

@@ -1,4 +1,4 @@
-"""Maximum likelihood by gradients: epochs of minibatches in compiled chunks."""
+"""Learning by gradients: epochs of minibatches in compiled chunks."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ STEPS = 5000  # minibatches planned for when epochs are not given
 EPOCHS = (20, 1000)  # fewest and most of them
 
 _RUNNING, _PATIENCE, _LIMIT, _NAN = range(4)
+_SHUFFLES, _NOISE, JUDGING = 1, 2, 3  # streams of a run's key; ``fit`` makes the start of 0
 
 
 class _Fixed(NamedTuple):
@@ -41,8 +42,8 @@ class _State(NamedTuple):
     best: Any
     best_score: Any
     best_epoch: Any
-    epoch: Any
-    step: Any
+    epochs: Any  # completed with a finite loss
+    step: Any  # the last one, or the first whose loss was not finite
     status: Any
 
 
@@ -93,8 +94,8 @@ def run(
     done = 0
     with Progress(progress, epochs) as bar:
         while int(state.status) == _RUNNING:
-            state, records = _chunk(program, fixed, state, np.int32(done + length))
-            here = int(state.epoch) - done
+            state, records = _chunk(program, fixed, state, np.int32(done), np.int32(done + length))
+            here = int(state.epochs) - done
             for history, record in zip(histories, records, strict=True):
                 history += np.asarray(record)[:here].tolist()
             if here:
@@ -109,7 +110,7 @@ def _result(program, fixed, state, histories, held_out):
     if status == _NAN:
         warnings.warn(
             f"training {program.model} stopped: the loss was not finite at step {step} (epoch "
-            f"{int(state.epoch) + 1}); the best params before it, of epoch "
+            f"{int(state.epochs) + 1}); the best params before it, of epoch "
             f"{int(state.best_epoch)}, are returned",
             RuntimeWarning,
             stacklevel=4,
@@ -139,54 +140,51 @@ def _transformation(program, fixed):
 @functools.partial(jax.jit, static_argnums=0)
 def _begin(program: _Program, fixed: _Fixed, live) -> _State:
     state = _transformation(program, fixed).init(live)
-    params = freezing.merge(live, fixed.rest, program.tree, program.mask)
-    score = mean_score(program.model, params, fixed.judge)
     zero = jnp.zeros((), jnp.int32)
-    return _State(live, state, live, score, zero, zero, zero, zero)
+    return _State(live, state, live, _judged(program, fixed, live), zero, zero, zero, zero)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _chunk(program: _Program, fixed: _Fixed, state: _State, end):
-    """Epochs up to ``end``, fewer when training stops; and what each scored on both sets."""
-    first = state.epoch
+def _chunk(program: _Program, fixed: _Fixed, state: _State, first, end):
+    """Epochs ``first`` to ``end``, fewer when training stops; and what each scored on both sets."""
 
     def more(carry):
-        return (carry[0].status == _RUNNING) & (carry[0].epoch < end)
+        return (carry[0].status == _RUNNING) & (carry[1] < end)
 
     def step(carry):
-        state, (train, judged) = carry
-        state, seen, score = _epoch(program, fixed, state)
-        place = jnp.where(state.status == _NAN, program.room, state.epoch - 1 - first)
-        return state, (
-            train.at[place].set(seen, mode="drop"),
-            judged.at[place].set(score, mode="drop"),
-        )
+        state, epoch, records = carry
+        state, scores = _epoch(program, fixed, state, epoch)
+        pairs = zip(records, scores, strict=True)
+        return state, epoch + 1, tuple(r.at[epoch - first].set(s, mode="drop") for r, s in pairs)
 
     empty = jnp.zeros(program.room, state.best_score.dtype)
-    return lax.while_loop(more, step, (state, (empty, empty)))
+    state, _, records = lax.while_loop(more, step, (state, first, (empty, empty)))
+    return state, records
 
 
-def _epoch(program, fixed, state):
+def _epoch(program, fixed, state, epoch):
     """Every minibatch once, then a score on the rows that judge."""
     train, transformation = fixed.train, _transformation(program, fixed)
     n, batches = train.count, _batches(program, fixed)
-    rows = order(jax.random.fold_in(fixed.key, state.epoch), n, len(train.x))
+    shuffles, noises = (jax.random.fold_in(fixed.key, i) for i in (_SHUFFLES, _NOISE))
+    rows = order(jax.random.fold_in(shuffles, epoch), n, len(train.x))
     least, more = n // batches, n % batches  # batches of nearly equal size: no noisy last one
     weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
     slots = jnp.arange(program.batch)
 
-    def step(carry):
-        live, memory, total, i, _ = carry
+    def step(i, carry):
+        live, memory, total, bad = carry
         size = least + (i < more)
         chosen = rows[(i * least + jnp.minimum(i, more) + slots).clip(max=len(rows) - 1)]
         x = train.x[chosen]
         y = None if train.y is None else train.y[chosen]
         weights = jnp.where(slots < size, train.weights[chosen], 0)
+        key = jax.random.fold_in(noises, epoch * batches + i)
 
         def loss(live):
             params = freezing.merge(live, fixed.rest, program.tree, program.mask)
-            scores = batch.log_prob_rows(program.model, params, x, y)
-            return -(weights * jnp.where(weights > 0, scores, 0)).sum() / weight
+            losses = batch.loss_rows(program.model, params, key, x, y)
+            return (weights * jnp.where(weights > 0, losses, 0)).sum() / weight
 
         value, grads = jax.value_and_grad(loss)(live)
         updates, new = transformation.update(
@@ -194,28 +192,40 @@ def _epoch(program, fixed, state):
         )
         memory = jax.tree_util.tree_map(_like, new, memory)
         live = jax.tree_util.tree_map(_like, jax.tree_util.tree_map(jnp.add, live, updates), live)
-        return live, memory, total - value, i + 1, jnp.isfinite(value)
+        return live, memory, total - value, jnp.where(jnp.isfinite(value), bad, jnp.minimum(bad, i))
 
-    def more_batches(carry):
-        return (carry[3] < batches) & carry[4]
-
+    # No early end within an epoch: under vmap its predicate would differ between members, and each
+    # step would then choose between the old and the new of all that it carries.
     total = jnp.zeros((), state.best_score.dtype)
-    start = state.live, state.optimizer, total, jnp.zeros((), jnp.int32), jnp.asarray(True)
-    live, memory, total, done, finite = lax.while_loop(more_batches, step, start)
-    params = freezing.merge(live, fixed.rest, program.tree, program.mask)
-    score = mean_score(program.model, params, fixed.judge).astype(total.dtype)
+    start = state.live, state.optimizer, total, batches
+    live, memory, total, bad = lax.fori_loop(jnp.zeros_like(batches), batches, step, start)
+    score = _judged(program, fixed, live).astype(total.dtype)
 
-    sound = finite & ~jnp.isnan(score)
-    better = sound & (score > state.best_score)
+    running = state.status == _RUNNING
+    sound = (bad == batches) & ~jnp.isnan(score)
+    better = running & sound & (score > state.best_score)
     best = jax.tree_util.tree_map(lambda a, b: jnp.where(better, a, b), live, state.best)
-    epoch = state.epoch + sound.astype(jnp.int32)
-    best_epoch = jnp.where(better, epoch, state.best_epoch)
-    status = jnp.where(epoch >= fixed.epochs, _LIMIT, _RUNNING)
-    status = jnp.where(epoch - best_epoch >= fixed.patience, _PATIENCE, status)
+    best_epoch = jnp.where(better, epoch + 1, state.best_epoch)
+    status = jnp.where(epoch + 1 >= fixed.epochs, _LIMIT, _RUNNING)
+    status = jnp.where(epoch + 1 - best_epoch >= fixed.patience, _PATIENCE, status)
     status = jnp.where(sound, status, _NAN).astype(jnp.int32)
-    best_score = jnp.where(better, score, state.best_score)
-    state = _State(live, memory, best, best_score, best_epoch, epoch, state.step + done, status)
-    return state, total / batches, score
+    state = _State(
+        live,
+        memory,
+        best,
+        jnp.where(better, score, state.best_score),
+        best_epoch,
+        state.epochs + (running & sound),
+        jnp.where(running, epoch * batches + jnp.minimum(bad + 1, batches), state.step),
+        jnp.where(running, status, state.status),
+    )
+    return state, (total / batches, score)
+
+
+def _judged(program, fixed, live):
+    """The score of the rows that judge: with the same noise every time, so that epochs compare."""
+    params = freezing.merge(live, fixed.rest, program.tree, program.mask)
+    return mean_score(program.model, params, jax.random.fold_in(fixed.key, JUDGING), fixed.judge)
 
 
 def _like(new, old):

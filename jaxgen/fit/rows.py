@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen import batch
+from jaxgen.model import Model
 
 _SMALLEST = 64
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
@@ -100,41 +101,60 @@ def as_params(params: Any) -> Any:
     return jax.tree_util.tree_map(cast, params)
 
 
-def check_scores(model, params, rows: Rows, numbers, name: str, which="the starting") -> None:
-    """Raise where the params give a real row no finite score; numbers names the rows."""
-    scores = np.asarray(_scores(model, params, rows.x, rows.y))[: int(rows.count)]
+def check_scores(model, params, rows: Rows, numbers, name, which="the starting", key=None) -> None:
+    """Raise where the params give a real row no finite score; numbers names the rows.
+
+    With a key the score of a model that has a loss of its own is minus that loss, as in training:
+    its density may be dear, or none.
+    """
+    by_loss = key is not None and has_own_loss(model)
+    scores = np.asarray(_scores(model, by_loss, params, key, rows.x, rows.y))[: int(rows.count)]
     bad = ~np.isfinite(scores)
     if bad.any():
         row = int(bad.argmax())
-        what = "zero density" if scores[row] == -np.inf else f"a log-density of {scores[row]}"
+        what = f"a loss of {-scores[row]}" if by_loss else f"a log-density of {scores[row]}"
+        if scores[row] == -np.inf and not by_loss:
+            what = "zero density"
         raise ValueError(
             f"{name} cannot be fitted: {which} params give row {int(numbers[row])} {what} under "
             f"{model} in {scores.dtype}"
         )
 
 
-def mean_score(model, params, rows: Rows):
-    """Weighted mean log-likelihood of the rows, in nats an event."""
-    scores = _tiled_scores(model, params, rows.x, rows.y)
+def has_own_loss(model) -> bool:
+    """Does training minimise something other than the negative log-likelihood?"""
+    return type(model).loss is not Model.loss
+
+
+def mean_score(model, params, key, rows: Rows):
+    """Weighted mean of minus the loss of the rows: of an ordinary model the log-likelihood."""
+    scores = _tiled_scores(model, True, params, key, rows.x, rows.y)
     live = rows.weights > 0  # padding may not turn 0 x -inf into NaN
     weighted = jnp.where(live, rows.weights * jnp.where(live, scores, 0), 0)
     return weighted.sum() / rows.weights.sum()
 
 
-def _tiled_scores(model, params, x, y):
+def _tiled_scores(model, by_loss, params, key, x, y):
     size = len(x)
     tile = size if size <= _TILE else min(_TILE, size & -size)
 
     def cut(v):
         return v.reshape(-1, tile, *v.shape[1:])
 
-    xs, ys = cut(x), None if y is None else cut(y)
-    return lax.map(lambda xy: batch.log_prob_rows(model, params, *xy), (xs, ys)).reshape(size)
+    def score(own):
+        i, x, y = own
+        if by_loss:
+            # a tile numbers its rows from 0, so each needs a key of its own
+            return -batch.loss_rows(model, params, jax.random.fold_in(key, i), x, y)
+        return batch.log_prob_rows(model, params, x, y)
+
+    tiles = jnp.arange(size // tile), cut(x), None if y is None else cut(y)
+    return lax.map(score, tiles).reshape(size)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _scores(model, params, x, y):
-    return _tiled_scores(model, params, x, y)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _scores(model, by_loss, params, key, x, y):
+    return _tiled_scores(model, by_loss, params, key, x, y)
 
 
 def _dtype(array, dtype):
