@@ -1,5 +1,7 @@
 """Training by gradient: losses with noise, weight decay, ensembles and checkpoints."""
 
+import contextlib
+import itertools
 import warnings
 
 import jax
@@ -8,13 +10,25 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen.fit import fit
+from jaxgen.fit import Adam, fit
 from jaxgen.fit.rows import mean_score, pad
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model
 from jaxgen.random import Normal
 
 KEY = jax.random.key(0)
+_compiled: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: _compiled.append(event) if "backend_compile_duration" in event else None
+)
+
+
+@contextlib.contextmanager
+def compiles():
+    """How many programs the block compiled, as a list that fills when it ends."""
+    before, count = len(_compiled), []
+    yield count
+    count.append(len(_compiled) - before)
 
 
 class Noisy(Model):
@@ -136,3 +150,118 @@ def test_losses_without_noise_are_likelihoods():
         plain, own = (fit(m, x, key=KEY, epochs=5) for m in (Plain(), Own()))
     assert plain.history["train"] == own.history["train"]
     assert plain.params == own.params
+
+
+# Adam's weight decay, and its params in one vector.
+
+
+class Leaves(Model):
+    """Params of several ranks and no gradient: what moves them is weight decay."""
+
+    event_shape = ()
+    frozen = ("fixed",)
+
+    def init(self, key, x=None, y=None):
+        scale = jnp.arange(1.0, 7.0)
+        return {
+            "a": scale[0],
+            "b": {"matrix": scale.reshape(2, 3), "vector": -scale},
+            "cube": scale.reshape(3, 1, 2),
+            "fixed": scale.reshape(3, 2),
+            "version": 7,
+        }
+
+    def log_prob(self, params, x, y=None):
+        size = sum(jnp.abs(leaf).sum() for leaf in jax.tree_util.tree_leaves(params))
+        return -(x**2) - jax.lax.stop_gradient(size)  # smaller is better, so the end is kept
+
+
+def learning_rates(steps):
+    share = np.arange(1, steps + 1) / steps
+    rise = np.minimum(share / 0.02, 1)
+    return rise * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share)))
+
+
+def test_weight_decay_shrinks_matrices_alone():
+    start = Leaves().init(KEY)
+    settings = {"key": KEY, "epochs": 7, "validation": 0}
+    fitted = fit(Leaves(), np.zeros(9), optimizer=Adam(0.1, weight_decay=0.5), **settings)
+    kept = np.prod(1 - 0.5 * 0.1 * learning_rates(7))
+    for name in ("a", "fixed", "version"):
+        np.testing.assert_array_equal(fitted.params[name], start[name])
+    np.testing.assert_array_equal(fitted.params["b"]["vector"], start["b"]["vector"])
+    for got, first in [
+        (fitted.params["cube"], start["cube"]),
+        (fitted.params["b"]["matrix"], start["b"]["matrix"]),
+    ]:
+        np.testing.assert_allclose(got, kept * first, rtol=1e-5)
+
+
+def adam_of_optax(learning_rate, clip, weight_decay, steps):
+    """The default optimizer as optax has it: params as a tree."""
+    table = jnp.asarray(learning_rate * learning_rates(steps), jnp.float32)
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.adamw(
+            lambda count: table[count],
+            weight_decay=weight_decay,
+            mask=lambda params: jax.tree_util.tree_map(lambda leaf: jnp.ndim(leaf) >= 2, params),
+        ),
+    )
+
+
+class Network(Model):
+    """x_1 given x_0, by a network: leaves of one and two dimensions, out of order by rank."""
+
+    layers: int = 2
+
+    event_shape = (2,)
+
+    def init(self, key, x=None, y=None):
+        widths = [1, *(4 for _ in range(self.layers - 1)), 2]
+        keys = jax.random.split(key, self.layers)
+        shapes = itertools.pairwise(widths)
+        return [
+            {"bias": jnp.zeros(shape[1]), "weight": jax.random.normal(key, shape)}
+            for key, shape in zip(keys, shapes, strict=True)
+        ]
+
+    def log_prob(self, params, x, y=None):
+        hidden = x[:1]
+        for i, layer in enumerate(params):
+            hidden = (jnp.tanh(hidden) if i else hidden) @ layer["weight"] + layer["bias"]
+        location, log_scale = hidden[0], jnp.tanh(hidden[1])
+        return -0.5 * ((x[1] - location) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * x[0] ** 2
+
+    def noise(self):
+        return Normal((2,))
+
+
+def waves(n, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2))
+    x[:, 1] = np.sin(2 * x[:, 0]) + 0.3 * x[:, 1]
+    return x
+
+
+@pytest.mark.parametrize("freeze", [(), ("0/weight",), ("1",)])
+def test_adam_on_one_vector_is_adam_on_a_tree(freeze):
+    x = waves(500)
+    settings = {"key": KEY, "epochs": 8, "validation": 0, "batch_size": 50, "freeze": freeze}
+    spec = Adam(0.02, clip=0.5, weight_decay=0.1)
+    ours = fit(Network(), x, optimizer=spec, **settings)
+    theirs = fit(Network(), x, optimizer=adam_of_optax(0.02, 0.5, 0.1, 80), **settings)
+    np.testing.assert_allclose(ours.history["train"], theirs.history["train"], rtol=1e-4)
+    both = zip(*map(jax.tree_util.tree_leaves, (ours.params, theirs.params)), strict=True)
+    for a, b in both:
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    with compiles() as count:
+        plain = fit(Network(), x, optimizer=Adam(0.02, clip=0.5), **settings)
+    assert count == [0]
+    assert plain.history["train"] != ours.history["train"]
+
+
+@pytest.mark.parametrize("bad", [{"weight_decay": -1}, {"clip": -1}, {"learning_rate": "fast"}])
+def test_settings_of_adam_are_checked(bad):
+    with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
+        Adam(**bad)

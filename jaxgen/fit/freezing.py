@@ -1,11 +1,48 @@
-"""Which params are learnt: floats that no name in ``freeze`` covers."""
+"""Which params are learnt: floats that no name in ``freeze`` covers. And how they are laid out."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+class Layout(NamedTuple):
+    """How params are taken apart for training. Hashable: programs are compiled for it.
+
+    An optimizer that treats all numbers alike has them as one vector, for a step of it takes a few
+    operations a leaf, and small networks have dozens of small leaves. Matrices come first in it.
+    """
+
+    tree: Any
+    mask: tuple[bool, ...]  # of each leaf: is it learnt?
+    shapes: tuple[tuple[int, ...], ...]  # of the leaves that are
+    flat: bool
+
+    @property
+    def order(self) -> list[int]:
+        """Learnt leaves as they lie in the vector."""
+        return sorted(range(len(self.shapes)), key=lambda i: len(self.shapes[i]) < 2)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many numbers each of them has, in that order."""
+        return [math.prod(self.shapes[i]) for i in self.order]
+
+    @property
+    def in_matrices(self) -> int:
+        """How many numbers lie in leaves of two or more dimensions."""
+        return sum(math.prod(shape) for shape in self.shapes if len(shape) >= 2)
+
+
+def layout(params: Any, mask: tuple[bool, ...], flat: bool) -> Layout:
+    leaves, tree = jax.tree_util.tree_flatten(params)
+    shapes = tuple(leaf.shape for leaf, m in zip(leaves, mask, strict=True) if m)
+    return Layout(tree, mask, shapes, flat)
 
 
 def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool, ...]:
@@ -44,25 +81,61 @@ def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool
     return mask
 
 
-def split(params: Any, mask: tuple[bool, ...]) -> tuple[Any, list]:
-    """The learnt params, in the same tree, and the list of the others.
+def split(params: Any, mask: tuple[bool, ...]) -> tuple[list, list]:
+    """The leaves that are learnt, and the others."""
+    pairs = list(zip(jax.tree_util.tree_leaves(params), mask, strict=True))
+    return [leaf for leaf, m in pairs if m], [leaf for leaf, m in pairs if not m]
+
+
+def pack(learnt: list, layout: Layout) -> Any:
+    """The learnt leaves as an optimizer takes them: a vector, or a tree like the params.
 
     Optax sees no leaf in the place of a frozen one, so neither weight decay nor the norm of a
     clipped gradient knows of it.
     """
-    leaves, tree = jax.tree_util.tree_flatten(params)
-    pairs = list(zip(leaves, mask, strict=True))
+    if layout.flat:
+        return jnp.concatenate([learnt[i].ravel() for i in layout.order])
     import optax  # not on top: it takes as long to import as all of jaxgen
 
-    masked = [leaf if m else optax.MaskedNode() for leaf, m in pairs]
-    live = jax.tree_util.tree_unflatten(tree, masked)
-    return live, [leaf for leaf, m in pairs if not m]
+    moving = iter(learnt)
+    leaves = [next(moving) if m else optax.MaskedNode() for m in layout.mask]
+    return jax.tree_util.tree_unflatten(layout.tree, leaves)
 
 
-def merge(live: Any, rest: list, tree: Any, mask: tuple[bool, ...]) -> Any:
-    """The inverse of ``split``; tree is the structure of the whole params."""
-    moving, held = iter(jax.tree_util.tree_leaves(live)), iter(rest)
-    return jax.tree_util.tree_unflatten(tree, [next(moving if m else held) for m in mask])
+def merge(live: Any, rest: list, layout: Layout) -> Any:
+    """The whole params, from what ``pack`` and ``split`` gave."""
+    if layout.flat:
+        # its transpose is one concatenation; that of slices would be as many sums of whole vectors
+        pieces = lax.split(live, layout.sizes)
+        return _assemble(pieces, rest, layout, ())
+    return _whole(jax.tree_util.tree_leaves(live), rest, layout)
+
+
+def collect(live: Any, rest: list, layout: Layout) -> Any:
+    """``merge`` outside of a program, where slicing on the device would compile for every shape.
+
+    Axes that lead, as those of several fits, stay.
+    """
+    if not layout.flat:
+        return _whole(jax.tree_util.tree_leaves(live), rest, layout)
+    vector = np.asarray(live)
+    pieces = np.split(vector, np.cumsum(layout.sizes)[:-1], axis=-1)
+    whole = _assemble(pieces, rest, layout, vector.shape[:-1])
+    return jax.tree_util.tree_map(jnp.asarray, whole)
+
+
+def _assemble(pieces, rest, layout, lead):
+    learnt: list = [None] * len(pieces)
+    for i, piece in zip(layout.order, pieces, strict=True):
+        learnt[i] = piece.reshape((*lead, *layout.shapes[i]))
+    return _whole(learnt, rest, layout)
+
+
+def _whole(learnt, rest, layout):
+    moving, held = iter(learnt), iter(rest)
+    return jax.tree_util.tree_unflatten(
+        layout.tree, [next(moving if m else held) for m in layout.mask]
+    )
 
 
 def _component(entry: Any) -> str:

@@ -52,8 +52,7 @@ class _Program(NamedTuple):
 
     model: Any
     optimizer: Any
-    mask: tuple[bool, ...]
-    tree: Any
+    layout: freezing.Layout
     batch: int
     room: int
 
@@ -85,11 +84,11 @@ def run(
     judge = train if judge is None else judge
 
     length, room = chunk_length(epochs)
-    tree = jax.tree_util.tree_structure(start)
-    program = _Program(model, static, mask, tree, min(batch_size, size_class(n)), room)
-    live, rest = freezing.split(start, mask)
+    layout = freezing.layout(start, mask, flat=static is optimizers.Adam)
+    program = _Program(model, static, layout, min(batch_size, size_class(n)), room)
+    learnt, rest = freezing.split(start, mask)
     fixed = _Fixed(train, judge, rest, key, traced, np.int32(epochs), np.int32(patience))
-    state = _begin(program, fixed, live)
+    state = _begin(program, fixed, learnt)
     histories: tuple[list[float], list[float]] = [], []
     done = 0
     with Progress(progress, epochs) as bar:
@@ -125,7 +124,7 @@ def _result(program, fixed, state, histories, held_out):
         "best_epoch": int(state.best_epoch),
         "stopped": reason,
     }
-    return freezing.merge(state.best, fixed.rest, program.tree, program.mask), history
+    return freezing.collect(state.best, fixed.rest, program.layout), history
 
 
 def _batches(program, fixed):
@@ -134,11 +133,13 @@ def _batches(program, fixed):
 
 def _transformation(program, fixed):
     steps = fixed.epochs * _batches(program, fixed)
-    return optimizers.build(program.optimizer, fixed.hyperparameters, steps)
+    decayed = program.layout.in_matrices
+    return optimizers.build(program.optimizer, fixed.hyperparameters, steps, decayed)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _begin(program: _Program, fixed: _Fixed, live) -> _State:
+def _begin(program: _Program, fixed: _Fixed, learnt: list) -> _State:
+    live = freezing.pack(learnt, program.layout)
     state = _transformation(program, fixed).init(live)
     zero = jnp.zeros((), jnp.int32)
     return _State(live, state, live, _judged(program, fixed, live), zero, zero, zero, zero)
@@ -182,7 +183,7 @@ def _epoch(program, fixed, state, epoch):
         key = jax.random.fold_in(noises, epoch * batches + i)
 
         def loss(live):
-            params = freezing.merge(live, fixed.rest, program.tree, program.mask)
+            params = freezing.merge(live, fixed.rest, program.layout)
             losses = batch.loss_rows(program.model, params, key, x, y)
             return (weights * jnp.where(weights > 0, losses, 0)).sum() / weight
 
@@ -224,7 +225,7 @@ def _epoch(program, fixed, state, epoch):
 
 def _judged(program, fixed, live):
     """The score of the rows that judge: with the same noise every time, so that epochs compare."""
-    params = freezing.merge(live, fixed.rest, program.tree, program.mask)
+    params = freezing.merge(live, fixed.rest, program.layout)
     return mean_score(program.model, params, jax.random.fold_in(fixed.key, JUDGING), fixed.judge)
 
 

@@ -23,21 +23,24 @@ _OWN_STATE = ("jax", "jaxlib", "numpy", "optax", "chex")  # whose globals are co
 
 
 class Adam(Spec):
-    """Adam with clipped gradients and a cosine learning rate: the default of ``fit``.
+    """Adam with clipped gradients and a cosine learning rate (AdamW): the default of ``fit``.
 
     Its numbers are inputs of the compiled program, so another learning rate compiles nothing.
 
     Args:
       learning_rate: peak rate; it rises from 0 and falls to a hundredth over the planned epochs.
       clip: largest global norm of a gradient of the mean negative log-likelihood, in nats.
+      weight_decay: share of a weight that a step takes off, as a multiple of the learning rate, of
+        params with two or more dimensions. It acts beside the gradient, not through it.
 
-    Source: Kingma and Ba 2015; Loshchilov and Hutter 2017 (cosine).
+    Source: Kingma and Ba 2015; Loshchilov and Hutter 2017 (cosine) and 2019 (weight decay).
 
     >>> fitted = jaxgen.fit(model, x, key=jax.random.key(0), optimizer=Adam(1e-3))
     """
 
     learning_rate: NonNegative = 5e-3
     clip: NonNegative = 10.0
+    weight_decay: NonNegative = 0.0
 
 
 class ByStructure:
@@ -64,7 +67,8 @@ def prepare(optimizer: Any) -> tuple[Any, Any]:
     if optimizer is None:
         optimizer = Adam()
     if isinstance(optimizer, Adam):
-        return Adam, np.asarray([optimizer.learning_rate, optimizer.clip], jnp.zeros(()).dtype)
+        numbers = optimizer.learning_rate, optimizer.clip, optimizer.weight_decay
+        return Adam, np.asarray(numbers, jnp.zeros(()).dtype)
     import optax  # not on top: it takes as long to import as all of jaxgen
 
     if isinstance(optimizer, optax.GradientTransformation):
@@ -75,13 +79,22 @@ def prepare(optimizer: Any) -> tuple[Any, Any]:
     )
 
 
-def build(static: Any, traced: Any, steps: Any) -> optax.GradientTransformationExtraArgs:
-    """The optax transformation of a prepared optimizer, for a run of ``steps`` steps."""
+def build(
+    static: Any, traced: Any, steps: Any, decayed: int
+) -> optax.GradientTransformationExtraArgs:
+    """The optax transformation of a prepared optimizer, for a run of ``steps`` steps.
+
+    Adam is one for params in one vector, whose first ``decayed`` numbers weight decay concerns.
+    """
     import optax
 
     if isinstance(static, ByStructure):
         return optax.with_extra_args_support(static.transformation)
-    peak, clip = traced[0], traced[1]
+    peak, clip, decay = traced[0], traced[1], traced[2]
+
+    def shrink(updates, params):
+        share = jnp.where(jnp.arange(len(params)) < decayed, decay, 0)
+        return updates + share * params
 
     def rate(count):
         share = (count + 1) / jnp.maximum(steps, 1).astype(peak.dtype)
@@ -93,6 +106,7 @@ def build(static: Any, traced: Any, steps: Any) -> optax.GradientTransformationE
         optax.chain(
             optax.clip_by_global_norm(clip),
             optax.scale_by_adam(),
+            optax.stateless(shrink),
             optax.scale_by_learning_rate(rate),
         )
     )
