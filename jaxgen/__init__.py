@@ -1,6 +1,6 @@
 """jaxgen: fit a probability model to data in JAX, then draw from it and score with it."""
 
-from jaxgen import bijectors, compose, datasets, models, random
+from jaxgen import bijectors, compose, datasets, domains, models, random
 from jaxgen.batch import log_prob, sample
 from jaxgen.check import check
 from jaxgen.compiler import cache_compilations
@@ -19,6 +19,7 @@ __all__ = [
     "check",
     "compose",
     "datasets",
+    "domains",
     "evaluate",
     "fit",
     "load",

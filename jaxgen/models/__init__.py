@@ -6,5 +6,6 @@ from jaxgen.models.gaussian import Gaussian
 from jaxgen.models.gaussian_mixture import GaussianMixture
 from jaxgen.models.histogram import Histogram
 from jaxgen.models.kde import KDE
+from jaxgen.models.spline_coupling import SplineCoupling
 
-__all__ = ["KDE", "Bernoulli", "Box", "Categorical", "Gaussian", "GaussianMixture", "Histogram"]
+__all__ = ["KDE", "Bernoulli", "Box", "Categorical", "Gaussian", "GaussianMixture", "Histogram", "SplineCoupling"]

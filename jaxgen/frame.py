@@ -1,0 +1,150 @@
+"""How a flow sees its data: raw features and conditions in, standard coordinates inside.
+
+Within a flow a real or positive feature has mean 0 and deviation 1 and ends as a standard normal;
+one on an interval or a circle is spread over [-REACH, REACH] and ends as uniform there. Functions
+take features first and, if any, rows last (see ``lanes``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.bijectors.spline import REACH
+from jaxgen.domains import Circle, Domain, Interval, Positive
+from jaxgen.model import namespace
+from jaxgen.random import Normal, Uniform
+
+FURTHEST = 1e15  # deviations from the mean beyond which a density is zero: its square fits float32
+_SEEN = 32.0  # deviations beyond which a network is not told how far a feature is
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Frame:
+    """Raw features and the standard coordinates of a flow over them.
+
+    Args:
+      domains: one a feature.
+    """
+
+    def __init__(self, domains: tuple[Domain, ...]):
+        self.domains = domains
+        self.positive = np.array([isinstance(d, Positive) for d in domains])
+        self.bounded = np.array([isinstance(d, Interval) for d in domains])
+        self.circular = np.array([isinstance(d, Circle) for d in domains])
+
+    def init(self, x=None) -> dict:
+        """``shift`` and ``scale`` of each feature, from a batch of raw data when given."""
+        xp = np if x is None else namespace(x)
+        ends = [(d.low, d.high) if isinstance(d, Interval) else (-REACH, REACH) for d in self.domains]
+        low, high = np.array(ends).T
+        shift, scale = (low + high) / 2, (high - low) / (2 * REACH)
+        if x is None:
+            return {"shift": jnp.asarray(shift), "scale": jnp.asarray(scale)}
+        z = xp.where(self.positive, xp.log(xp.where(self.positive, x, 1)), x)
+        spread = xp.where(z.max(0) > z.min(0), z.std(0), 1.0)
+        shift = xp.where(self.bounded, shift, z.mean(0))
+        return {"shift": shift, "scale": xp.where(self.bounded, scale, spread)}
+
+    def enter(self, params, x):
+        """Standard coordinates, the log-determinant of the map there, and whether x is possible."""
+        shift, scale, positive = (_up(v, x) for v in (params["shift"], params["scale"], self.positive))
+        possible = jnp.where(positive, x > 0, True)
+        z = jnp.where(positive, jnp.log(jnp.where(positive & possible, x, 1)), x)
+        log_det = -(jnp.where(positive, z, 0) + jnp.log(scale)).sum(0)
+        t = (z - shift) / scale
+        furthest = _up(np.where(self.bounded, REACH * (1 + 1e-6), FURTHEST), x).astype(t.dtype)
+        possible = possible & (jnp.abs(t) <= furthest)
+        inside = jnp.where(possible, t, 0)
+        if self.bounded.any():
+            inside = jnp.where(_up(self.bounded, x), jnp.clip(inside, -REACH, REACH), inside)
+        return inside, jnp.where(possible.all(0), log_det, 0), possible.all(0)
+
+    def leave(self, params, t):
+        """Raw features of standard coordinates."""
+        info = jnp.finfo(t.dtype)
+        x = _up(params["shift"], t) + _up(params["scale"], t) * t
+        if self.positive.any():
+            x = jnp.where(_up(self.positive, t), jnp.clip(jnp.exp(x), info.tiny, info.max), x)
+        if self.bounded.any():
+            ends = [
+                (d.low, d.high) if isinstance(d, Interval) else (-np.inf, np.inf)
+                for d in self.domains
+            ]
+            low, high = np.array(ends, t.dtype).T
+            x = jnp.clip(x, _up(low, t), _up(high, t))
+        return x
+
+    def noise(self):
+        """Noise of one event: what the features are at the far end of a flow."""
+        count = int(self.bounded.sum())
+        if count == 0:
+            return Normal((len(self.domains),))
+        if count == len(self.domains):
+            return Uniform((count,))
+        return Normal((len(self.domains) - count,)), Uniform((count,))
+
+    def base(self, noise):
+        """Coordinates at the far end of a flow, of noise."""
+        if not self.bounded.any():
+            return noise
+        if self.bounded.all():
+            return REACH * (2 * noise - 1)
+        joined = jnp.concatenate([noise[0], REACH * (2 * noise[1] - 1)])
+        return joined[self._places]
+
+    def noise_of(self, z):
+        """The inverse of ``base``."""
+        if not self.bounded.any():
+            return z
+        if self.bounded.all():
+            return (z / REACH + 1) / 2
+        return z[np.flatnonzero(~self.bounded)], (z[np.flatnonzero(self.bounded)] / REACH + 1) / 2
+
+    def log_base(self, z):
+        """Log density at the far end of a flow, in nats."""
+        bounded = _up(self.bounded, z)
+        near = jnp.abs(z) <= FURTHEST
+        normal = -0.5 * jnp.where(near, z, 0) ** 2 - 0.5 * _LOG_2PI
+        score = jnp.where(bounded, -math.log(2 * REACH), normal).sum(0)
+        return jnp.where((near | bounded).all(0), score, -jnp.inf)
+
+    @property
+    def _places(self):
+        order = np.concatenate([np.flatnonzero(~self.bounded), np.flatnonzero(self.bounded)])
+        return np.argsort(order)
+
+
+def seen(z, circular=None):
+    """Coordinates as a network is given them: not too far out, and points of a circle as such."""
+    z = jnp.clip(z, -_SEEN, _SEEN)
+    if circular is None:
+        return z
+    angle, circular = z * (math.pi / REACH), _up(circular, z)
+    first = jnp.where(circular, jnp.cos(angle), z)
+    return jnp.concatenate([first, jnp.where(circular, jnp.sin(angle), 0)])
+
+
+def conditions_init(y_shape: tuple[int, ...], y=None) -> dict:
+    """``shift`` and ``scale`` of each number in y, from a batch when given."""
+    count = math.prod(y_shape)
+    if y is None:
+        return {"shift": jnp.zeros(count), "scale": jnp.ones(count)}
+    xp = namespace(y)
+    y = y.reshape(len(y), count)
+    return {"shift": y.mean(0), "scale": xp.where(y.max(0) > y.min(0), y.std(0), 1.0)}
+
+
+def conditions(params: dict | None, y, like):
+    """Standard conditions (numbers, ...) for a network; none where y is None."""
+    if params is None:
+        return jnp.zeros((0, *like.shape[1:]), like.dtype)
+    y = y.reshape(-1, *like.shape[1:]).astype(like.dtype)
+    return seen((y - _up(params["shift"], y)) / _up(params["scale"], y))
+
+
+def _up(v, x):
+    """A number for each feature, as an array that broadcasts to x."""
+    return jnp.asarray(v).reshape(-1, *[1] * (x.ndim - 1))
