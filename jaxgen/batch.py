@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen import inputs
+from jaxgen.lanes import over_rows
 from jaxgen.model import Model, Params
 from jaxgen.numerics import computed_once
 from jaxgen.random import draw
@@ -85,7 +86,7 @@ def sample_rows(model, params, key, start, n, y):
         noise = draw(model.noise(), key, jnp.stack(_later(start, first)), count, dtype)
         if once:
             noise = computed_once(noise, key_words(key)[0])
-        return jax.vmap(model.push, in_axes=(None, -1, None if y is None else 0))(params, noise, y)
+        return over_rows(model.push, (None, -1, None if y is None else 0))(params, noise, y)
 
     dtype = inputs.float_dtype(params)
     return _in_tiles(model.tile, rows, n, y)
@@ -98,7 +99,7 @@ def log_prob_rows(model, params, x, y):
         return _total(x, y, lambda x: model.log_prob(params, x, y), -jnp.inf)
 
     def rows(_, __, xy):
-        return jax.vmap(one, in_axes=(0, None if y is None else 0))(*xy)
+        return over_rows(one, (0, None if y is None else 0))(*xy)
 
     return _in_tiles(model.tile, rows, len(x), (x, y))
 
@@ -114,7 +115,7 @@ def loss_rows(model, params, key, x, y):
         noise = draw(model.loss_noise(), key, start, count, x.dtype)
         if jax.tree_util.tree_leaves(noise):
             noise = computed_once(noise, key_words(key)[0])
-        return jax.vmap(one, in_axes=(-1, 0, None if y is None else 0))(noise, *xy)
+        return over_rows(one, (-1, 0, None if y is None else 0))(noise, *xy)
 
     return _in_tiles(model.tile, rows, len(x), (x, y))
 
@@ -174,7 +175,7 @@ def pull_rows(model, params, x, y):
 
 def _each(model, method, params, values, y):
     def rows(_, __, both):
-        return jax.vmap(method, in_axes=(None, 0, None if y is None else 0))(params, *both)
+        return over_rows(method, (None, 0, None if y is None else 0))(params, *both)
 
     n = len(jax.tree_util.tree_leaves(values)[0])
     return _in_tiles(model.tile, rows, n, (values, y))

@@ -55,7 +55,7 @@ class Frame:
         z = jnp.where(positive, jnp.log(jnp.where(positive & possible, x, 1)), x)
         log_det = -(jnp.where(positive, z, 0) + jnp.log(scale)).sum(0)
         t = (z - shift) / scale
-        furthest = _up(np.where(self.bounded, REACH * (1 + 1e-6), FURTHEST), x).astype(t.dtype)
+        furthest = _up(np.where(self.bounded, REACH * (1 + 1e-6), FURTHEST), x)
         possible = possible & (jnp.abs(t) <= furthest)
         inside = jnp.where(possible, t, 0)
         if self.bounded.any():
@@ -147,4 +147,5 @@ def conditions(params: dict | None, y, like):
 
 def _up(v, x):
     """A number for each feature, as an array that broadcasts to x."""
-    return jnp.asarray(v).reshape(-1, *[1] * (x.ndim - 1))
+    v = jnp.asarray(v) if v.dtype == bool else jnp.asarray(v, x.dtype)
+    return v.reshape(-1, *[1] * (x.ndim - 1))

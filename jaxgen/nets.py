@@ -112,14 +112,14 @@ def _matrix(layer, corner, one=1.0, mask=None):
 
 
 class Masked:
-    """A network whose output i reads inputs 0 .. i - 1 (and y): Germain et al. 2015, "MADE".
+    """A network whose output i reads features 0 .. i - 1 (and y): Germain et al. 2015, "MADE".
 
-    Hidden units are sorted by the last input that they may read, so that the inverse computes each
-    of them once (``step``).
+    Hidden units are sorted by the last feature that they may read, so that the inverse computes
+    each of them once (``step``).
 
     Args:
       dim: number of features.
-      channels: numbers in which a feature comes in; inputs are (dim * channels, ...).
+      channels: numbers in which a feature comes in.
       given: numbers in y, which all units may read.
       outputs: numbers put out for each feature.
       width, depth: of the hidden layers.
@@ -130,8 +130,8 @@ class Masked:
         self.width, self.depth = width, depth
         lowest = -1 if given or dim == 1 else 0  # -1: reads y alone
         rank = lowest + np.arange(width) * (dim - 1 - lowest) // width
-        source = np.concatenate([np.repeat(np.arange(dim), channels), np.full(given, -1)])
-        self._reads = (
+        source = np.concatenate([np.tile(np.arange(dim), channels), np.full(given, -1)])
+        self._may_read = (
             rank[:, None] >= source,
             rank[:, None] >= rank,
             np.arange(dim)[:, None] > rank,
@@ -143,7 +143,7 @@ class Masked:
         self._first = np.minimum(first, width - self._most).astype(np.int32)
 
     def init(self, key) -> dict:
-        """Params; ``out`` is (outputs, dim, width)."""
+        """Params; ``in`` takes channels * dim numbers and then y, ``out`` is (outputs, dim, width)."""
         keys = jax.random.split(key, 3)
         inputs = self.dim * self.channels + self.given
         return {
@@ -154,40 +154,51 @@ class Masked:
 
     def matrices(self, params):
         """The weights as ``apply`` and ``step`` take them."""
-        first, hidden, last = self._reads
+        first, hidden, last = self._may_read
         return (
             _matrix(params["in"], 1.0, mask=first),
             [_matrix(own, 0.0, mask=hidden) for own in _each_hidden(params)],
             _matrix(params["out"], None, mask=last),
         )
 
-    def apply(self, matrices, x):
-        """Outputs (outputs, dim, ...) of all inputs, y among them."""
+    def apply(self, matrices, x, given):
+        """Outputs (outputs, dim, ...) of features (channels, dim, ...) and y (given, ...)."""
         first, hidden, last = matrices
-        h = jax.nn.relu(first @ with_one(x))
+        known = jnp.concatenate([x.reshape(-1, *x.shape[2:]), with_one(given)])
+        h = jax.nn.relu(first @ known)
         for matrix in hidden:
             h = h + jax.nn.relu(matrix @ h)
         out = last.reshape(-1, self.width + 1) @ h
         return out.reshape(self.outputs, self.dim, *out.shape[1:])
 
-    def start(self, like):
-        """Hidden layers before any feature is known, for rows like those of ``like``."""
-        empty = jnp.zeros((self.width + 1, *like.shape[1:]), like.dtype)
-        return [empty.at[-1].set(1)] * self.depth
+    def start(self, matrices, given):
+        """What ``step`` carries before any feature is known."""
+        inputs = self.dim * self.channels
+        fixed = matrices[0][:, inputs:] @ with_one(given)
+        rows, dtype = given.shape[1:], fixed.dtype
+        empty = jnp.zeros((self.width + 1, *rows), dtype).at[-1].set(1)
+        return jnp.zeros((inputs, *rows), dtype), fixed, (empty,) * self.depth
 
-    def step(self, matrices, layers, x, i):
-        """The layers once features 0 .. i - 1 are known, and the outputs (outputs, ...) of i."""
+    def step(self, matrices, carry, i):
+        """The carry once features 0 .. i - 1 are known, and the outputs (outputs, ...) for i."""
         first, hidden, last = matrices
+        x, fixed, layers = carry
         at = jnp.asarray(self._first)[i]
 
-        def rows(v):
+        def ready(v):
             return lax.dynamic_slice_in_dim(v, at, self._most)
 
-        value, known = jax.nn.relu(rows(first) @ with_one(x)), []
+        value, known = jax.nn.relu(ready(first)[:, : len(x)] @ x + ready(fixed)), []
         for layer, matrix in zip(layers, [*hidden, None], strict=True):
-            layer = lax.dynamic_update_slice_in_dim(layer, value, at, 0)
-            known.append(layer)
+            known.append(lax.dynamic_update_slice_in_dim(layer, value, at, 0))
             if matrix is not None:
-                value = value + jax.nn.relu(rows(matrix) @ layer)
+                value = value + jax.nn.relu(ready(matrix) @ known[-1])
         own = lax.dynamic_index_in_dim(last, i, 1, keepdims=False)
-        return known, own @ known[-1]
+        return (x, fixed, tuple(known)), own @ known[-1]
+
+    def learn(self, carry, i, x):
+        """The carry with feature i, which comes in as x (channels, ...)."""
+        known, fixed, layers = carry
+        rows = known.reshape(self.channels, self.dim, *known.shape[1:])
+        rows = lax.dynamic_update_slice_in_dim(rows, x[:, None], i, 1)
+        return rows.reshape(known.shape), fixed, layers

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen import Model, bijectors, compose, datasets, models
+from jaxgen import Model, bijectors, compose, datasets, domains, models
 from jaxgen.check.subject import Subject, away_from_init
 from jaxgen.random import Key, Normal
 from jaxgen.spec import Count
@@ -147,6 +147,8 @@ _GIVEN_BOUNDS = tuple(
 _NORMAL = models.Gaussian(1, "diagonal")
 _TRANSFORMED = {"base": _PLANE, "bijector": {"shift": [-2.0, 40.0], "scale": [0.3, 7.0]}}
 _SMALL = {"mean": [0.5, -0.4], "scale_tril": [[0.6, 0.0], [0.3, 0.5]]}
+_GLOBE = (domains.Circle(-180.0, 180.0), domains.Interval(-90.0, 90.0))
+_MIXED = (domains.Circle(0.0, 1.0), domains.Positive(), domains.Real())
 _LAND = "params are fixed tables, not a family: tests/test_datasets.py judges it"
 
 CASES = (
@@ -228,6 +230,56 @@ CASES = (
         compose.Mixture(compose.Product((_NORMAL, models.Bernoulli((1,)))), count=2),
         jittered=1,
     ),
+    Case("dequantized", compose.Dequantized(models.Categorical((2,), levels=3)), jittered=1),
+    Case("dequantized_bit", compose.Dequantized(models.Bernoulli(())), jittered=1),
+    Case(
+        "logits_of_levels",
+        compose.Transformed(
+            compose.Dequantized(models.Categorical((1,), levels=3)),
+            bijectors.Inverse(bijectors.Interval(-0.01, 3.01)),
+        ),
+        jittered=1,
+    ),
+    Case("coupling1", models.SplineCoupling(1, 2, 6, 2, 4, y_shape=(2,)), (None,), 1, y=[0.5, 1.0]),
+    Case("coupling2", models.SplineCoupling(2, 2, 6, 2, 4), (None,), 1),
+    Case("coupling3", models.SplineCoupling(3, 6, 4, 1, 3), (None,), 1),
+    Case("coupling_globe", models.SplineCoupling(2, 2, 6, 2, 4, domain=_GLOBE), jittered=1),
+    Case(
+        "coupling_mixed",
+        models.SplineCoupling(3, 2, 5, 1, 4, y_shape=(), domain=_MIXED),
+        jittered=1,
+        y=0.7,
+    ),
+    Case("autoregressive2", models.MaskedAutoregressive(2, 2, 6, 2, bins=4), (None,), 1),
+    Case(
+        "autoregressive3",
+        models.MaskedAutoregressive(3, 2, 7, 2, "affine", y_shape=(2,)),
+        (None,),
+        1,
+        y=[0.5, 1.0],
+    ),
+    Case(
+        "autoregressive_mixed",
+        models.MaskedAutoregressive(3, 5, 4, 1, bins=3, domain=_MIXED),
+        jittered=1,
+    ),
+    Case(
+        "autoregressive_mixture",
+        models.MaskedAutoregressive(2, 1, 6, 2, "mixture", components=3),
+        (None,),
+        1,
+    ),
+    Case(
+        "autoregressive_levels",
+        models.MaskedAutoregressive(3, 1, 6, 2, "categorical", levels=3, y_shape=(1,)),
+        jittered=2,
+        y=[0.7],
+    ),
+    Case("many_levels_in_turn", models.MaskedAutoregressive(2, 1, 6, 1, "categorical", levels=40)),
+    Case("matching1", models.FlowMatching(1, 6, 2, 64, y_shape=(2,)), jittered=1, y=[0.5, 1.0]),
+    Case("matching2", models.FlowMatching(2, 6, 2, 64), jittered=1),
+    Case("matching_mixed", models.FlowMatching(3, 5, 1, 64, domain=_MIXED), jittered=1),
+    Case("matching_globe", models.FlowMatching(2, 5, 1, 64, domain=_GLOBE), jittered=1),
     Case("linear_gaussian", LinearGaussian(), jittered=3, y=[0.5, 1.0]),
     Case(
         "positive_given_y",

@@ -20,6 +20,9 @@ FOUNDATION = {
     "kmeans",
     "numerics",
     "nets",
+    "lanes",
+    "domains",
+    "frame",
 }
 FOUNDATION |= {"bijectors", "models"}
 

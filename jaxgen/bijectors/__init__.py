@@ -3,5 +3,6 @@
 from jaxgen.bijectors.affine import Affine
 from jaxgen.bijectors.bijector import Bijector
 from jaxgen.bijectors.domains import Interval, Positive, Simplex
+from jaxgen.bijectors.inverse import Inverse
 
-__all__ = ["Affine", "Bijector", "Interval", "Positive", "Simplex"]
+__all__ = ["Affine", "Bijector", "Interval", "Inverse", "Positive", "Simplex"]

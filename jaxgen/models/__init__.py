@@ -2,10 +2,12 @@
 
 from jaxgen.models.box import Box
 from jaxgen.models.discrete import Bernoulli, Categorical
+from jaxgen.models.flow_matching import FlowMatching
 from jaxgen.models.gaussian import Gaussian
 from jaxgen.models.gaussian_mixture import GaussianMixture
 from jaxgen.models.histogram import Histogram
 from jaxgen.models.kde import KDE
+from jaxgen.models.masked_autoregressive import MaskedAutoregressive
 from jaxgen.models.spline_coupling import SplineCoupling
 
-__all__ = ["KDE", "Bernoulli", "Box", "Categorical", "Gaussian", "GaussianMixture", "Histogram", "SplineCoupling"]
+__all__ = ["KDE", "Bernoulli", "Box", "Categorical", "FlowMatching", "Gaussian", "GaussianMixture", "Histogram", "MaskedAutoregressive", "SplineCoupling"]

@@ -1,0 +1,110 @@
+"""Discrete data spread evenly over the unit intervals between their levels."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
+
+from jaxgen.model import Model
+from jaxgen.random import Uniform
+
+
+class Dequantized(Model):
+    """x = level + u with u uniform on [0, 1): log p(x) = log p_base(floor(x)), exactly.
+
+    It makes a model of levels comparable with densities: a model of pixels 0 .. 255 is one of
+    images with uniform noise, and ``Transformed`` with ``bijectors.Inverse(Interval(...))`` one in
+    logit space, as the literature reports them.
+
+    Args:
+      base: model of levels low .. high, such as a Categorical.
+
+    Params: those of the base.
+
+    Source: Uria, Murray and Larochelle 2013, "RNADE".
+
+    >>> images = Dequantized(MaskedAutoregressive(784, head="categorical", levels=256))
+    """
+
+    base: Model
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.base.support.is_discrete or self._levels is None:
+            raise ValueError(f"Dequantized: base must be a model of levels, got {self.base}")
+
+    @property
+    def event_shape(self):
+        return self.base.event_shape
+
+    @property
+    def y_shape(self):
+        return self.base.y_shape
+
+    @property
+    def density(self):
+        return self.base.density
+
+    @property
+    def tile(self):
+        return self.base.tile
+
+    @property
+    def fit_method(self):
+        return self.base.fit_method
+
+    @property
+    def frozen(self):
+        return self.base.frozen
+
+    @property
+    def support(self):
+        low, high = self._levels
+        interval = constraints.interval(low, high + 1)
+        return constraints.independent(interval, len(self.event_shape))
+
+    def init(self, key, x=None, y=None):
+        return self.base.init(key, None if x is None else self._level(x), y)
+
+    def log_prob(self, params, x, y=None):
+        low, high = self._levels
+        inside = ((x >= low) & (x <= high + 1)).all()
+        score = self.base.log_prob(params, self._level(jnp.where(inside, x, low)), y)
+        return jnp.where(inside, score, -jnp.inf)
+
+    def loss(self, params, noise, x, y=None):
+        return self.base.loss(params, noise, self._level(x), y)
+
+    def loss_noise(self):
+        return self.base.loss_noise()
+
+    def noise(self):
+        return {"base": self.base.noise(), "offset": Uniform(self.event_shape)}
+
+    def push(self, params, noise, y=None):
+        level = self.base.push(params, noise["base"], y).astype(noise["offset"].dtype)
+        # a sum that rounds up would be the next level
+        return jnp.minimum(level + noise["offset"], jnp.nextafter(level + 1, level))
+
+    def estimate(self, x, y=None, weights=None):
+        return self.base.estimate(self._level(x), y, weights)
+
+    def em_step(self, params, x, y=None, weights=None):
+        return self.base.em_step(params, self._level(x), y, weights)
+
+    def _level(self, x):
+        xp = np if isinstance(x, np.ndarray) else jnp
+        low, high = self._levels
+        return xp.clip(xp.floor(x), low, high)
+
+    @property
+    def _levels(self):
+        """Lowest and highest level, or None."""
+        support = self.base.support
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        if support is constraints.boolean:
+            return 0, 1
+        ends = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+        return None if None in ends else (int(ends[0]), int(ends[1]))
