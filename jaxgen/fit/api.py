@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import numbers
+import functools
 import time
+from numbers import Real
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import inputs
-from jaxgen.fit import em, gradient, optimizers
-from jaxgen.fit.rows import as_params, check_range, check_scores, for_init, has_own_loss, pad
+from jaxgen.compose.mixture import Mixture
+from jaxgen.fit import em, freezing, gradient, optimizers
+from jaxgen.fit.checkpoint import Checkpoint, digest
+from jaxgen.fit.epochs import JUDGING, STARTS
+from jaxgen.fit.held_out import SHARE, hold_out
+from jaxgen.fit.rows import (
+    as_params,
+    check_scores,
+    for_init,
+    has_own_loss,
+    pad,
+    training_data,
+)
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model
 
 _BATCH_SIZE = 256
-_VALIDATION = 0.1
 _CHECKED = 1024  # rows on which a closed form is checked
 _ARGUMENTS = {  # those that apply to each method, of those that not all take
     "closed_form": (),
@@ -28,6 +40,8 @@ _ARGUMENTS = {  # those that apply to each method, of those that not all take
         "validation",
         "patience",
         "freeze",
+        "ensemble",
+        "checkpoint",
         "progress",
     ),
 }
@@ -47,6 +61,8 @@ def fit(
     restarts: int | None = None,
     weights: Any = None,
     freeze: tuple[str, ...] = (),
+    ensemble: int | None = None,
+    checkpoint: Any = None,
     progress: bool | None = None,
 ) -> Fitted:
     """Fit a model to data by maximum likelihood: params that maximise sum_i w_i log p(x_i | y_i).
@@ -65,7 +81,8 @@ def fit(
       epochs: at most so many EM steps (200) or passes over the rows (as many as make 5000
         minibatches, between 20 and 1000).
       batch_size: rows in a minibatch (256); gradient only.
-      optimizer: an optax GradientTransformation, or ``jaxgen.fit``'s Adam; gradient only.
+      optimizer: an optax GradientTransformation, or ``jaxgen.fit``'s Adam, or a list of Adams, one
+        a member of an ensemble; gradient only.
       validation: share of the rows held out (0.1), or held-out data, as x or as a tuple (x, y);
         with 0 the training rows judge. Gradient only.
       patience: stop after so many epochs without a better score; by default no epoch is spared, as
@@ -76,19 +93,30 @@ def fit(
         (but a KDE tells copies of an event from weight in its bandwidth).
       freeze: names of params to leave as they are, such as "mean", or "base/mean" within nested
         params; gradient only.
+      ensemble: train so many fits side by side, in one program, and return the average of their
+        densities; by default one for each entry of a list of optimizers, else a single fit. Member
+        i is the fit of ``jax.random.fold_in(key, i)``, but for the rows held out, which are those
+        of ``key``; gradient only.
+      checkpoint: path of a file that follows the training: an equal call goes on from it after an
+        interrupt, to the same bits on the same machine, and returns at once when all is done;
+        gradient only.
       progress: show a bar; by default on a terminal, in a run over two seconds.
 
     Returns:
-      A Fitted with params in JAX's default float dtype. Its ``history`` holds "method", "steps",
-      "epochs", "train" and "validation" (mean log-likelihoods in nats, or minus the mean loss where
-      a model has its own: of each epoch, or of the start and each step of EM), "seconds" and
-      "stopped" ("closed form", "converged", "patience", "epochs" or "nan at step N", with a
-      RuntimeWarning; an epoch that meets NaN is finished first).
+      A Fitted with params in JAX's default float dtype; an ensemble's is that of
+      ``compose.Mixture(model, ensemble)``, in equal shares. Its ``history`` holds "method",
+      "steps", "epochs", "train" and "validation" (mean log-likelihoods in nats, or minus the mean
+      loss where a model has its own: of each epoch, or of the start and each step of EM), "seconds"
+      and "stopped" ("closed form", "converged", "patience", "epochs" or "nan at step N", with a
+      RuntimeWarning; an epoch that meets NaN is finished first). By gradient also "best_epoch" and
+      "best_score", of the params returned; of an ensemble, instead, "members", a history for each,
+      while "train" and "validation" are means over the members that still train.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, or one that does not
         apply to the method, by its name; a start that gives a training row no density, or a
-        loss that is not finite.
+        loss that is not finite; a checkpoint that is damaged or of another run.
+      OSError: no file can be put at ``checkpoint``.
 
     Source: Dempster, Laird and Rubin 1977 (EM).
 
@@ -114,9 +142,11 @@ def fit(
         patience=patience,
         restarts=restarts,
         freeze=freeze or None,
+        ensemble=ensemble,
+        checkpoint=checkpoint,
     )
     key = inputs.as_key(key)
-    x, y, weights = _training_data(spec, x, y, weights)
+    x, y, weights = training_data(spec, x, y, weights)
     numbers_kept = np.arange(len(x))
     if weights is not None and (weights == 0).any():
         # dropped here, they cannot matter to a start, a bound or a count either
@@ -149,38 +179,26 @@ def fit(
             progress=progress,
         )
     else:
-        if batch_size is not None:
-            batch_size = inputs.as_count(batch_size, "batch_size", 1)
-        if patience is not None:
-            patience = inputs.as_count(patience, "patience", 1)
-        optimizers.prepare(optimizer)  # raises before anything is computed
-        if weights is not None:
-            weights = weights / weights.mean()  # their ratios matter; tiny ones would underflow
-        split, held, places, held_places = _hold_out(spec, key, x, y, weights, validation)
-        if start is None:
-            start = as_params(spec.init(jax.random.fold_in(key, 0), *for_init(*split)))
-        train, judge = pad(*split), None
-        judging = jax.random.fold_in(key, gradient.JUDGING)
-        check_scores(spec, start, train, numbers_kept[places], "x", key=judging)
-        if held is not None:
-            judge = pad(*held)
-            if held_places is None:
-                check_scores(spec, start, judge, np.arange(len(held[0])), "validation", key=judging)
-            else:
-                check_scores(spec, start, judge, numbers_kept[held_places], "x", key=judging)
-        params, history = gradient.run(
-            spec,
-            start,
-            train,
-            judge,
-            freeze=freeze,
-            key=key,
+        if ensemble is not None:
+            ensemble = inputs.as_count(ensemble, "ensemble", 1)
+        ensemble = optimizers.members(optimizer, ensemble)
+        settings = gradient.Settings(
             epochs=epochs,
-            batch_size=batch_size or _BATCH_SIZE,
-            patience=patience,
+            batch_size=inputs.as_count(
+                _BATCH_SIZE if batch_size is None else batch_size, "batch_size", 1
+            ),
+            patience=None if patience is None else inputs.as_count(patience, "patience", 1),
             optimizer=optimizer,
+            freeze=freeze,
+            members=ensemble,
             progress=progress,
         )
+        params, history = _by_gradient(
+            spec, start, (x, y, weights), numbers_kept, key, validation, checkpoint, settings
+        )
+        if ensemble is not None:
+            spec = Mixture(spec, ensemble)
+            params = {"logits": jnp.asarray(np.zeros(ensemble)), "component": params}
     history["seconds"] = time.perf_counter() - began
     return Fitted(spec, params, history, columns)
 
@@ -203,39 +221,48 @@ def _method(spec, **given) -> str:
     return method
 
 
-def _training_data(spec, x, y, weights):
-    x, y, weights = inputs.training_data(spec, x, y, weights)
-    check_range(x, "x")
-    check_range(y, "y")
-    check_range(weights, "weights")
-    return x, y, weights
+def _by_gradient(spec, start, data, kept, key, validation, checkpoint, settings):
+    """Learnt params, with a leading axis of members where there are some, and the history.
+
+    kept gives the number, in the user's x, of each row of the data.
+    """
+    optimizers.prepare(settings.optimizer)  # raises before anything is computed
+    x, y, weights = data
+    if weights is not None:
+        weights = weights / weights.mean()  # their ratios matter; tiny ones would underflow
+    validation = SHARE if validation is None else validation
+    split, held, places, held_places = hold_out(spec, key, x, y, weights, validation)
+    if settings.epochs is None:
+        epochs = gradient.planned_epochs(len(split[0]), settings.batch_size)
+        settings = settings._replace(epochs=epochs)
+    keys = [key] if settings.members is None else list(_member_keys(key, settings.members))
+    if start is None:
+        rows = for_init(*split)
+        starts = [as_params(spec.init(jax.random.fold_in(k, STARTS), *rows)) for k in keys]
+    else:
+        starts = [start] * len(keys)
+    mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
+    if checkpoint is not None:
+        of = {"x": digest(x), "y": digest(y), "weights": digest(weights)}
+        of["validation"] = (
+            repr(float(validation)) if isinstance(validation, Real) else digest(*held)
+        )
+        of["start"] = "" if start is None else digest(*jax.tree_util.tree_leaves(start))
+        checkpoint = Checkpoint(checkpoint, gradient.describe(spec, key, settings) | of)
+    train, judge = pad(*split), None if held is None else pad(*held)
+    if checkpoint is None or not checkpoint.exists():
+        # a start that members share is looked at once
+        for k, one in list(zip(keys, starts, strict=True))[: None if start is None else 1]:
+            check = functools.partial(check_scores, spec, one, key=jax.random.fold_in(k, JUDGING))
+            check(train, kept[places], "x")
+            if judge is not None and held_places is None:
+                check(judge, np.arange(len(held[0])), "validation")
+            elif judge is not None:
+                check(judge, kept[held_places], "x")
+    key = key if settings.members is None else _member_keys(key, settings.members)
+    return gradient.run(spec, starts, mask, train, judge, key, settings, checkpoint)
 
 
-def _hold_out(spec, key, x, y, weights, validation):
-    """Training data, held-out data or None, and in x the places of both (None: not of x)."""
-    everything = np.arange(len(x))
-    validation = _VALIDATION if validation is None else validation
-    if not isinstance(validation, numbers.Real) or isinstance(validation, bool):
-        data = validation if isinstance(validation, tuple) else (validation,)
-        try:
-            if len(data) not in (1, 2):
-                raise ValueError(f"a tuple must be (x, y), got {len(data)} entries")
-            held = _training_data(spec, data[0], data[1] if len(data) == 2 else None, None)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"validation: {error}") from None
-        return (x, y, weights), held, everything, None
-    share = float(validation)
-    if not 0 <= share < 1:
-        raise ValueError(f"validation must be a share in [0, 1) or data, got {validation}")
-    count = int(share * len(x))
-    if count == 0:
-        return (x, y, weights), None, everything, None
-    # on the host, since a compiled permutation would be compiled for every n
-    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    shuffled = np.random.default_rng(seed).permutation(len(x))
-    held_rows, rows = np.sort(shuffled[:count]), np.sort(shuffled[count:])
-
-    def take(rows):
-        return x[rows], None if y is None else y[rows], None if weights is None else weights[rows]
-
-    return take(rows), take(held_rows), rows, held_rows
+@functools.partial(jax.jit, static_argnums=1)
+def _member_keys(key, members):
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))

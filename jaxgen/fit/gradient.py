@@ -1,235 +1,205 @@
-"""Learning by gradients: epochs of minibatches in compiled chunks."""
+"""Learning by gradients: a run of compiled chunks, with progress, checkpoints and its history."""
 
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from jaxgen import batch
 from jaxgen.fit import freezing, optimizers
+from jaxgen.fit.checkpoint import Checkpoint, versions
+from jaxgen.fit.epochs import LIMIT, NAN, PATIENCE, RUNNING, Fixed, Program, State, begin, chunk
 from jaxgen.fit.progress import Progress, chunk_length
-from jaxgen.fit.rows import Rows, mean_score, size_class
-from jaxgen.fit.shuffle import order
+from jaxgen.fit.rows import Rows, size_class
 
 STEPS = 5000  # minibatches planned for when epochs are not given
 EPOCHS = (20, 1000)  # fewest and most of them
 
-_RUNNING, _PATIENCE, _LIMIT, _NAN = range(4)
-_SHUFFLES, _NOISE, JUDGING = 1, 2, 3  # streams of a run's key; ``fit`` makes the start of 0
 
+class Settings(NamedTuple):
+    """Arguments of ``fit`` that say how to train."""
 
-class _Fixed(NamedTuple):
-    """What does not change in a run. All of it is traced."""
-
-    train: Rows
-    judge: Rows  # rows that decide which params are best
-    rest: list  # params that are not learnt
-    key: Any
-    hyperparameters: Any
     epochs: Any
-    patience: Any
-
-
-class _State(NamedTuple):
-    live: Any
+    batch_size: int
+    patience: int | None
     optimizer: Any
-    best: Any
-    best_score: Any
-    best_epoch: Any
-    epochs: Any  # completed with a finite loss
-    step: Any  # the last one, or the first whose loss was not finite
-    status: Any
+    freeze: Any
+    members: int | None  # of an ensemble; None for a single fit
+    progress: bool | None
 
 
-class _Program(NamedTuple):
-    """What a program is compiled for."""
+class _Trail(NamedTuple):
+    """How far a run has come: all that a checkpoint holds."""
 
-    model: Any
-    optimizer: Any
-    layout: freezing.Layout
-    batch: int
-    room: int
+    state: State
+    rest: list
+    epoch: Any
+    train: Any  # scores, (epochs,) or (epochs, members)
+    judged: Any
+
+
+def planned_epochs(n: int, batch_size: int) -> int:
+    return min(max(-(-STEPS // -(-n // batch_size)), EPOCHS[0]), EPOCHS[1])
+
+
+def describe(model, key, settings: Settings) -> dict[str, str]:
+    """What a checkpoint must have in common with a run that goes on from it, beside the data."""
+    names = (settings.freeze,) if isinstance(settings.freeze, str) else settings.freeze
+    return {
+        "model": f"{model!r} of {type(model).__module__}",
+        "key": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
+        "epochs": repr(settings.epochs),
+        "batch_size": repr(settings.batch_size),
+        "patience": repr(settings.patience),
+        "optimizer": optimizers.describe(settings.optimizer, settings.members),
+        "freeze": repr(sorted(name.replace(".", "/") for name in names)),
+        "ensemble": repr(settings.members),
+        "dtype": str(jnp.zeros(()).dtype),
+        "versions": versions("jaxgen", "jax", "jaxlib", "optax"),
+    }
 
 
 def run(
     model,
-    start,
+    starts: list,
+    mask: tuple[bool, ...],
     train: Rows,
     judge: Rows | None,
-    *,
-    freeze,
     key,
-    epochs,
-    batch_size,
-    patience,
-    optimizer,
-    progress,
+    settings: Settings,
+    checkpoint: Checkpoint | None,
 ):
-    """The params that score best on ``judge``, or on the training rows where it is None."""
-    mask = freezing.learnt(start, freeze, model.frozen)
-    static, traced = optimizers.prepare(optimizer)
-    n = int(train.count)
-    batches = -(-n // batch_size)
-    if epochs is None:
-        epochs = min(max(-(-STEPS // batches), EPOCHS[0]), EPOCHS[1])
-    # unless asked to, no early end: the low learning rates at the end settle the params
-    patience = epochs + 1 if patience is None else patience
-    held_out = judge is not None
-    judge = train if judge is None else judge
+    """The params that score best on ``judge``, or on the training rows where it is None.
 
+    Args:
+      starts: params to start from: one, or of an ensemble one a member.
+      mask: which leaves of them are learnt.
+      key: a key, or one a member.
+
+    Returns the params and the history.
+    """
+    epochs, members = settings.epochs, settings.members
+    static, hyperparameters = optimizers.prepare(settings.optimizer, members)
+    layout = freezing.layout(starts[0], mask, flat=static is optimizers.Adam)
     length, room = chunk_length(epochs)
-    layout = freezing.layout(start, mask, flat=static is optimizers.Adam)
-    program = _Program(model, static, layout, min(batch_size, size_class(n)), room)
-    learnt, rest = freezing.split(start, mask)
-    fixed = _Fixed(train, judge, rest, key, traced, np.int32(epochs), np.int32(patience))
-    state = _begin(program, fixed, learnt)
-    histories: tuple[list[float], list[float]] = [], []
-    done = 0
-    with Progress(progress, epochs) as bar:
-        while int(state.status) == _RUNNING:
-            state, records = _chunk(program, fixed, state, np.int32(done), np.int32(done + length))
-            here = int(state.epochs) - done
-            for history, record in zip(histories, records, strict=True):
-                history += np.asarray(record)[:here].tolist()
-            if here:
-                bar.advance(here, histories[held_out][-1])
-            done += here
-    return _result(program, fixed, state, histories, held_out)
+    size = min(settings.batch_size, size_class(int(train.count)))
+    program = Program(model, static, layout, size, room, members)
+    learnt, rest = freezing.split(starts[0] if members is None else _stack(starts), mask)
+    # unless asked to, no early end: the low learning rates at the end settle the params
+    patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)
+    judges = train if judge is None else judge
+    fixed = Fixed(train, judges, rest, key, hyperparameters, np.int32(epochs), patience)
+    trail = _resumed(checkpoint, program, fixed, learnt)
+    if trail is None:
+        state = begin(program, fixed, learnt)
+        none = np.zeros((0, *state.best_score.shape))
+        trail = _Trail(state, rest, np.int32(0), none, none)
+    fixed = fixed._replace(rest=trail.rest)
+    try:
+        with Progress(settings.progress, epochs) as bar:
+            if trail.epoch:
+                bar.advance(*_news(trail, 0))
+            while (np.asarray(trail.state.status) == RUNNING).any():
+                done = int(trail.epoch)
+                trail = _chunk(program, fixed, trail, length)
+                if checkpoint is not None:
+                    checkpoint.offer(trail)
+                bar.advance(*_news(trail, done))
+    finally:  # an interrupt too leaves the last complete chunk behind
+        if checkpoint is not None:
+            checkpoint.write(trail)
+    params = freezing.collect(trail.state.best, trail.rest, layout)
+    history = _history(trail, members, held_out=judge is not None)
+    _warn_of_nan(model, history)
+    return params, history
 
 
-def _result(program, fixed, state, histories, held_out):
-    status, step = int(state.status), int(state.step)
-    reason = {_PATIENCE: "patience", _LIMIT: "epochs", _NAN: f"nan at step {step}"}[status]
-    if status == _NAN:
-        warnings.warn(
-            f"training {program.model} stopped: the loss was not finite at step {step} (epoch "
-            f"{int(state.epochs) + 1}); the best params before it, of epoch "
-            f"{int(state.best_epoch)}, are returned",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    train, judged = histories
-    history = {
-        "method": "gradient",
-        "epochs": len(train),
-        "steps": step,
-        "train": train if held_out else judged,
-        "validation": judged if held_out else [],
-        "best_epoch": int(state.best_epoch),
-        "stopped": reason,
-    }
-    return freezing.collect(state.best, fixed.rest, program.layout), history
-
-
-def _batches(program, fixed):
-    return -(-fixed.train.count // program.batch)
-
-
-def _transformation(program, fixed):
-    steps = fixed.epochs * _batches(program, fixed)
-    decayed = program.layout.in_matrices
-    return optimizers.build(program.optimizer, fixed.hyperparameters, steps, decayed)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _begin(program: _Program, fixed: _Fixed, learnt: list) -> _State:
-    live = freezing.pack(learnt, program.layout)
-    state = _transformation(program, fixed).init(live)
-    zero = jnp.zeros((), jnp.int32)
-    return _State(live, state, live, _judged(program, fixed, live), zero, zero, zero, zero)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _chunk(program: _Program, fixed: _Fixed, state: _State, first, end):
-    """Epochs ``first`` to ``end``, fewer when training stops; and what each scored on both sets."""
-
-    def more(carry):
-        return (carry[0].status == _RUNNING) & (carry[1] < end)
-
-    def step(carry):
-        state, epoch, records = carry
-        state, scores = _epoch(program, fixed, state, epoch)
-        pairs = zip(records, scores, strict=True)
-        return state, epoch + 1, tuple(r.at[epoch - first].set(s, mode="drop") for r, s in pairs)
-
-    empty = jnp.zeros(program.room, state.best_score.dtype)
-    state, _, records = lax.while_loop(more, step, (state, first, (empty, empty)))
-    return state, records
-
-
-def _epoch(program, fixed, state, epoch):
-    """Every minibatch once, then a score on the rows that judge."""
-    train, transformation = fixed.train, _transformation(program, fixed)
-    n, batches = train.count, _batches(program, fixed)
-    shuffles, noises = (jax.random.fold_in(fixed.key, i) for i in (_SHUFFLES, _NOISE))
-    rows = order(jax.random.fold_in(shuffles, epoch), n, len(train.x))
-    least, more = n // batches, n % batches  # batches of nearly equal size: no noisy last one
-    weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
-    slots = jnp.arange(program.batch)
-
-    def step(i, carry):
-        live, memory, total, bad = carry
-        size = least + (i < more)
-        chosen = rows[(i * least + jnp.minimum(i, more) + slots).clip(max=len(rows) - 1)]
-        x = train.x[chosen]
-        y = None if train.y is None else train.y[chosen]
-        weights = jnp.where(slots < size, train.weights[chosen], 0)
-        key = jax.random.fold_in(noises, epoch * batches + i)
-
-        def loss(live):
-            params = freezing.merge(live, fixed.rest, program.layout)
-            losses = batch.loss_rows(program.model, params, key, x, y)
-            return (weights * jnp.where(weights > 0, losses, 0)).sum() / weight
-
-        value, grads = jax.value_and_grad(loss)(live)
-        updates, new = transformation.update(
-            grads, memory, live, value=value, grad=grads, value_fn=loss
-        )
-        memory = jax.tree_util.tree_map(_like, new, memory)
-        live = jax.tree_util.tree_map(_like, jax.tree_util.tree_map(jnp.add, live, updates), live)
-        return live, memory, total - value, jnp.where(jnp.isfinite(value), bad, jnp.minimum(bad, i))
-
-    # No early end within an epoch: under vmap its predicate would differ between members, and each
-    # step would then choose between the old and the new of all that it carries.
-    total = jnp.zeros((), state.best_score.dtype)
-    start = state.live, state.optimizer, total, batches
-    live, memory, total, bad = lax.fori_loop(jnp.zeros_like(batches), batches, step, start)
-    score = _judged(program, fixed, live).astype(total.dtype)
-
-    running = state.status == _RUNNING
-    sound = (bad == batches) & ~jnp.isnan(score)
-    better = running & sound & (score > state.best_score)
-    best = jax.tree_util.tree_map(lambda a, b: jnp.where(better, a, b), live, state.best)
-    best_epoch = jnp.where(better, epoch + 1, state.best_epoch)
-    status = jnp.where(epoch + 1 >= fixed.epochs, _LIMIT, _RUNNING)
-    status = jnp.where(epoch + 1 - best_epoch >= fixed.patience, _PATIENCE, status)
-    status = jnp.where(sound, status, _NAN).astype(jnp.int32)
-    state = _State(
-        live,
-        memory,
-        best,
-        jnp.where(better, score, state.best_score),
-        best_epoch,
-        state.epochs + (running & sound),
-        jnp.where(running, epoch * batches + jnp.minimum(bad + 1, batches), state.step),
-        jnp.where(running, status, state.status),
+def _chunk(program, fixed, trail, length):
+    end = np.int32(trail.epoch + length)
+    state, epoch, records = chunk(program, fixed, trail.state, trail.epoch, end)
+    epoch, records = jax.device_get((epoch, records))
+    train, judged = (np.asarray(r[: epoch - trail.epoch], np.float64) for r in records)
+    return _Trail(
+        state,
+        trail.rest,
+        epoch,
+        np.concatenate([trail.train, train]),
+        np.concatenate([trail.judged, judged]),
     )
-    return state, (total / batches, score)
 
 
-def _judged(program, fixed, live):
-    """The score of the rows that judge: with the same noise every time, so that epochs compare."""
-    params = freezing.merge(live, fixed.rest, program.layout)
-    return mean_score(program.model, params, jax.random.fold_in(fixed.key, JUDGING), fixed.judge)
+def _resumed(checkpoint, program, fixed, learnt):
+    if checkpoint is None or not checkpoint.exists():
+        return None
+    state = jax.eval_shape(functools.partial(begin, program), fixed, learnt)
+    return checkpoint.read(_Trail(state, fixed.rest, None, None, None))
 
 
-def _like(new, old):
-    """A loop's carry keeps its dtypes, whatever an optimizer promotes."""
-    new = jnp.asarray(new) if isinstance(new, (bool, int, float)) else new
-    return new if new.dtype == old.dtype else new.astype(old.dtype)
+def _stack(trees):
+    def stack(*leaves):
+        return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))  # compiles nothing
+
+    return jax.tree_util.tree_map(stack, *trees)
+
+
+def _news(trail, done):
+    """For the bar: epochs since then, and the score they reached."""
+    last = trail.judged[-1]
+    known = last[np.isfinite(last)]
+    return int(trail.epoch) - done, float(known.mean()) if known.size else math.nan
+
+
+def _history(trail, members, held_out):
+    scores = trail.train if held_out else trail.judged, trail.judged
+    state = jax.device_get(trail.state._replace(live=None, optimizer=None, best=None))
+    if members is None:
+        return _history_of_one(state, *scores, held_out)
+    each = []
+    for i in range(members):
+        own = jax.tree_util.tree_map(lambda v, i=i: v[i], state)
+        train, judged = (s[:, i] for s in scores)
+        each.append(_history_of_one(own, train, judged, held_out))
+    epochs = max(state.epochs)
+    training = np.arange(epochs)[:, None] < state.epochs  # the mean is of those that still do
+    means = [np.mean(s[:epochs], 1, where=training).tolist() for s in scores]
+    return {
+        "method": "gradient",
+        "epochs": int(epochs),
+        "steps": int(max(state.step)),
+        "train": means[0],
+        "validation": means[1] if held_out else [],
+        "stopped": ", ".join(sorted({own["stopped"] for own in each})),
+        "members": each,
+    }
+
+
+def _history_of_one(state, train, judged, held_out):
+    status, step, epochs = int(state.status), int(state.step), int(state.epochs)
+    return {
+        "method": "gradient",
+        "epochs": epochs,
+        "steps": step,
+        "train": train[:epochs].tolist(),
+        "validation": judged[:epochs].tolist() if held_out else [],
+        "best_epoch": int(state.best_epoch),
+        "best_score": float(state.best_score),
+        "stopped": {PATIENCE: "patience", LIMIT: "epochs", NAN: f"nan at step {step}"}[status],
+    }
+
+
+def _warn_of_nan(model, history):
+    for i, own in enumerate(history.get("members", [history])):
+        if own["stopped"].startswith("nan"):
+            whose = f"member {i} of {model}" if "members" in history else model
+            warnings.warn(
+                f"training {whose} stopped: the loss was not finite at step {own['steps']} (epoch "
+                f"{own['epochs'] + 1}); the best params before it, of epoch {own['best_epoch']}, "
+                "are returned",
+                RuntimeWarning,
+                stacklevel=5,  # where fit was called
+            )

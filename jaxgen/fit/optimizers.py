@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +63,16 @@ class ByStructure:
         return isinstance(other, ByStructure) and self._key == other._key
 
 
-def prepare(optimizer: Any) -> tuple[Any, Any]:
-    """(static, traced) parts of an optimizer: the first keys the program, the second enters it."""
-    if optimizer is None:
-        optimizer = Adam()
-    if isinstance(optimizer, Adam):
-        numbers = optimizer.learning_rate, optimizer.clip, optimizer.weight_decay
-        return Adam, np.asarray(numbers, jnp.zeros(()).dtype)
+def prepare(optimizer: Any, members: int | None = None) -> tuple[Any, Any]:
+    """(static, traced) parts of an optimizer: the first keys the program, the second enters it.
+
+    With members, the traced part has a leading axis of them; ``optimizer`` may then be a list.
+    """
+    specs = _specs(optimizer, members)
+    if specs:
+        numbers = [[spec.learning_rate, spec.clip, spec.weight_decay] for spec in specs]
+        traced = np.asarray(numbers, jnp.zeros(()).dtype)
+        return Adam, traced[0] if members is None else traced
     import optax  # not on top: it takes as long to import as all of jaxgen
 
     if isinstance(optimizer, optax.GradientTransformation):
@@ -77,6 +81,58 @@ def prepare(optimizer: Any) -> tuple[Any, Any]:
         "optimizer must be an optax GradientTransformation such as optax.adam(1e-3), or "
         f"jaxgen.fit's Adam, got {type(optimizer).__name__} {optimizer!r:.40}"
     )
+
+
+def members(optimizer: Any, ensemble: int | None) -> int | None:
+    """The members of an ensemble, which a list of optimizers gives too; None for a single fit.
+
+    Raises:
+      TypeError, ValueError: a list of something else than Adam, or of another length.
+    """
+    if not _is_list(optimizer):
+        return ensemble
+    if not optimizer or not all(isinstance(spec, Adam) for spec in optimizer):
+        raise TypeError(f"optimizer: a list must hold an Adam a member, got {optimizer!r:.60}")
+    if ensemble not in (None, len(optimizer)):
+        raise ValueError(
+            f"optimizer must hold an Adam a member, got {len(optimizer)} for ensemble={ensemble}"
+        )
+    return len(optimizer)
+
+
+def _is_list(optimizer):
+    # optax's transformations are named tuples
+    return type(optimizer) in (list, tuple)
+
+
+def describe(optimizer: Any, members: int | None) -> str:
+    """A text that is equal in every process for optimizers built alike."""
+    specs = _specs(optimizer, members)
+    if specs:
+        return repr(specs[0] if len(set(specs)) == 1 else specs)
+    text = repr(_portable(ByStructure(optimizer)._key))
+    return f"optax {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _specs(optimizer: Any, members: int | None) -> list[Adam]:
+    """One Adam a member; none where the optimizer is optax's."""
+    if _is_list(optimizer):
+        return list(optimizer)
+    spec = Adam() if optimizer is None else optimizer
+    return [spec] * (members or 1) if isinstance(spec, Adam) else []
+
+
+def _portable(key: Any) -> Any:
+    """What a structure says that outlives the process: an object of which it knows only the
+    identity becomes the name of its type."""
+    if isinstance(key, tuple):
+        return tuple(map(_portable, key))
+    if isinstance(key, types.CodeType):
+        constants = [_portable(c) for c in key.co_consts if not isinstance(c, frozenset)]
+        return key.co_qualname, key.co_code, constants, key.co_names
+    if isinstance(key, _identity):
+        key = getattr(key.value, "__qualname__", type(key.value))
+    return key.__qualname__ if isinstance(key, type) else key
 
 
 def build(
@@ -126,7 +182,7 @@ def _structure(value: Any, path: tuple[int, ...]) -> Any:
     if isinstance(value, types.FunctionType):
         cells = tuple(inside(_contents(cell)) for cell in value.__closure__ or ())
         defaults = inside(value.__defaults__), inside(value.__kwdefaults__)
-        globals_key = id(value.__globals__), _globals(value, inside)
+        globals_key = _identity(value.__globals__), _globals(value, inside)
         return "function", value.__code__, globals_key, cells, defaults
     if isinstance(value, types.MethodType):
         return "method", inside(value.__func__), inside(value.__self__)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen import batch
+from jaxgen import batch, inputs
 from jaxgen.model import Model
 
 _SMALLEST = 64
@@ -45,6 +45,15 @@ def pad(x, y, weights) -> Rows:
 
     y = None if y is None else fill(y, y[0])
     return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n))
+
+
+def training_data(model, x, y, weights):
+    """Checked data in float64, of numbers that JAX's default float dtype can hold."""
+    x, y, weights = inputs.training_data(model, x, y, weights)
+    check_range(x, "x")
+    check_range(y, "y")
+    check_range(weights, "weights")
+    return x, y, weights
 
 
 def for_init(x, y, weights):
