@@ -22,6 +22,7 @@ from jaxgen.fit.rows import (
     check_scores,
     for_init,
     has_own_loss,
+    noise_key,
     pad,
     training_data,
 )
@@ -243,17 +244,20 @@ def _by_gradient(spec, start, data, kept, key, validation, checkpoint, settings)
         starts = [start] * len(keys)
     mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
     if checkpoint is not None:
-        of = {"x": digest(x), "y": digest(y), "weights": digest(weights)}
-        of["validation"] = (
-            repr(float(validation)) if isinstance(validation, Real) else digest(*held)
-        )
-        of["start"] = "" if start is None else digest(*jax.tree_util.tree_leaves(start))
+        by_share = isinstance(validation, Real)
+        of = {
+            "x": digest(x),
+            "y": digest(y),
+            "weights": digest(weights),
+            "validation": repr(float(validation)) if by_share else digest(*held),
+            "start": "" if start is None else digest(*jax.tree_util.tree_leaves(start)),
+        }
         checkpoint = Checkpoint(checkpoint, gradient.describe(spec, key, settings) | of)
     train, judge = pad(*split), None if held is None else pad(*held)
     if checkpoint is None or not checkpoint.exists():
         # a start that members share is looked at once
         for k, one in list(zip(keys, starts, strict=True))[: None if start is None else 1]:
-            check = functools.partial(check_scores, spec, one, key=jax.random.fold_in(k, JUDGING))
+            check = functools.partial(check_scores, spec, one, key=noise_key(spec, k, JUDGING))
             check(train, kept[places], "x")
             if judge is not None and held_places is None:
                 check(judge, np.arange(len(held[0])), "validation")

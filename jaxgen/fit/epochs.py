@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxgen import batch
 from jaxgen.fit import freezing, optimizers
-from jaxgen.fit.rows import Rows, mean_score
+from jaxgen.fit.rows import Rows, mean_score, noise_key
 from jaxgen.fit.shuffle import order
 
 RUNNING, PATIENCE, LIMIT, NAN = range(4)
@@ -99,8 +99,9 @@ def _epoch(program, fixed, state, epoch):
     """Every minibatch once, then a score on the rows that judge."""
     train, transformation = fixed.train, _transformation(program, fixed)
     n, batches = train.count, _batches(program, fixed)
-    shuffles, noises = (jax.random.fold_in(fixed.key, i) for i in (_SHUFFLES, _NOISE))
-    rows = order(jax.random.fold_in(shuffles, epoch), n, len(train.x))
+    noises = noise_key(program.model, fixed.key, _NOISE)
+    shuffles = jax.random.fold_in(jax.random.fold_in(fixed.key, _SHUFFLES), epoch)
+    rows = order(shuffles, n, len(train.x))
     least, more = n // batches, n % batches  # batches of nearly equal size: no noisy last one
     weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
     slots = jnp.arange(program.batch)
@@ -112,7 +113,7 @@ def _epoch(program, fixed, state, epoch):
         x = train.x[chosen]
         y = None if train.y is None else train.y[chosen]
         weights = jnp.where(slots < size, train.weights[chosen], 0)
-        key = jax.random.fold_in(noises, epoch * batches + i)
+        key = noise_key(program.model, noises, epoch * batches + i)
 
         def loss(live):
             params = freezing.merge(live, fixed.rest, program.layout)
@@ -158,7 +159,8 @@ def _epoch(program, fixed, state, epoch):
 def _judged(program, fixed, live):
     """The score of the rows that judge: with the same noise every time, so that epochs compare."""
     params = freezing.merge(live, fixed.rest, program.layout)
-    return mean_score(program.model, params, jax.random.fold_in(fixed.key, JUDGING), fixed.judge)
+    key = noise_key(program.model, fixed.key, JUDGING)
+    return mean_score(program.model, params, key, fixed.judge)
 
 
 def _batches(program, fixed):

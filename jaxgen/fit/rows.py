@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxgen import batch, inputs
 from jaxgen.model import Model
+from jaxgen.random import is_leaf
 
 _SMALLEST = 64
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
@@ -130,6 +131,13 @@ def check_scores(model, params, rows: Rows, numbers, name, which="the starting",
         )
 
 
+def noise_key(model, key, number):
+    """The key of a loss's noise, folded; as it came where there is none: hashes compile slowly."""
+    if not jax.tree_util.tree_leaves(model.loss_noise(), is_leaf=is_leaf):
+        return key
+    return jax.random.fold_in(key, number)
+
+
 def has_own_loss(model) -> bool:
     """Does training minimise something other than the negative log-likelihood?"""
     return type(model).loss is not Model.loss
@@ -154,7 +162,7 @@ def _tiled_scores(model, by_loss, params, key, x, y):
         i, x, y = own
         if by_loss:
             # a tile numbers its rows from 0, so each needs a key of its own
-            return -batch.loss_rows(model, params, jax.random.fold_in(key, i), x, y)
+            return -batch.loss_rows(model, params, noise_key(model, key, i), x, y)
         return batch.log_prob_rows(model, params, x, y)
 
     tiles = jnp.arange(size // tile), cut(x), None if y is None else cut(y)
