@@ -6,43 +6,35 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.bijectors.domains import Interval, Positive
 from jaxgen.model import namespace
 from jaxgen.spec import Spec
+
+__all__ = ["Circle", "Domain", "Interval", "Positive", "Real", "constraint", "each"]
 
 
 class Real(Spec):
     """Any number."""
 
-    constraint = constraints.real
 
+class Circle(Spec):
+    """Numbers from low to high whose ends meet, such as longitudes: ``Circle(-180, 180)``.
 
-class Positive(Spec):
-    """Numbers above 0, of which the flow sees the logarithm."""
+    Args:
+      low: one end, in the units of x.
+      high: the other, which is the same place.
+    """
 
-    constraint = constraints.positive
-
-
-class Interval(Spec):
-    """Numbers from low to high, at whose ends a density may stop."""
-
-    low: float = 0.0
-    high: float = 1.0
+    low: float = -np.pi
+    high: float = np.pi
 
     def __post_init__(self):
         super().__post_init__()
         if not -np.inf < self.low < self.high < np.inf:
             raise ValueError(
-                f"{type(self).__name__}: low and high must be finite with low < high, got "
-                f"{self.low} and {self.high}"
+                f"Circle: low and high must be finite with low < high, got {self.low} and "
+                f"{self.high}"
             )
-
-    @property
-    def constraint(self):
-        return constraints.interval(self.low, self.high)
-
-
-class Circle(Interval):
-    """Numbers from low to high whose ends meet, such as longitudes: ``Circle(-180, 180)``."""
 
 
 Domain = Real | Positive | Interval | Circle
@@ -59,8 +51,14 @@ def each(domain: tuple[Domain, ...] | None, dim: int) -> tuple[Domain, ...]:
 def constraint(domains: tuple[Domain, ...]):
     """NumPyro's constraint of a vector with a feature in each of the domains."""
     if len(set(domains)) == 1:
-        return constraints.independent(domains[0].constraint, 1)
+        return constraints.independent(_constraint(domains[0]), 1)
     return _Features(domains)
+
+
+def _constraint(domain):
+    if isinstance(domain, (Interval, Circle)):
+        return constraints.interval(domain.low, domain.high)  # a density may stop at its ends
+    return constraints.positive if isinstance(domain, Positive) else constraints.real
 
 
 class _Features(constraints.Constraint):
@@ -74,11 +72,11 @@ class _Features(constraints.Constraint):
 
     def __call__(self, x):
         xp = namespace(x)
-        each = [d.constraint(x[..., i]) for i, d in enumerate(self.domains)]
+        each = [_constraint(d)(x[..., i]) for i, d in enumerate(self.domains)]
         return xp.stack(xp.broadcast_arrays(*each), -1).all(-1)
 
     def feasible_like(self, prototype):
-        each = [d.constraint.feasible_like(prototype[..., i]) for i, d in enumerate(self.domains)]
+        each = [_constraint(d).feasible_like(prototype[..., i]) for i, d in enumerate(self.domains)]
         return jnp.stack(each, -1)
 
     def tree_flatten(self):

@@ -18,6 +18,7 @@ from jaxgen.model import namespace
 from jaxgen.random import Normal, Uniform
 
 FURTHEST = 1e15  # deviations from the mean beyond which a density is zero: its square fits float32
+_BOUNDED = (Interval, Circle)
 _SEEN = 32.0  # deviations beyond which a network is not told how far a feature is
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -32,49 +33,55 @@ class Frame:
     def __init__(self, domains: tuple[Domain, ...]):
         self.domains = domains
         self.positive = np.array([isinstance(d, Positive) for d in domains])
-        self.bounded = np.array([isinstance(d, Interval) for d in domains])
+        self.bounded = np.array([isinstance(d, _BOUNDED) for d in domains])
         self.circular = np.array([isinstance(d, Circle) for d in domains])
 
     def init(self, x=None) -> dict:
-        """``shift`` and ``scale`` of each feature, from a batch of raw data when given."""
-        xp = np if x is None else namespace(x)
-        ends = [(d.low, d.high) if isinstance(d, Interval) else (-REACH, REACH) for d in self.domains]
-        low, high = np.array(ends).T
-        shift, scale = (low + high) / 2, (high - low) / (2 * REACH)
+        """``shift`` and ``scale`` of each feature, from a batch of raw data when given.
+
+        Those of bounded features stand there for completeness; their ends decide.
+        """
         if x is None:
-            return {"shift": jnp.asarray(shift), "scale": jnp.asarray(scale)}
-        z = xp.where(self.positive, xp.log(xp.where(self.positive, x, 1)), x)
+            z = np.zeros((1, len(self.domains)))
+        else:
+            xp = namespace(x)
+            z = xp.where(self.positive, xp.log(xp.where(self.positive, x, 1)), x)
+        xp = namespace(z)
         spread = xp.where(z.max(0) > z.min(0), z.std(0), 1.0)
-        shift = xp.where(self.bounded, shift, z.mean(0))
-        return {"shift": shift, "scale": xp.where(self.bounded, scale, spread)}
+        shift, scale = self._measures(z.mean(0), spread, xp)
+        return {"shift": xp.asarray(shift), "scale": xp.asarray(scale)}
+
+    def _measures(self, shift, scale, xp):
+        low, high = np.where(self.bounded, self._ends, 0)
+        own = (low + high) / 2, (high - low) / (2 * REACH)
+        cast = [v.astype(scale.dtype) for v in own]
+        return (xp.where(self.bounded, a, b) for a, b in zip(cast, (shift, scale), strict=True))
 
     def enter(self, params, x):
         """Standard coordinates, the log-determinant of the map there, and whether x is possible."""
-        shift, scale, positive = (_up(v, x) for v in (params["shift"], params["scale"], self.positive))
-        possible = jnp.where(positive, x > 0, True)
+        measures = self._measures(params["shift"], params["scale"], jnp)
+        shift, scale, positive = (_up(v, x) for v in (*measures, self.positive))
+        low, high = (_up(v, x) for v in self._ends)
+        possible = jnp.where(positive, x > 0, (x >= low) & (x <= high))
         z = jnp.where(positive, jnp.log(jnp.where(positive & possible, x, 1)), x)
         log_det = -(jnp.where(positive, z, 0) + jnp.log(scale)).sum(0)
         t = (z - shift) / scale
-        furthest = _up(np.where(self.bounded, REACH * (1 + 1e-6), FURTHEST), x)
-        possible = possible & (jnp.abs(t) <= furthest)
-        inside = jnp.where(possible, t, 0)
+        possible = possible & (jnp.abs(t) <= FURTHEST)
+        t = jnp.where(possible, t, 0)
         if self.bounded.any():
-            inside = jnp.where(_up(self.bounded, x), jnp.clip(inside, -REACH, REACH), inside)
-        return inside, jnp.where(possible.all(0), log_det, 0), possible.all(0)
+            t = jnp.where(_up(self.bounded, x), jnp.clip(t, -REACH, REACH), t)
+        return t, jnp.where(possible.all(0), log_det, 0), possible.all(0)
 
     def leave(self, params, t):
         """Raw features of standard coordinates."""
         info = jnp.finfo(t.dtype)
-        x = _up(params["shift"], t) + _up(params["scale"], t) * t
+        shift, scale = self._measures(params["shift"], params["scale"], jnp)
+        x = _up(shift, t) + _up(scale, t) * t
         if self.positive.any():
             x = jnp.where(_up(self.positive, t), jnp.clip(jnp.exp(x), info.tiny, info.max), x)
         if self.bounded.any():
-            ends = [
-                (d.low, d.high) if isinstance(d, Interval) else (-np.inf, np.inf)
-                for d in self.domains
-            ]
-            low, high = np.array(ends, t.dtype).T
-            x = jnp.clip(x, _up(low, t), _up(high, t))
+            low, high = (_up(v, t) for v in self._ends)
+            x = jnp.clip(x, low, high)
         return x
 
     def noise(self):
@@ -110,6 +117,12 @@ class Frame:
         normal = -0.5 * jnp.where(near, z, 0) ** 2 - 0.5 * _LOG_2PI
         score = jnp.where(bounded, -math.log(2 * REACH), normal).sum(0)
         return jnp.where((near | bounded).all(0), score, -jnp.inf)
+
+    @property
+    def _ends(self):
+        """Lowest and highest values of each feature, (2, features)."""
+        ends = [(d.low, d.high) if isinstance(d, _BOUNDED) else (-np.inf, np.inf) for d in self.domains]
+        return np.array(ends).T
 
     @property
     def _places(self):

@@ -59,7 +59,7 @@ def mlp(params: dict, x, activation: str = "relu"):
 
 def with_one(x):
     """x (features, ...) with one more feature, which is 1."""
-    return jnp.concatenate([x, jnp.ones_like(x[:1])]) if len(x) else jnp.ones((1, *x.shape[1:]))
+    return jnp.concatenate([x, jnp.ones((1, *x.shape[1:]), x.dtype)])
 
 
 def through(layer, carry, stacked, reverse=False):

@@ -235,14 +235,14 @@ CASES = (
     Case(
         "logits_of_levels",
         compose.Transformed(
-            compose.Dequantized(models.Categorical((1,), levels=3)),
-            bijectors.Inverse(bijectors.Interval(-0.01, 3.01)),
+            compose.Dequantized(models.Bernoulli((1,))),
+            bijectors.Inverse(bijectors.Interval(-0.1, 2.1)),
         ),
         jittered=1,
     ),
     Case("coupling1", models.SplineCoupling(1, 2, 6, 2, 4, y_shape=(2,)), (None,), 1, y=[0.5, 1.0]),
     Case("coupling2", models.SplineCoupling(2, 2, 6, 2, 4), (None,), 1),
-    Case("coupling3", models.SplineCoupling(3, 6, 4, 1, 3), (None,), 1),
+    Case("coupling3", models.SplineCoupling(3, 5, 2, 1, 2), (None,), 1),
     Case("coupling_globe", models.SplineCoupling(2, 2, 6, 2, 4, domain=_GLOBE), jittered=1),
     Case(
         "coupling_mixed",
@@ -260,7 +260,7 @@ CASES = (
     ),
     Case(
         "autoregressive_mixed",
-        models.MaskedAutoregressive(3, 5, 4, 1, bins=3, domain=_MIXED),
+        models.MaskedAutoregressive(3, 5, 3, 1, bins=2, domain=(*_GLOBE, domains.Real())),
         jittered=1,
     ),
     Case(
@@ -275,11 +275,19 @@ CASES = (
         jittered=2,
         y=[0.7],
     ),
-    Case("many_levels_in_turn", models.MaskedAutoregressive(2, 1, 6, 1, "categorical", levels=40)),
-    Case("matching1", models.FlowMatching(1, 6, 2, 64, y_shape=(2,)), jittered=1, y=[0.5, 1.0]),
-    Case("matching2", models.FlowMatching(2, 6, 2, 64), jittered=1),
-    Case("matching_mixed", models.FlowMatching(3, 5, 1, 64, domain=_MIXED), jittered=1),
-    Case("matching_globe", models.FlowMatching(2, 5, 1, 64, domain=_GLOBE), jittered=1),
+    Case(
+        "many_levels_in_turn",
+        models.MaskedAutoregressive(2, 1, 6, 1, "categorical", levels=40),
+        skip={"score_identity": "some levels are too rare to be drawn"},
+    ),
+    Case("matching1", models.FlowMatching(1, 5, 2, 64, y_shape=(2,)), jittered=1, y=[0.5, 1.0]),
+    Case("matching2", models.FlowMatching(2, 4, 1, 64), jittered=1),
+    Case(
+        "matching_globe",
+        models.FlowMatching(2, 4, 1, 32, domain=_GLOBE),
+        jittered=1,
+        skip={"score_identity": "takes minutes, and judges no more than that of matching2"},
+    ),
     Case("linear_gaussian", LinearGaussian(), jittered=3, y=[0.5, 1.0]),
     Case(
         "positive_given_y",

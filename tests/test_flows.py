@@ -1,0 +1,259 @@
+"""Flows beyond the laws: edges of splines, wild rows, masks, the quick inverse, rows on the last axis."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, subject
+
+import jaxgen
+from jaxgen import batch, bijectors, compose, domains, models, nets
+from jaxgen.bijectors import spline
+from jaxgen.check.subject import away_from_init
+from jaxgen.lanes import lanes, over_rows
+from jaxgen.precision import enable_x64
+from jaxgen.random import draw
+
+KEY = jax.random.key(0)
+REAL = spline.Kind(np.array([False]), np.array([False]))
+INTERVAL = spline.Kind(np.array([True]), np.array([False]))
+CIRCLE = spline.Kind(np.array([True]), np.array([True]))
+FLOWS = [case for case in CASES if case.name.startswith(("coupling", "autoregressive", "matching"))]
+SMALL = {
+    "coupling": models.SplineCoupling(3, 4, 8, 2, 6),
+    "spline": models.MaskedAutoregressive(3, 2, 8, 2, bins=6),
+    "affine": models.MaskedAutoregressive(3, 2, 8, 2, "affine"),
+    "mixture": models.MaskedAutoregressive(3, 1, 8, 2, "mixture", components=4),
+    "matching": models.FlowMatching(3, 8, 2),
+}
+
+
+def numbers(kind, bins=5, seed=0, size=2.0):
+    rng = np.random.default_rng(seed)
+    count = spline.numbers(bins, kind is not None)
+    return jnp.asarray(size * rng.normal(size=(count, 1)), jnp.float32)
+
+
+@pytest.mark.parametrize("kind", [None, REAL, INTERVAL, CIRCLE])
+@pytest.mark.parametrize("bins", [1, 2, 8])
+def test_a_spline_at_its_edges(kind, bins):
+    """No NaN in a value or a gradient, and the inverse comes back, at ends, knots and far away."""
+    u = numbers(kind, bins)
+    reach = np.float32(spline.REACH)
+    near = [np.nextafter(reach, np.float32(to)) for to in (0, 9)]
+    x = np.array([0.0, *near, reach], np.float32)
+    x = np.concatenate([x, -x] + ([[1e30, -1e30]] if kind in (None, REAL) else []))
+    x = x.astype(np.float32)[None]
+    x = x[abs(x) <= reach][None] if kind in (INTERVAL, CIRCLE) else x
+    u = jnp.broadcast_to(u[..., None], (*u.shape, x.shape[1]))
+    for way, back in ((spline.forward, spline.inverse), (spline.inverse, spline.forward)):
+        y, slope = way(u, x, kind)
+        again, other = back(u, y, kind)
+        far = np.maximum(np.abs(x), 1)
+        gap = np.abs(again - x) / far
+        if kind is CIRCLE:  # both ends are one point
+            gap = np.minimum(gap, np.abs(2 * reach - np.abs(again - x)))
+        assert gap.max() < 2e-5
+        np.testing.assert_allclose(slope, -other, atol=2e-3)
+        for part in (0, 1):
+            grads = jax.grad(lambda u, x, p=part: way(u, x, kind)[p].sum(), (0, 1))(u, x)
+            assert all(np.isfinite(g).all() for g in grads)
+
+
+@pytest.mark.parametrize("kind", [None, INTERVAL, CIRCLE])
+def test_a_spline_is_monotonic_and_its_slope_is_its_derivative(kind):
+    with enable_x64(True):
+        u = np.asarray(numbers(kind), np.float64)
+        x = np.linspace(-4, 4, 2001)[None, 1:-1]
+        u = jnp.broadcast_to(u[..., None], (*u.shape, x.shape[1]))
+        y, log_slope = spline.forward(u, jnp.asarray(x), kind)
+
+        slope = jax.vmap(jax.grad(lambda x, u: spline.forward(u, x[None], kind)[0][0]), (0, 2))(
+            jnp.asarray(x[0]), u
+        )
+
+        np.testing.assert_allclose(np.log(slope), log_slope[0], atol=1e-9)
+        steps = np.diff(y[0])
+        assert (steps > 0).sum() >= len(steps) - (kind is CIRCLE)  # a circle turns once
+
+
+def test_zero_numbers_are_the_identity():
+    x = np.linspace(-6, 6, 101, dtype=np.float32)[None]
+    y, log_slope = spline.forward(jnp.zeros((spline.numbers(8, False), 1, 101)), x)
+    np.testing.assert_allclose(y, x, atol=2e-6)
+    np.testing.assert_allclose(log_slope, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("wild", [1e30, -1e30, 3e38, 1e15, np.inf, -np.inf])
+def test_a_wild_row_leaves_the_gradients_of_others(name, wild):
+    """A row far away has no density and no gradient; one bad event may not spoil a batch."""
+    model = SMALL[name]
+    params = away_from_init(model, KEY)
+    x = np.asarray(jaxgen.sample(model, params, KEY, 8))
+    with_wild = x.copy()
+    with_wild[3, 1] = wild
+
+    def total(params, x):
+        scores = batch.log_prob_rows(model, params, x, None)
+        return jnp.where(jnp.arange(8) == 3, 0, scores).sum(), scores
+
+    wanted, _ = jax.grad(total, has_aux=True)(params, x)
+    got, scores = jax.grad(total, has_aux=True)(params, with_wild)
+    assert not np.isnan(scores).any()
+    for a, b in zip(*map(jax.tree_util.tree_leaves, (got, wanted)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    whole = jax.grad(lambda p: batch.log_prob_rows(model, p, with_wild, None)[3])(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree_util.tree_leaves(whole))
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if n != "mixture"])
+def test_round_trip(name):
+    """Noise of an event makes it again: to 1e-4 in float32 and 1e-9 in float64."""
+    model = SMALL[name]
+    if name == "matching":  # whose steps are an approximation
+        model = models.FlowMatching(3, 8, 2, steps=128)
+    params = away_from_init(model, KEY)
+    for x64, dtype, gap in ((False, np.float32, 1e-4), (True, np.float64, 1e-9)):
+        with enable_x64(x64):
+            own = jax.tree_util.tree_map(lambda v: jnp.asarray(v, dtype), params)  # noqa: B023
+            fitted = jaxgen.Fitted(model, own)
+            z = draw(model.noise(), KEY, np.zeros(2, np.uint32), 4096, dtype).T
+            x = np.asarray(fitted.push(z))
+            again = np.asarray(fitted.push(fitted.pull(x)))
+            assert (np.abs(again - x) / (1 + np.abs(x))).max() < gap
+
+
+@pytest.mark.parametrize("case", FLOWS, ids=lambda case: case.name)
+def test_rows_last_change_nothing(case):
+    """Under over_rows a flow sees all rows at once; under vmap one event, batched by JAX."""
+    judged = subject(case)
+    model, params, x = judged.model, judged.params, jnp.asarray(judged.few)
+    y = None if judged.y is None else jnp.asarray(judged.conditions(len(x)))
+    axes = (None, 0, None if y is None else 0)
+    plain = jax.jit(jax.vmap(model.log_prob, axes))(params, x.astype(jnp.float32), y)
+    quick = jax.jit(over_rows(model.log_prob, axes))(params, x.astype(jnp.float32), y)
+    np.testing.assert_allclose(quick, plain, rtol=2e-5, atol=2e-5)
+
+
+def test_lanes_of_stacked_params():
+    """An ensemble batches over its members, with rows still last."""
+    seen = []
+
+    def product(params, x):
+        seen.append(x.shape)
+        return params["w"] @ x
+
+    def members(params, x):
+        return jax.vmap(lambda p: lanes(product)(p, x))(params)
+
+    stacked = {"w": np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)}
+    x = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32)
+    out = over_rows(members, (None, 0))(stacked, x)
+    np.testing.assert_allclose(out, np.einsum("eij,nj->nei", stacked["w"], x), rtol=1e-5)
+    assert seen[-1] == (2, 5)
+
+
+@pytest.mark.parametrize(("dim", "width", "given"), [(1, 4, 0), (1, 4, 2), (5, 3, 0), (5, 16, 1), (4, 9, 0)])
+def test_a_masked_network_reads_what_it_may(dim, width, given):
+    """Output i has no derivative by feature i and later ones; and reads those before it."""
+    net = nets.Masked(dim, 2, given, 3, width, 3)
+    params = net.init(KEY)
+    params["out"]["w"] = params["out"]["w"] * 100
+    matrices = net.matrices(params)
+    x = jax.random.normal(KEY, (50, 2, dim))  # at some of which a unit is awake
+    y = jnp.ones(given)
+    by_x = jax.vmap(jax.jacfwd(lambda x: net.apply(matrices, x, y)))
+    reads = np.abs(by_x(x)).max((0, 1, 3)) > 0  # of outputs, dim, channels, dim
+    assert not np.triu(reads).any()
+    if width > dim:
+        assert reads.sum() == dim * (dim - 1) / 2
+    by_y = jax.vmap(lambda x: jax.jacfwd(lambda y: net.apply(matrices, x, y))(y))(x)
+    assert given == 0 or (np.abs(by_y).max((0, 1, 3)) > 0).all()
+
+
+@pytest.mark.parametrize(("dim", "width", "given"), [(1, 4, 0), (5, 3, 0), (5, 16, 1), (4, 9, 0), (3, 2, 2)])
+def test_the_quick_inverse_is_the_network(dim, width, given):
+    """Features told one at a time give what a whole pass gives, each hidden unit made once."""
+    net = nets.Masked(dim, 2, given, 3, width, 3)
+    matrices = net.matrices(net.init(KEY))
+    x, y = jax.random.normal(KEY, (2, dim, 7)), jnp.ones((given, 7))
+    wanted, carry = net.apply(matrices, x, y), net.start(matrices, y)
+    for i in range(dim):
+        carry, out = net.step(matrices, carry, i)
+        np.testing.assert_allclose(out, wanted[:, i], rtol=1e-5, atol=1e-6)
+        carry = net.learn(carry, i, x[:, i])
+
+
+@pytest.mark.parametrize("make", [
+    lambda layers: models.SplineCoupling(4, layers, 8, 2, 4),
+    lambda layers: models.MaskedAutoregressive(4, layers, 8, 2, bins=4),
+])  # fmt: skip
+def test_programs_do_not_grow_with_depth(make):
+    def size(layers):
+        model = make(layers)
+        params = model.init(KEY)
+        x = jnp.zeros((8, 4))
+        program = jax.jit(functools.partial(jaxgen.log_prob, model)).lower(params, x)
+        return len(program.as_text())
+
+    assert size(32) < 1.1 * size(8)
+
+
+def test_logits_of_levels_are_the_published_transform():
+    """log p in logit space is that of levels less the log-determinant, by hand in float64."""
+    rate, levels = 1e-6, 256
+    pad = levels * rate / (1 - 2 * rate)
+    pixels = models.Categorical((3,), levels=levels)
+    model = compose.Transformed(
+        compose.Dequantized(pixels), bijectors.Inverse(bijectors.Interval(-pad, levels + pad))
+    )
+    params = pixels.init(KEY, np.random.default_rng(0).integers(0, levels, (999, 3)).astype(float))
+    level = np.array([[0, 255, 17]])
+    share = rate + (1 - 2 * rate) * (level + np.array([[0.2, 0.7, 0.5]])) / levels
+    z = np.log(share) - np.log1p(-share)
+    log_det = (np.log(share) + np.log1p(-share) - math.log((1 - 2 * rate) / levels)).sum()
+    with enable_x64(True):
+        got = jaxgen.Fitted(model, {"base": params, "bijector": {}}).log_prob(z)
+    wanted = jaxgen.Fitted(pixels, params).log_prob(level) + log_det
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: models.SplineCoupling(2, domain=(domains.Real(),) * 3), "1 entry or 2"),
+    (lambda: models.MaskedAutoregressive(2, 2, head="mixture"), "layers must be 1"),
+    (lambda: models.MaskedAutoregressive(2, head="affine", domain=domains.Circle(0, 1)), "suit"),
+    (lambda: models.MaskedAutoregressive(2, head="logistic"), "head must be one of"),
+    (lambda: domains.Circle(1.0, 1.0), "low < high"),
+    (lambda: compose.Dequantized(models.Gaussian(1)), "model of levels"),
+    (lambda: bijectors.Inverse(bijectors.Simplex()), "keep the shape"),
+    (lambda: models.FlowMatching(0), "at least 1"),
+])  # fmt: skip
+def test_specs_that_cannot_be(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_raw_data_of_any_size_are_standardised():
+    """Units do not matter: features of 1e-6 and 1e6 give the same model but for their scale."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 2)) * [1, 2] + [3, -1]
+    scale = np.array([1e-6, 1e6])
+    model = models.SplineCoupling(2, 2, 8, 1, 4)
+    a, b = (jaxgen.fit(model, v, key=KEY, epochs=3) for v in (x, x * scale))
+    gap = a.log_prob(x) - b.log_prob(x * scale) - np.log(scale).sum()
+    assert np.abs(gap).max() < 1e-2
+
+
+def test_bounded_features_stay_within():
+    model = models.SplineCoupling(2, 2, 8, 1, 4, domain=(domains.Interval(0, 1), domains.Circle(-2, 2)))
+    fitted = jaxgen.Fitted(model, away_from_init(model, KEY))
+    x = np.asarray(fitted.sample(KEY, 4096))
+    assert np.asarray(model.support(x)).all()
+    edges = fitted.log_prob([[0.0, -2.0], [1.0, 2.0], [0.5, 2.0], [0.5, -2.0], [1.01, 0], [0.5, 2.01]])
+    assert np.isfinite(edges[:4]).all()
+    assert np.isneginf(edges[4:]).all()
+    np.testing.assert_allclose(edges[2], edges[3], rtol=1e-4)  # the ends of a circle meet
