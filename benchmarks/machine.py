@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PEERS = ("numpy", "scipy", "scikit-learn", "torch", "numpyro", "distrax", "gmmx", "flowjax", "zuko")
+PEERS = ("numpy", "scipy", "scikit-learn", "torch", "numpyro", "distrax", "gmmx", "flowjax", "zuko", "nflows")
 
 
 def version(package: str) -> str | None:

@@ -115,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(_world, "world", "Fit every family to the Earth's land: a table and a figure.")
     sub.add_argument("--events", type=_count, default=100_000, metavar="N", help="training events")
-    sub.add_argument("--quick", action="store_true", help="leave out the largest mixtures")
+    sub.add_argument(
+        "--quick", action="store_true", help="leave out the largest mixtures and the flow"
+    )
     sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
     sub.add_argument("--figure", default="world.png", metavar="FILE", help="default: world.png")
     _add_seed(sub)

@@ -42,7 +42,7 @@ class Frame:
         Those of bounded features stand there for completeness; their ends decide.
         """
         if x is None:
-            z = np.zeros((1, len(self.domains)))
+            z = jnp.zeros((1, len(self.domains)))
         else:
             xp = namespace(x)
             z = xp.where(self.positive, xp.log(xp.where(self.positive, x, 1)), x)
@@ -121,7 +121,9 @@ class Frame:
     @property
     def _ends(self):
         """Lowest and highest values of each feature, (2, features)."""
-        ends = [(d.low, d.high) if isinstance(d, _BOUNDED) else (-np.inf, np.inf) for d in self.domains]
+        ends = [
+            (d.low, d.high) if isinstance(d, _BOUNDED) else (-np.inf, np.inf) for d in self.domains
+        ]
         return np.array(ends).T
 
     @property

@@ -42,9 +42,7 @@ def mlp_init(key, inputs: int, outputs: int, width: int, depth: int) -> dict:
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
 def mlp_stack(key, count: int, inputs: int, outputs: int, width: int, depth: int) -> dict:
     """Params of ``count`` networks, stacked: see ``mlp_init``."""
-    start = functools.partial(
-        mlp_init, inputs=inputs, outputs=outputs, width=width, depth=depth
-    )
+    start = functools.partial(mlp_init, inputs=inputs, outputs=outputs, width=width, depth=depth)
     return jax.vmap(start)(jax.random.split(key, count))
 
 
@@ -97,7 +95,7 @@ def _dense(key, shape, size):
 
 def _each_hidden(params):
     hidden = params["hidden"]
-    return [jax.tree_util.tree_map(lambda v: v[i], hidden) for i in range(len(hidden["b"]))]
+    return [jax.tree_util.tree_map(lambda v, i=i: v[i], hidden) for i in range(len(hidden["b"]))]
 
 
 def _matrix(layer, corner, one=1.0, mask=None):
@@ -143,7 +141,7 @@ class Masked:
         self._first = np.minimum(first, width - self._most).astype(np.int32)
 
     def init(self, key) -> dict:
-        """Params; ``in`` takes channels * dim numbers and then y, ``out`` is (outputs, dim, width)."""
+        """Params; ``in`` takes features, then y; ``out`` is (outputs, dim, width)."""
         keys = jax.random.split(key, 3)
         inputs = self.dim * self.channels + self.given
         return {

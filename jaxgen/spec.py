@@ -47,7 +47,7 @@ class Spec:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True)(cls)
         # without class variables, in whose place a subclass's field of that name would come
-        cls.__dataclass_fields__ = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        cls.__dataclass_fields__ = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore
         jax.tree_util.register_static(cls)
         _registry[spec_name(cls)] = cls
 

@@ -259,8 +259,8 @@ CASES = (
         y=[0.5, 1.0],
     ),
     Case(
-        "autoregressive_mixed",
-        models.MaskedAutoregressive(3, 5, 3, 1, bins=2, domain=(*_GLOBE, domains.Real())),
+        "autoregressive_globe",
+        models.MaskedAutoregressive(2, 5, 4, 1, bins=3, domain=_GLOBE),
         jittered=1,
     ),
     Case(
@@ -281,7 +281,7 @@ CASES = (
         skip={"score_identity": "some levels are too rare to be drawn"},
     ),
     Case("matching1", models.FlowMatching(1, 5, 2, 64, y_shape=(2,)), jittered=1, y=[0.5, 1.0]),
-    Case("matching2", models.FlowMatching(2, 4, 1, 64), jittered=1),
+    Case("matching2", models.FlowMatching(2, 4, 1, 48), jittered=1),
     Case(
         "matching_globe",
         models.FlowMatching(2, 4, 1, 32, domain=_GLOBE),

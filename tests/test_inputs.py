@@ -90,7 +90,7 @@ def bad_conditions(fitted):
     return {
         "missing": None,
         "wrong rows": np.zeros((N + 1, *shape)),
-        "wrong width": np.zeros((N, *shape[:-1], shape[-1] + 1)),
+        "wrong width": np.zeros((N, *shape[:-1], 1 + sum(shape[-1:]))),
         "text": np.full((N, *shape), "a"),
         "ragged": [[1.0], [1.0, 2.0]],
     }

@@ -158,7 +158,7 @@ def _sums_around_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _pick(table, index):
-    """table[index] elementwise, its ends beyond: a gather and its gradient take many times longer."""
+    """table[index] elementwise, its ends beyond; a gather and its gradient take far longer."""
     out = table[0]
     for i in range(1, len(table)):
         out = jnp.where(index >= i, table[i], out)

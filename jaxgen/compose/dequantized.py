@@ -51,6 +51,10 @@ class Dequantized(Model):
         return self.base.tile
 
     @property
+    def learning_rate(self):
+        return self.base.learning_rate
+
+    @property
     def fit_method(self):
         return self.base.fit_method
 
@@ -106,5 +110,6 @@ class Dequantized(Model):
             support = support.base_constraint
         if support is constraints.boolean:
             return 0, 1
-        ends = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-        return None if None in ends else (int(ends[0]), int(ends[1]))
+        if not hasattr(support, "lower_bound") or not hasattr(support, "upper_bound"):
+            return None
+        return int(support.lower_bound), int(support.upper_bound)

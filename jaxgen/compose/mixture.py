@@ -55,6 +55,10 @@ class Mixture(Model):
         return self.component.tile
 
     @property
+    def learning_rate(self):
+        return self.component.learning_rate
+
+    @property
     def fit_method(self):
         return "em" if self.component.fit_method == "closed_form" else "gradient"
 

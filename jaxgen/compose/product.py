@@ -61,6 +61,10 @@ class Product(Model):
         return min((part.tile for part in self.parts if part.tile), default=None)
 
     @property
+    def learning_rate(self):
+        return min(part.learning_rate for part in self.parts)
+
+    @property
     def fit_method(self):
         methods = {part.fit_method for part in self.parts}
         return next(m for m in ("gradient", "em", "closed_form") if m in methods)

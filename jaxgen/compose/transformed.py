@@ -57,6 +57,10 @@ class Transformed(Model):
         return self.base.tile
 
     @property
+    def learning_rate(self):
+        return self.base.learning_rate
+
+    @property
     def fit_method(self):
         return self.base.fit_method
 

@@ -83,7 +83,7 @@ def fit(
         minibatches, between 20 and 1000).
       batch_size: rows in a minibatch (256); gradient only.
       optimizer: an optax GradientTransformation, or ``jaxgen.fit``'s Adam, or a list of Adams, one
-        a member of an ensemble; gradient only.
+        a member of an ensemble; by default Adam at ``model.learning_rate``. Gradient only.
       validation: share of the rows held out (0.1), or held-out data, as x or as a tuple (x, y);
         with 0 the training rows judge. Gradient only.
       patience: stop after so many epochs without a better score; by default no epoch is spared, as
@@ -180,6 +180,7 @@ def fit(
             progress=progress,
         )
     else:
+        optimizer = optimizers.Adam(spec.learning_rate) if optimizer is None else optimizer
         if ensemble is not None:
             ensemble = inputs.as_count(ensemble, "ensemble", 1)
         ensemble = optimizers.members(optimizer, ensemble)

@@ -10,4 +10,15 @@ from jaxgen.models.kde import KDE
 from jaxgen.models.masked_autoregressive import MaskedAutoregressive
 from jaxgen.models.spline_coupling import SplineCoupling
 
-__all__ = ["KDE", "Bernoulli", "Box", "Categorical", "FlowMatching", "Gaussian", "GaussianMixture", "Histogram", "MaskedAutoregressive", "SplineCoupling"]
+__all__ = [
+    "KDE",
+    "Bernoulli",
+    "Box",
+    "Categorical",
+    "FlowMatching",
+    "Gaussian",
+    "GaussianMixture",
+    "Histogram",
+    "MaskedAutoregressive",
+    "SplineCoupling",
+]

@@ -48,12 +48,13 @@ class FlowMatching(Model):
     width: Count = 64
     depth: Count = 3
     steps: Count = 32
-    y_shape: tuple[int, ...] | None = None
+    y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None
 
     reparameterized = True
     invertible = True
     frozen = ("frame",)
+    learning_rate = 2e-3
 
     def __post_init__(self):
         super().__post_init__()
@@ -117,7 +118,9 @@ class FlowMatching(Model):
 
             def along(direction):
                 direction = direction.reshape(-1, *[1] * (z.ndim - 1))
-                change = jax.jvp(lambda z: field(z, time), (z,), (jnp.broadcast_to(direction, z.shape),))
+                change = jax.jvp(
+                    lambda z: field(z, time), (z,), (jnp.broadcast_to(direction, z.shape),)
+                )
                 return (change[1] * direction).sum(0)
 
             return field(z, time), jax.vmap(along)(basis).sum(0)

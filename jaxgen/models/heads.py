@@ -123,7 +123,7 @@ def levels_init(key, dim: int, levels: int, x=None) -> dict:
         # one event spread evenly over the levels, lest an unseen one be impossible
         counts = np.full((levels, dim), 1 / levels)
         np.add.at(counts, (np.asarray(x, int), np.arange(dim)), 1)
-        params["log_shares"] = np.log(counts / counts.sum(0))
+        params["log_shares"] = jnp.asarray(np.log(counts / counts.sum(0)))
     if levels > 2 * RANK:
         params["table"] = jax.random.normal(keys[1], (levels, RANK))
     return params

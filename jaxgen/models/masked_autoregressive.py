@@ -56,7 +56,7 @@ class MaskedAutoregressive(Model):
     Source: Germain et al. 2015 (MADE); Papamakarios et al. 2017 (MAF); Durkan et al. 2019
     (splines); Uria et al. 2013 (mixtures).
 
-    >>> fitted = jaxgen.fit(MaskedAutoregressive(8, layers=2), x, key=jax.random.key(0))
+    >>> fitted = jaxgen.fit(MaskedAutoregressive(2, layers=2), x, key=jax.random.key(0))
     """
 
     dim: Count
@@ -67,8 +67,10 @@ class MaskedAutoregressive(Model):
     bins: Count = 8
     components: Count = 8
     levels: Annotated[int, AtLeast(2)] = 2
-    y_shape: tuple[int, ...] | None = None
+    y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None
+
+    learning_rate = 2e-3
 
     def __post_init__(self):
         super().__post_init__()
@@ -77,7 +79,7 @@ class MaskedAutoregressive(Model):
             raise ValueError(
                 f'MaskedAutoregressive: layers must be 1 for head="{self.head}", got {self.layers}'
             )
-        if bounded and self.head != "spline" or self.domain and self.head == "categorical":
+        if (bounded and self.head != "spline") or (self.domain and self.head == "categorical"):
             raise ValueError(
                 f'MaskedAutoregressive: domain={self.domain} does not suit head="{self.head}"'
             )
@@ -246,7 +248,9 @@ class MaskedAutoregressive(Model):
         return heads.affine_forward(u, z) if self.head == "affine" else spline.forward(u, z, kind)
 
     def _inverse(self, u, z, kind):
-        return heads.affine_inverse(u, z) if self.head == "affine" else spline.inverse(u, z, kind)[0]
+        return (
+            heads.affine_inverse(u, z) if self.head == "affine" else spline.inverse(u, z, kind)[0]
+        )
 
     def _networks(self, params):
         layers = params["layers"]

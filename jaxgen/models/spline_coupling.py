@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -47,12 +47,13 @@ class SplineCoupling(Model):
     width: Count = 64
     depth: Count = 2
     bins: Count = 8
-    y_shape: tuple[int, ...] | None = None
+    y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None
 
     reparameterized = True
     invertible = True
     frozen = ("frame",)
+    learning_rate = 2e-3
 
     def __post_init__(self):
         super().__post_init__()
@@ -106,7 +107,9 @@ class SplineCoupling(Model):
             z, log_det = carry
             network, (order, _), kind = own
             kept, bent = jnp.split(nets.reorder(z, order), [self._kept])
-            bent, slopes = spline.forward(self._knots(network, kept, given, kind), bent, kind and kind[1])
+            bent, slopes = spline.forward(
+                self._knots(network, kept, given, kind), bent, kind and kind[1]
+            )
             return jnp.concatenate([kept, bent]), log_det + slopes.sum(0)
 
         stacked = params["layers"], self._orders, self._kinds
@@ -120,7 +123,9 @@ class SplineCoupling(Model):
         def layer(z, own):
             network, (_, back), kind = own
             kept, bent = jnp.split(z, [self._kept])
-            bent, _ = spline.inverse(self._knots(network, kept, given, kind), bent, kind and kind[1])
+            bent, _ = spline.inverse(
+                self._knots(network, kept, given, kind), bent, kind and kind[1]
+            )
             return nets.reorder(jnp.concatenate([kept, bent]), back)
 
         z = nets.reorder(z, self._order(self.layers - 1))
@@ -160,7 +165,7 @@ class SplineCoupling(Model):
     def _orders(self):
         """How to put each layer's features in order, given the order before; and the way back."""
         orders = [np.arange(self.dim), *map(self._order, range(self.layers))]
-        steps = [np.argsort(a)[b] for a, b in zip(orders, orders[1:], strict=False)]
+        steps = [np.argsort(a)[b] for a, b in itertools.pairwise(orders)]
         return np.stack(steps), np.stack([np.argsort(step) for step in steps])
 
     @property
