@@ -10,7 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PEERS = ("numpy", "scipy", "scikit-learn", "torch", "numpyro", "distrax", "gmmx", "flowjax", "zuko", "nflows")
+PEERS = (
+    "numpy", "scipy", "scikit-learn", "torch", "numpyro", "distrax", "gmmx", "flowjax", "zuko",
+    "nflows",
+)  # fmt: skip
 
 
 def version(package: str) -> str | None:

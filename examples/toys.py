@@ -16,7 +16,7 @@ import jaxgen
 from jaxgen import datasets, models
 
 path = sys.argv[1] if len(sys.argv) > 1 else "toys.png"
-epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 6
 toys = (
     datasets.two_moons(),
     datasets.checkerboard(),
@@ -57,8 +57,9 @@ for axes, toy in zip(figure.subplots(4, 3), toys, strict=True):
     held_out = -np.array(fitted.history["validation"])
     curve.plot(passes, held_out, "s--", color="tab:orange", label="held out")
     curve.axhline(toy.entropy(), color="black", linewidth=1, label="entropy")
-    curve.set_title(f"{gap:.3f} nats above the entropy after {seconds:.0f} s")
+    curve.set_title(f"{gap:.3f} nats to go after {seconds:.0f} s")
     curve.set(xlabel="passes over the data", ylabel="negative log-likelihood, nats")
+    curve.xaxis.get_major_locator().set_params(integer=True)
     curve.legend()
 figure.savefig(path, dpi=110)
 print(f"picture written to {path}")

@@ -69,7 +69,9 @@ def through(layer, carry, stacked, reverse=False):
     count = len(jax.tree_util.tree_leaves(stacked)[0])
     if count > _UNROLLED:
         step = lambda carry, own: (layer(carry, own), None)  # noqa: E731
-        return lax.scan(step, carry, stacked, reverse=reverse, unroll=_UNROLLED)[0]
+        # a remainder would be compiled apart
+        at_once = next(u for u in range(_UNROLLED, 0, -1) if count % u == 0)
+        return lax.scan(step, carry, stacked, reverse=reverse, unroll=at_once)[0]
     for i in range(count)[:: -1 if reverse else 1]:
         carry = layer(carry, jax.tree_util.tree_map(lambda v, i=i: v[i], stacked))
     return carry
