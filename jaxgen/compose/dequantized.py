@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.compose.wrapper import Wrapper
 from jaxgen.model import Model
 from jaxgen.random import Uniform
 
 
-class Dequantized(Model):
+class Dequantized(Wrapper):
     """x = level + u with u uniform on [0, 1): log p(x) = log p_base(floor(x)), exactly.
 
     It makes a model of levels comparable with densities: a model of pixels 0 .. 255 is one of
@@ -35,28 +36,8 @@ class Dequantized(Model):
             raise ValueError(f"Dequantized: base must be a model of levels, got {self.base}")
 
     @property
-    def event_shape(self):
-        return self.base.event_shape
-
-    @property
-    def y_shape(self):
-        return self.base.y_shape
-
-    @property
-    def density(self):
-        return self.base.density
-
-    @property
-    def tile(self):
-        return self.base.tile
-
-    @property
-    def learning_rate(self):
-        return self.base.learning_rate
-
-    @property
-    def fit_method(self):
-        return self.base.fit_method
+    def inner(self):
+        return self.base
 
     @property
     def frozen(self):

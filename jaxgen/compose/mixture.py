@@ -9,13 +9,14 @@ import numpy as np
 from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.choice import choose, words_for
+from jaxgen.compose.wrapper import Wrapper
 from jaxgen.model import Model, namespace
 from jaxgen.numerics import logsumexp
 from jaxgen.random import Bits
 from jaxgen.spec import Count
 
 
-class Mixture(Model):
+class Mixture(Wrapper):
     """log p(x) = log sum_k w_k p_component(x; params_k), with ``count`` copies of ``component``.
 
     Fitted by EM where the component has a closed form, else by gradients; either starts from
@@ -35,28 +36,8 @@ class Mixture(Model):
     count: Count
 
     @property
-    def event_shape(self):
-        return self.component.event_shape
-
-    @property
-    def y_shape(self):
-        return self.component.y_shape
-
-    @property
-    def density(self):
-        return self.component.density
-
-    @property
-    def support(self):
-        return self.component.support
-
-    @property
-    def tile(self):
-        return self.component.tile
-
-    @property
-    def learning_rate(self):
-        return self.component.learning_rate
+    def inner(self):
+        return self.component
 
     @property
     def fit_method(self):

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors import Bijector
+from jaxgen.compose.wrapper import Wrapper
 from jaxgen.model import Model
 
 
-class Transformed(Model):
+class Transformed(Wrapper):
     """The law of x = bijector(z) with z from ``base``: log p(x) = log p_base(z) + log|det dz/dx|.
 
     The bijector's own params come from the data and are not refitted by closed form or EM.
@@ -33,16 +34,12 @@ class Transformed(Model):
             raise ValueError(f"Transformed: base must be continuous, got {self.base}")
 
     @property
+    def inner(self):
+        return self.base
+
+    @property
     def event_shape(self):
         return self.bijector.event_shape(self.base.event_shape)
-
-    @property
-    def y_shape(self):
-        return self.base.y_shape
-
-    @property
-    def density(self):
-        return self.base.density
 
     @property
     def reparameterized(self):
@@ -51,18 +48,6 @@ class Transformed(Model):
     @property
     def invertible(self):
         return self.base.invertible
-
-    @property
-    def tile(self):
-        return self.base.tile
-
-    @property
-    def learning_rate(self):
-        return self.base.learning_rate
-
-    @property
-    def fit_method(self):
-        return self.base.fit_method
 
     @property
     def frozen(self):

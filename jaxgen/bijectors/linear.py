@@ -1,0 +1,73 @@
+"""Invertible linear maps: a triangular one with a shift, and the order of features."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+
+from jaxgen.bijectors.bijector import Bijector
+from jaxgen.model import namespace
+from jaxgen.spec import NonNegative
+
+
+class Linear(Bijector):
+    """x = shift + L z with L lower triangular; from data, their mean and Cholesky factor.
+
+    Under a flow it leaves the flow what is not Gaussian: with few data that decides.
+
+    Args:
+      jitter: added to the covariance's diagonal, as a share of each variance.
+
+    Params: ``shift`` (dim,) and ``tril`` (dim, dim), in the units of x; entries above its diagonal
+    are ignored.
+    """
+
+    jitter: NonNegative = 1e-3
+
+    def init(self, event_shape, x=None):
+        (dim,) = event_shape
+        if x is None:
+            return {"shift": jnp.zeros(dim), "tril": jnp.eye(dim)}
+        xp = namespace(x)
+        centred = x - x.mean(0)
+        variance = xp.where(x.max(0) > x.min(0), (centred**2).mean(0), 1.0)
+        covariance = centred.T @ centred / len(x) + xp.diag(self.jitter * variance)
+        # a feature that does not vary has none of its own
+        covariance = covariance + xp.diag(xp.where(xp.diag(covariance) < variance, variance, 0.0))
+        return {"shift": x.mean(0), "tril": xp.linalg.cholesky(covariance)}
+
+    def forward(self, params, z):
+        x = jnp.matmul(jnp.tril(params["tril"]), z, precision=lax.Precision.HIGHEST)
+        return params["shift"] + x, self._log_det(params)
+
+    def inverse(self, params, x):
+        # the inverse matrix is made once for all events
+        whiten = solve_triangular(params["tril"], jnp.eye(len(x), dtype=x.dtype), lower=True)
+        z = jnp.matmul(whiten, x - params["shift"], precision=lax.Precision.HIGHEST)
+        return z, -self._log_det(params)
+
+    def _log_det(self, params):
+        return jnp.log(jnp.abs(jnp.diagonal(params["tril"]))).sum()
+
+
+class Permute(Bijector):
+    """x[i] = z[order[i]].
+
+    Args:
+      order: each of 0 .. dim - 1 once.
+    """
+
+    order: tuple[int, ...]
+
+    def __post_init__(self):
+        super().__post_init__()
+        if sorted(self.order) != list(range(len(self.order))) or not self.order:
+            raise ValueError(f"Permute: order must hold 0 .. dim - 1 once each, got {self.order}")
+
+    def forward(self, params, z):
+        return z[np.array(self.order)], jnp.zeros((), z.dtype)
+
+    def inverse(self, params, x):
+        return x[np.argsort(self.order)], jnp.zeros((), x.dtype)
