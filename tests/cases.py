@@ -248,7 +248,7 @@ CASES = (
         jittered=1,
     ),
     Case("coupling1", models.SplineCoupling(1, 2, 6, 2, 4, y_shape=(2,)), jittered=1, y=[0.5, 1.0]),
-    Case("coupling2", models.SplineCoupling(2, 2, 6, 2, 4), jittered=1),
+    Case("coupling2", models.SplineCoupling(2, 2, 6, 2, 4), (None,), 1),
     Case("coupling3", models.SplineCoupling(3, 5, 2, 1, 2), jittered=1),
     Case(
         "coupling_globe",

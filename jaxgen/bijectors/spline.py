@@ -91,9 +91,8 @@ def _bin_of(u, value, axis, kind):
     Returns: where it starts and how large it is along x and y, and the slopes at its two ends.
     """
     bins = (len(u) + 1) // 3 if kind is None else (len(u) - 2) // 3
-    sizes = jnp.exp(jnp.clip(u[: 2 * bins], -_LARGEST, _LARGEST))
-    sizes = sizes.reshape(2, bins, *u.shape[1:])
-    before = _sums_before(lax.stop_gradient(sizes[axis]))
+    logits = u[: 2 * bins].reshape(2, bins, *u.shape[1:])
+    before = _sums_before(lax.stop_gradient(logits[axis]))
     least = np.asarray(2 * REACH * _LEAST_BIN, u.dtype)
     rest = np.asarray(2 * REACH * (1 - bins * _LEAST_BIN), u.dtype)
     share = rest / before[-1]
@@ -102,9 +101,9 @@ def _bin_of(u, value, axis, kind):
         index += (value >= before[i] * share + (i * least - REACH)).astype(jnp.int32)
     place, start, size = index.astype(u.dtype), [], []
     for i in (0, 1):
-        low, high, total = _sums_around(sizes[i], index)
+        low, own, total = _sums_around(logits[i], index)
         start.append(low * (rest / total) + (place * least - REACH))
-        size.append((high - low) * (rest / total) + least)
+        size.append(own * (rest / total) + least)
     first, last = index == 0, index == bins - 1
     if kind is None:
         inner = u[2 * bins :] if bins > 1 else jnp.zeros_like(u[:1])
@@ -131,29 +130,36 @@ def _softplus(x):
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
-def _sums_before(sizes):
+def _sizes(logits):
+    return jnp.exp(jnp.clip(logits, -_LARGEST, _LARGEST))
+
+
+def _sums_before(logits):
     """Sums of the sizes (bins, ...) before each bin; the last is of all.
 
     By a product of matrices, which keeps XLA from computing the sizes again for every reader.
     """
-    upto = np.tri(len(sizes) + 1, len(sizes), -1, sizes.dtype)
+    upto = np.tri(len(logits) + 1, len(logits), -1, logits.dtype)
+    sizes = _sizes(logits)
     return jnp.einsum("kj,j...->k...", upto, sizes, precision=lax.Precision.HIGHEST)
 
 
 @jax.custom_jvp
-def _sums_around(sizes, index):
-    """Sums of the sizes before a bin, up to its end, and of all."""
-    before = _sums_before(sizes)
-    return _pick(before[:-1], index), _pick(before[1:], index), before[-1]
+def _sums_around(logits, index):
+    """Sum of the sizes before a bin, its own size, and the sum of all."""
+    before = _sums_before(logits)
+    # its own from its logit, as a difference of sums would lose digits
+    return _pick(before[:-1], index), _sizes(_pick(logits, index)), before[-1]
 
 
 @_sums_around.defjvp
 def _sums_around_jvp(primals, tangents):
     # its transpose is one elementwise pass, where that of picking after summing is ten
-    sizes, index = primals
-    place = lax.broadcasted_iota(index.dtype, sizes.shape, 0)
-    low, high = (jnp.where(near, tangents[0], 0).sum(0) for near in (place < index, place <= index))
-    return _sums_around(sizes, index), (low, high, tangents[0].sum(0))
+    logits, index = primals
+    place = lax.broadcasted_iota(index.dtype, logits.shape, 0)
+    change = jnp.where(jnp.abs(logits) < _LARGEST, _sizes(logits) * tangents[0], 0)
+    low, own = (jnp.where(near, change, 0).sum(0) for near in (place < index, place == index))
+    return _sums_around(logits, index), (low, own, change.sum(0))
 
 
 @jax.custom_jvp
