@@ -25,24 +25,24 @@ _TILES = (10240, 2048, 512, 64)
 _TILE_NUMBERS = 2**20  # of a layer, that caches hold
 
 
-def mlp_init(key, inputs: int, outputs: int, width: int, depth: int) -> dict:
+def mlp_init(key, inputs: int, outputs: tuple[int, ...], width: int, depth: int) -> dict:
     """Params of a residual network, whose outputs are near zero at the start.
 
-    ``in`` (width, inputs), ``hidden`` (depth - 1, width, width) and ``out`` (outputs, width), each
+    ``in`` (width, inputs), ``hidden`` (depth - 1, width, width) and ``out`` (*outputs, width), each
     as ``w`` with its bias ``b``.
     """
     keys = jax.random.split(key, 3)
     return {
         "in": _dense(keys[0], (width, inputs), 1.0),
         "hidden": _dense(keys[1], (depth - 1, width, width), 0.5),
-        "out": _dense(keys[2], (outputs, width), _FINAL),
+        "out": _dense(keys[2], (*outputs, width), _FINAL),
     }
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
 def mlp_stack(key, count: int, inputs: int, outputs: int, width: int, depth: int) -> dict:
     """Params of ``count`` networks, stacked: see ``mlp_init``."""
-    start = functools.partial(mlp_init, inputs=inputs, outputs=outputs, width=width, depth=depth)
+    start = functools.partial(mlp_init, inputs=inputs, outputs=(outputs,), width=width, depth=depth)
     return jax.vmap(start)(jax.random.split(key, count))
 
 
@@ -144,13 +144,8 @@ class Masked:
 
     def init(self, key) -> dict:
         """Params; ``in`` takes features, then y; ``out`` is (outputs, dim, width)."""
-        keys = jax.random.split(key, 3)
         inputs = self.dim * self.channels + self.given
-        return {
-            "in": _dense(keys[0], (self.width, inputs), 1.0),
-            "hidden": _dense(keys[1], (self.depth - 1, self.width, self.width), 0.5),
-            "out": _dense(keys[2], (self.outputs, self.dim, self.width), _FINAL),
-        }
+        return mlp_init(key, inputs, (self.outputs, self.dim), self.width, self.depth)
 
     def matrices(self, params):
         """The weights as ``apply`` and ``step`` take them."""

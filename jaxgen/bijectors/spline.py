@@ -44,7 +44,7 @@ def forward(u, x, kind: Kind | None = None):
     """
     kind = _like(kind, x)
     if kind is not None:
-        x = jnp.where(kind.circular, _wrap(x + u[-1]), x)
+        x = jnp.where(kind.circular, wrap(x + u[-1]), x)
     start, size, slopes = _bin_of(u, jnp.clip(x, -REACH, REACH), 0, kind)
     share = jnp.clip((x - start[0]) / size[0], 0, 1)
     y, log_slope = _in_bin(share, start, size, slopes)
@@ -67,7 +67,7 @@ def inverse(u, y, kind: Kind | None = None):
     inside = _inside(y, kind)
     x = jnp.where(inside, start[0] + share * size[0], y)
     if kind is not None:
-        x = jnp.where(kind.circular, _wrap(x - u[-1]), x)
+        x = jnp.where(kind.circular, wrap(x - u[-1]), x)
     return x, jnp.where(inside, -log_slope, 0)
 
 
@@ -81,7 +81,8 @@ def _like(kind, x):
     return kind and Kind(*(jnp.reshape(v, (-1, *[1] * (x.ndim - 1))) for v in kind))
 
 
-def _wrap(x):
+def wrap(x):
+    """Coordinates of a circle brought back to [-REACH, REACH)."""
     return x - 2 * REACH * jnp.floor((x + REACH) / (2 * REACH))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen import nets
+from jaxgen.bijectors import spline
 from jaxgen.domains import Domain, constraint, each
 from jaxgen.frame import REACH, Frame, conditions, conditions_init, seen
 from jaxgen.lanes import lanes
@@ -182,7 +183,7 @@ class FlowMatching(Model):
         if not self._frame.circular.any():
             return z
         circular = self._frame.circular.reshape(-1, *[1] * (z.ndim - 1))
-        return jnp.where(circular, z - 2 * REACH * jnp.floor((z + REACH) / (2 * REACH)), z)
+        return jnp.where(circular, spline.wrap(z), z)
 
     @property
     def _frame(self):

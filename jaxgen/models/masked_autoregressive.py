@@ -143,14 +143,14 @@ class MaskedAutoregressive(Model):
             z, log_det, possible = self._pull(params, x, y)
             return jnp.where(possible, self._frame.log_base(z) + log_det, -jnp.inf)
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
-        (network,) = self._networks(params)
+        network = self._network(params)
         u = self._net.apply(network, seen(z)[None], conditions(params["frame"].get("y"), y, z))
         score = heads.Mixture.of(u).log_prob(z).sum(0)
         return jnp.where(possible, score + log_det, -jnp.inf)
 
     def _score_levels(self, params, x, y):
         level = jnp.clip(x, 0, self.levels - 1).astype(jnp.int32)
-        (network,) = self._networks(params)
+        network = self._network(params)
         known = jnp.moveaxis(params["levels"]["meaning"].T[level], -1, 0)
         u = self._net.apply(network, known, conditions(params["frame"].get("y"), y, known[0]))
         score = self._sum_of_levels(params, u, level)
@@ -211,7 +211,7 @@ class MaskedAutoregressive(Model):
         return self._frame.leave(params["frame"]["x"], nets.through(layer, z, stacked, True))
 
     def _draw(self, params, noise, y):
-        (network,) = self._networks(params)
+        network = self._network(params)
         uniform = noise[0] if self.head == "mixture" else noise
         given = conditions(params["frame"].get("y"), y, uniform)
 
@@ -252,10 +252,9 @@ class MaskedAutoregressive(Model):
             heads.affine_inverse(u, z) if self.head == "affine" else spline.inverse(u, z, kind)[0]
         )
 
-    def _networks(self, params):
-        layers = params["layers"]
-        each = (jax.tree_util.tree_map(lambda v, i=i: v[i], layers) for i in range(self.layers))
-        return tuple(map(self._net.matrices, each))
+    def _network(self, params):
+        """The only layer's network."""
+        return self._net.matrices(jax.tree_util.tree_map(lambda v: v[0], params["layers"]))
 
     @functools.partial(jax.jit, static_argnums=0)
     def _init_layers(self, key):
