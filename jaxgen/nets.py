@@ -46,13 +46,13 @@ def mlp_stack(key, count: int, inputs: int, outputs: int, width: int, depth: int
     return jax.vmap(start)(jax.random.split(key, count))
 
 
-def mlp(params: dict, x, activation: str = "relu"):
-    """Outputs (outputs, ...) of inputs x (inputs, ...)."""
+def mlp(params: dict, x, activation: str = "relu", zeros: int = 0):
+    """Outputs (outputs, ...) of inputs x (inputs, ...), followed by so many that are 0."""
     f, one = _ACTIVATIONS[activation]
     h = f(_matrix(params["in"], 1.0) @ with_one(x))
     for own in _each_hidden(params):
         h = h + f(_matrix(own, 0.0, one) @ h)
-    return _matrix(params["out"], None, one) @ h
+    return _with_zeros(_matrix(params["out"], None, one), zeros) @ h
 
 
 def with_one(x):
@@ -80,8 +80,11 @@ def through(layer, carry, stacked, reverse=False):
 def reorder(x, order):
     """x[order] of an order of all features, without the scatter that is a gather's gradient."""
     if isinstance(order, np.ndarray):
-        return jnp.concatenate([x[i : i + 1] for i in order])
-    chosen = (order[:, None] == jnp.arange(len(x))).astype(x.dtype)
+        if (order == np.arange(len(x))).all():
+            return x
+        if (order[::-1] == np.arange(len(x))).all():
+            return x[::-1]
+    chosen = (order[:, None] == np.arange(len(x))).astype(x.dtype)
     return jnp.matmul(chosen, x, precision=lax.Precision.HIGHEST)
 
 
@@ -111,6 +114,10 @@ def _matrix(layer, corner, one=1.0, mask=None):
     return jnp.concatenate([top, last])
 
 
+def _with_zeros(matrix, count):
+    return jnp.pad(matrix, ((0, count), *[(0, 0)] * (matrix.ndim - 1)))
+
+
 class Masked:
     """A network whose output i reads features 0 .. i - 1 (and y): Germain et al. 2015, "MADE".
 
@@ -122,11 +129,13 @@ class Masked:
       channels: numbers in which a feature comes in.
       given: numbers in y, which all units may read.
       outputs: numbers put out for each feature.
+      zeros: further numbers put out, which are 0.
       width, depth: of the hidden layers.
     """
 
-    def __init__(self, dim, channels, given, outputs, width, depth):
-        self.dim, self.channels, self.given, self.outputs = dim, channels, given, outputs
+    def __init__(self, dim, channels, given, outputs, zeros, width, depth):
+        self.dim, self.channels, self.given = dim, channels, given
+        self.outputs, self.zeros = outputs, zeros
         self.width, self.depth = width, depth
         lowest = -1 if given or dim == 1 else 0  # -1: reads y alone
         rank = lowest + np.arange(width) * (dim - 1 - lowest) // width
@@ -153,7 +162,7 @@ class Masked:
         return (
             _matrix(params["in"], 1.0, mask=first),
             [_matrix(own, 0.0, mask=hidden) for own in _each_hidden(params)],
-            _matrix(params["out"], None, mask=last),
+            _with_zeros(_matrix(params["out"], None, mask=last), self.zeros),
         )
 
     def apply(self, matrices, x, given):
@@ -164,7 +173,7 @@ class Masked:
         for matrix in hidden:
             h = h + jax.nn.relu(matrix @ h)
         out = last.reshape(-1, self.width + 1) @ h
-        return out.reshape(self.outputs, self.dim, *out.shape[1:])
+        return out.reshape(-1, self.dim, *out.shape[1:])
 
     def start(self, matrices, given):
         """What ``step`` carries before any feature is known."""

@@ -33,8 +33,10 @@ SMALL = {
 
 def numbers(kind, bins=5, seed=0, size=2.0):
     rng = np.random.default_rng(seed)
-    count = spline.numbers(bins, kind is not None)
-    return jnp.asarray(size * rng.normal(size=(count, 1)), jnp.float32)
+    u = np.zeros((spline.rows(bins, kind is not None), 1))
+    learnt = spline.numbers(bins, kind is not None)
+    u[:learnt] = size * rng.normal(size=(learnt, 1))
+    return jnp.asarray(u, jnp.float32)
 
 
 @pytest.mark.parametrize("kind", [None, REAL, INTERVAL, CIRCLE])
@@ -82,7 +84,7 @@ def test_a_spline_is_monotonic_and_its_slope_is_its_derivative(kind):
 
 def test_zero_numbers_are_the_identity():
     x = np.linspace(-6, 6, 101, dtype=np.float32)[None]
-    y, log_slope = spline.forward(jnp.zeros((spline.numbers(8, False), 1, 101)), x)
+    y, log_slope = spline.forward(jnp.zeros((spline.rows(8, False), 1, 101)), x)
     np.testing.assert_allclose(y, x, atol=2e-6)
     np.testing.assert_allclose(log_slope, 0, atol=1e-5)
 
@@ -112,7 +114,11 @@ def test_a_wild_row_leaves_the_gradients_of_others(name, wild):
 
 @pytest.mark.parametrize("name", [n for n in SMALL if n != "mixture"])
 def test_round_trip(name):
-    """Noise of an event makes it again: to 1e-4 in float32 and 1e-9 in float64."""
+    """Noise of an event makes it again: to 1e-4 in float32 and 1e-9 in float64.
+
+    Where the flow stretches so much that the noise's own rounding moves an event further, to that:
+    perturbed splines have slopes up to a thousand.
+    """
     model = SMALL[name]
     if name == "matching":  # whose steps are an approximation
         model = models.FlowMatching(3, 8, 2, steps=128)
@@ -124,7 +130,11 @@ def test_round_trip(name):
             z = draw(model.noise(), KEY, np.zeros(2, np.uint32), 4096, dtype).T
             x = np.asarray(fitted.push(z))
             again = np.asarray(fitted.push(fitted.pull(x)))
-            assert (np.abs(again - x) / (1 + np.abs(x))).max() < gap
+            stretch = jax.vmap(jax.jacfwd(lambda z, own=own: model.push(own, z)))(z)
+            rounding = np.finfo(dtype).eps * spline.REACH * np.linalg.norm(stretch, axis=(1, 2))
+            error = np.abs(again - x) / (1 + np.abs(x))
+            assert (error.max(1) < np.maximum(gap, rounding)).all()
+            assert (rounding < gap).mean() > 0.99
 
 
 @pytest.mark.parametrize("case", FLOWS, ids=lambda case: case.name)
@@ -162,7 +172,7 @@ def test_lanes_of_stacked_params():
 )
 def test_a_masked_network_reads_what_it_may(dim, width, given):
     """Output i has no derivative by feature i and later ones; and reads those before it."""
-    net = nets.Masked(dim, 2, given, 3, width, 3)
+    net = nets.Masked(dim, 2, given, 3, 1, width, 3)
     params = net.init(KEY)
     params["out"]["w"] = params["out"]["w"] * 100
     matrices = net.matrices(params)
@@ -182,7 +192,7 @@ def test_a_masked_network_reads_what_it_may(dim, width, given):
 )
 def test_the_quick_inverse_is_the_network(dim, width, given):
     """Features told one at a time give what a whole pass gives, each hidden unit made once."""
-    net = nets.Masked(dim, 2, given, 3, width, 3)
+    net = nets.Masked(dim, 2, given, 3, 1, width, 3)
     matrices = net.matrices(net.init(KEY))
     x, y = jax.random.normal(KEY, (2, dim, 7)), jnp.ones((given, 7))
     wanted, carry = net.apply(matrices, x, y), net.start(matrices, y)

@@ -8,6 +8,7 @@ and a turn before (Rezende et al. 2020, "Normalizing flows on tori and spheres")
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -34,11 +35,17 @@ def numbers(bins: int, bounded: bool) -> int:
     return 3 * bins + 2 if bounded else 3 * bins - 1
 
 
+def rows(bins: int, bounded: bool) -> int:
+    """How many rows hold them: of real features the last is 0, so that each bin has three."""
+    return 3 * bins + 2 if bounded else 3 * bins
+
+
 def forward(u, x, kind: Kind | None = None):
     """Values and log slopes of the splines at x.
 
     Args:
-      u: (numbers, *x.shape).
+      u: (rows, *x.shape): of each bin its size along x and y and the slope at its right end, then,
+        where a feature may be bounded, the slope at the left end of all and the turn of a circle.
       x: where; bounded features within [-REACH, REACH].
       kind: None where all features are real.
     """
@@ -46,8 +53,9 @@ def forward(u, x, kind: Kind | None = None):
     if kind is not None:
         x = jnp.where(kind.circular, wrap(x + u[-1]), x)
     start, size, slopes = _bin_of(u, jnp.clip(x, -REACH, REACH), 0, kind)
-    share = jnp.clip((x - start[0]) / size[0], 0, 1)
-    y, log_slope = _in_bin(share, start, size, slopes)
+    inverse_size = _reciprocal(size[0])
+    share = jnp.clip((x - start[0]) * inverse_size, 0, 1)
+    y, log_slope = _in_bin(share, size[1] * inverse_size, start, size, slopes)
     inside = _inside(x, kind)
     return jnp.where(inside, y, x), jnp.where(inside, log_slope, 0)
 
@@ -58,12 +66,16 @@ def inverse(u, y, kind: Kind | None = None):
     within = jnp.clip(y, -REACH, REACH)
     start, size, slopes = _bin_of(u, within, 1, kind)
     slope, rise = size[1] / size[0], within - start[1]
-    bend = rise * (slopes[0] + slopes[1] - 2 * slope)
-    a = size[1] * (slope - slopes[0]) + bend
-    b = size[1] * slopes[0] - bend
+    more = slopes[0] + slopes[1] - 2 * slope
+    # from the end of the bin near which the quadratic's root is no difference of like numbers
+    left = slopes[0] - slopes[1] >= (2 * rise / size[1] - 1) * more
+    rise, first = jnp.where(left, rise, size[1] - rise), jnp.where(left, *slopes)
+    b = size[1] * first - rise * more
+    a = size[1] * (slope - first) + rise * more
     root = jnp.sqrt(jnp.maximum(b * b + 4 * a * slope * rise, jnp.finfo(y.dtype).tiny))
     share = jnp.clip(2 * slope * rise / (b + root), 0, 1)
-    _, log_slope = _in_bin(share, start, size, slopes)
+    share = jnp.where(left, share, 1 - share)
+    _, log_slope = _in_bin(share, slope, start, size, slopes)
     inside = _inside(y, kind)
     x = jnp.where(inside, start[0] + share * size[0], y)
     if kind is not None:
@@ -91,89 +103,125 @@ def _bin_of(u, value, axis, kind):
 
     Returns: where it starts and how large it is along x and y, and the slopes at its two ends.
     """
-    bins = (len(u) + 1) // 3 if kind is None else (len(u) - 2) // 3
-    logits = u[: 2 * bins].reshape(2, bins, *u.shape[1:])
-    before = _sums_before(lax.stop_gradient(logits[axis]))
+    bins = len(u) // 3
+    table = u[: 3 * bins].reshape(bins, 3, *u.shape[1:])
+    before = _sums_before(_sizes(lax.stop_gradient(table)))[:, axis]
     least = np.asarray(2 * REACH * _LEAST_BIN, u.dtype)
     rest = np.asarray(2 * REACH * (1 - bins * _LEAST_BIN), u.dtype)
     share = rest / before[-1]
-    index = jnp.zeros(value.shape, jnp.int32)
-    for i in range(1, bins):
-        index += (value >= before[i] * share + (i * least - REACH)).astype(jnp.int32)
-    place, start, size = index.astype(u.dtype), [], []
-    for i in (0, 1):
-        low, own, total = _sums_around(logits[i], index)
-        start.append(low * (rest / total) + (place * least - REACH))
-        size.append(own * (rest / total) + least)
+    square = jnp.zeros_like(value)
+    for i in range(1, bins):  # the first so many odd numbers
+        square += jnp.where(value >= before[i] * share + (i * least - REACH), 2 * i - 1, 0)
+    # XLA would compute the sum again for each of its readers, but not a root
+    index = jnp.sqrt(square).astype(jnp.int32)
+    *shares, left, right = _read(table, index)
+    place = index.astype(u.dtype) * least - REACH
+    start = [below * rest + place for below in shares[:2]]
+    size = [own * rest + least for own in shares[2:]]
     first, last = index == 0, index == bins - 1
     if kind is None:
-        inner = u[2 * bins :] if bins > 1 else jnp.zeros_like(u[:1])
-        left = jnp.where(first, 0, _pick(inner, index - 1))
-        right = jnp.where(last, 0, _pick(inner, index))
+        left = jnp.where(first, 1, left)
+        right = jnp.where(last, 1, right)
     else:
-        left = jnp.where(first & ~kind.bounded, 0, _pick(u[2 * bins : -2], index))
-        right = jnp.where(last & ~kind.bounded, 0, _pick(u[2 * bins + 1 : -1], index))
-        right = jnp.where(last & kind.circular, u[2 * bins], right)
-    return start, size, [_softplus(v + _UNIT) + _LEAST_SLOPE for v in (left, right)]
+        end = _slope(u[-2])
+        left = jnp.where(first, jnp.where(kind.bounded, end, 1), left)
+        right = jnp.where(last & ~kind.bounded, 1, right)
+        right = jnp.where(last & kind.circular, end, right)
+    return start, size, [left, right]
 
 
-def _in_bin(share, start, size, slopes):
-    """Value and log slope at a share of the bin."""
-    slope, both = size[1] / size[0], share * (1 - share)
-    below = slope + (slopes[0] + slopes[1] - 2 * slope) * both
-    y = start[1] + size[1] * (slope * share * share + slopes[0] * both) / below
+def _in_bin(share, slope, start, size, slopes):
+    """Value and log slope at a share of the bin, whose mean slope is given."""
+    both = share * (1 - share)
+    below = _reciprocal(slope + (slopes[0] + slopes[1] - 2 * slope) * both)
+    y = start[1] + size[1] * (slope * share * share + slopes[0] * both) * below
     above = slopes[1] * share * share + 2 * slope * both + slopes[0] * (1 - share) ** 2
-    return y, jnp.log(slope * slope * above / (below * below))
+    return y, jnp.log((slope * below) ** 2 * above)
 
 
-def _softplus(x):
-    """log(1 + exp(x)) in fewer steps than JAX's own."""
-    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+@jax.custom_jvp
+def _reciprocal(x):
+    """1 / x, whose gradient takes no further divisions: XLA makes a kernel of each."""
+    return 1 / x
 
 
-def _sizes(logits):
-    return jnp.exp(jnp.clip(logits, -_LARGEST, _LARGEST))
+@_reciprocal.defjvp
+def _reciprocal_jvp(primals, tangents):
+    y = _reciprocal(*primals)
+    return y, -y * y * tangents[0]
 
 
-def _sums_before(logits):
-    """Sums of the sizes (bins, ...) before each bin; the last is of all.
+def _slope(logit):
+    """A slope, which is 1 for a logit of 0: softplus in fewer steps than JAX's own."""
+    x = logit + _UNIT
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x))) + _LEAST_SLOPE
+
+
+def _sizes(table):
+    """Sizes of bins (bins, 3, ...) along x and y, before they are scaled; slopes stay as they are."""
+    return jnp.where(_is_slope(table), table, jnp.exp(jnp.clip(table, -_LARGEST, _LARGEST)))
+
+
+def _is_slope(table):
+    return np.arange(3).reshape(3, *[1] * (table.ndim - 2)) == 2
+
+
+def _sums_before(sizes):
+    """Sums (bins + 1, 3, ...) of the sizes before each bin; the last is of all.
 
     By a product of matrices, which keeps XLA from computing the sizes again for every reader.
     """
-    upto = np.tri(len(logits) + 1, len(logits), -1, logits.dtype)
-    sizes = _sizes(logits)
+    upto = np.tri(len(sizes) + 1, len(sizes), -1, sizes.dtype)
     return jnp.einsum("kj,j...->k...", upto, sizes, precision=lax.Precision.HIGHEST)
 
 
 @jax.custom_jvp
-def _sums_around(logits, index):
-    """Sum of the sizes before a bin, its own size, and the sum of all."""
-    before = _sums_before(logits)
-    # its own from its logit, as a difference of sums would lose digits
-    return _pick(before[:-1], index), _sizes(_pick(logits, index)), before[-1]
+def _read(table, index):
+    """What a table (bins, 3, ...) says of a bin.
+
+    Returns: shares of all sizes along x and along y that lie before it, its own two shares; and the
+    slopes at the right end of the bin before and at its own.
+    """
+    sizes = _sizes(table)
+    before = _sums_before(sizes)
+    total = [before[-1, i] for i in (0, 1)]
+    below = [_pick(before[:-1, i], index) / total[i] for i in (0, 1)]
+    own = [_pick(sizes[:, i], index) / total[i] for i in (0, 1)]
+    slopes = [_slope(_pick(table[:, 2], i)) for i in (index - 1, index)]
+    return *below, *own, *slopes
 
 
-@_sums_around.defjvp
-def _sums_around_jvp(primals, tangents):
-    # its transpose is one elementwise pass, where that of picking after summing is ten
-    logits, index = primals
-    place = lax.broadcasted_iota(index.dtype, logits.shape, 0)
-    change = jnp.where(jnp.abs(logits) < _LARGEST, _sizes(logits) * tangents[0], 0)
-    low, own = (jnp.where(near, change, 0).sum(0) for near in (place < index, place == index))
-    return _sums_around(logits, index), (low, own, change.sum(0))
+@_read.defjvp
+def _read_jvp(primals, tangents):
+    # Its transpose is one pass over the table, where that of picking after summing is ten. Sums are
+    # divided at once: so a division ends what the transpose computes for each x, and XLA does not
+    # compute it again for each number of the table, as it does with what is cheap.
+    table, index = primals
+    sizes = _sizes(table)
+    total = _sums_before(sizes)[-1]
+    place = lax.broadcasted_iota(index.dtype, table.shape, 0)
+    steep = jnp.where(jnp.abs(table) < _LARGEST, sizes, 0)
+    change = jnp.where(_is_slope(table), 1, steep) * tangents[0]
+
+    def summed(near):
+        columns = lax.split(jnp.where(near, change, 0).sum(0), (1, 1, 1))
+        return [jnp.squeeze(column, 0) for column in columns]
+
+    out = _read(table, index)
+    below, before, own, whole = map(
+        summed, (place < index, place == index - 1, place == index, True)
+    )
+    whole = [whole[i] / total[i] for i in (0, 1)]
+    parts = [near[i] / total[i] for near in (below, own) for i in (0, 1)]
+    shares = [parts[i] - out[i] * whole[i % 2] for i in range(4)]
+    logits = [_pick(table[:, 2], i) + _UNIT for i in (index - 1, index)]
+    slopes = [v[2] / (1 + jnp.exp(-x)) for v, x in zip((before, own), logits, strict=True)]
+    return out, (*shares, *slopes)
 
 
-@jax.custom_jvp
 def _pick(table, index):
-    """table[index] elementwise, its ends beyond; a gather and its gradient take far longer."""
+    """table[index] elementwise, its ends beyond; a gather takes far longer."""
     out = table[0]
     for i in range(1, len(table)):
         out = jnp.where(index >= i, table[i], out)
     return out
-
-
-@_pick.defjvp
-def _pick_jvp(primals, tangents):
-    table, index = primals
-    place = lax.broadcasted_iota(index.dtype, table.shape, 0)
-    return _pick(table, index), jnp.where(place == index[None], tangents[0], 0).sum(0)

@@ -13,7 +13,18 @@ import numpy as np
 
 from jaxgen.fit import freezing, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, versions
-from jaxgen.fit.epochs import LIMIT, NAN, PATIENCE, RUNNING, Fixed, Program, State, begin, chunk
+from jaxgen.fit.epochs import (
+    LIMIT,
+    NAN,
+    PATIENCE,
+    RUNNING,
+    Fixed,
+    Program,
+    State,
+    begin,
+    chunk,
+    start,
+)
 from jaxgen.fit.progress import Progress, chunk_length
 from jaxgen.fit.rows import Rows, size_class
 
@@ -136,7 +147,7 @@ def _chunk(program, fixed, trail, length):
 def _resumed(checkpoint, program, fixed, learnt):
     if checkpoint is None or not checkpoint.exists():
         return None
-    state = jax.eval_shape(functools.partial(begin, program), fixed, learnt)
+    state = jax.eval_shape(functools.partial(start, program), fixed, learnt)
     return checkpoint.read(_Trail(state, fixed.rest, None, None, None))
 
 

@@ -276,7 +276,8 @@ class MaskedAutoregressive(Model):
         channels = 2 if self._frame.circular.any() else 1
         channels = heads.CHANNELS if self.head == "categorical" else channels
         given = 0 if self.y_shape is None else math.prod(self.y_shape)
-        return nets.Masked(self.dim, channels, given, outputs, self.width, self.depth)
+        zeros = spline.rows(self.bins, bounded) - outputs if self.head == "spline" else 0
+        return nets.Masked(self.dim, channels, given, outputs, zeros, self.width, self.depth)
 
     @property
     def _kinds(self):

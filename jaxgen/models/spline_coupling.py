@@ -135,8 +135,10 @@ class SplineCoupling(Model):
     def _knots(self, network, kept, given, kind):
         """The numbers that shape the splines, (numbers, bent, ...)."""
         known = seen(kept, kind[0] if self._frame.circular.any() else None)
-        u = nets.mlp(network, jnp.concatenate([known, given]))
-        return u.reshape(self._numbers, self._bent, *u.shape[1:])
+        rows = spline.rows(self.bins, bool(self._frame.bounded.any()))
+        zeros = (rows - self._numbers) * self._bent
+        u = nets.mlp(network, jnp.concatenate([known, given]), zeros=zeros)
+        return u.reshape(rows, self._bent, *u.shape[1:])
 
     @property
     def _frame(self):
