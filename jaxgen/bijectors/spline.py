@@ -8,7 +8,6 @@ and a turn before (Rezende et al. 2020, "Normalizing flows on tori and spheres")
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -158,7 +157,7 @@ def _slope(logit):
 
 
 def _sizes(table):
-    """Sizes of bins (bins, 3, ...) along x and y, before they are scaled; slopes stay as they are."""
+    """Sizes of bins along x and y before they are scaled, beside the logits of slopes as they are."""
     return jnp.where(_is_slope(table), table, jnp.exp(jnp.clip(table, -_LARGEST, _LARGEST)))
 
 
