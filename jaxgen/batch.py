@@ -21,6 +21,9 @@ from jaxgen.random import draw
 from jaxgen.threefry import key_words
 
 
+_WIDER = 64  # an accelerator's tiles, as multiples of those that suit the caches of one CPU core
+
+
 def sample(model: Model, params: Params, key: jax.Array, n: int, y=None) -> jax.Array:
     """n events, (n, *event_shape). The first 10 of 1000 are the 10 of ``n = 10``.
 
@@ -136,6 +139,8 @@ def _in_tiles(tile, rows, n, leading):
     A network's matrix products then have one shape whatever n is, and activations that fit caches.
     ``leading`` is a pytree of arrays whose rows lead.
     """
+    if tile is not None and jax.default_backend() != "cpu":
+        tile *= _WIDER
     if tile is None or n <= tile:
         return rows(0, n, leading)
     count = -(-n // tile)

@@ -12,7 +12,9 @@ import collections
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -29,6 +31,7 @@ RUNGS = (64, 512, 2048, 10240, 40960, 250880, 1003520)
 BLOCK_BYTES = 8 * 2**20  # of one block's events, and of its noise where that is held too
 BLOCK_COST = 2**21  # parameters read, one after another, in the time that starting a block takes
 _AHEAD = 2  # blocks under way while one is copied or used
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 _map = jax.tree_util.tree_map
 
@@ -121,14 +124,48 @@ def _blocks(function, model, size, shared, rows, start, n, devices):
         shared = jax.device_put(shared, devices[0])
     step = size * len(devices)
     under_way: collections.deque[tuple[int, Any]] = collections.deque()
+    threads = _threads(model, devices) if n > step else None
+    ahead = max(_AHEAD, _CORES) if threads else _AHEAD
     for first in range(0, max(n, 1), step):
         starts = [start + first + i * size for i in range(len(devices))]
         words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
         own = _map(functools.partial(_cut, first=first, size=step), rows)
-        under_way.append((min(step, n - first), program(model, size, shared, (words, own))))
-        if len(under_way) > _AHEAD:
-            yield under_way.popleft()
-    yield from under_way
+        arguments = model, size, shared, (words, own)
+        if threads is None or first == 0:  # the first compiles, for all
+            block = program(*arguments)
+        else:
+            block = threads.submit(_wait_for, program, *arguments)
+        under_way.append((min(step, n - first), block))
+        if len(under_way) > ahead:
+            yield _finished(*under_way.popleft())
+    for rows_and_block in under_way:
+        yield _finished(*rows_and_block)
+
+
+def _finished(rows, block):
+    return rows, block.result() if isinstance(block, Future) else block
+
+
+def _wait_for(program, *arguments):
+    return jax.block_until_ready(program(*arguments))
+
+
+def _threads(model, devices) -> ThreadPoolExecutor | None:
+    """Threads that run a block each, for a network on a CPU: its tiles are too small for XLA to
+    spread over cores, and JAX runs what one thread asks for in order.
+
+    None where the calling thread has settings of its own, such as ``with jax.enable_x64(True)``.
+    """
+    if model.tile is None or len(devices) > 1 or devices[0].platform != "cpu":
+        return None
+    threads = _thread_pool()
+    same = threads.submit(lambda: jax.config.values).result() == jax.config.values
+    return threads if same else None
+
+
+@functools.cache
+def _thread_pool():
+    return ThreadPoolExecutor(_CORES, "jaxgen")
 
 
 def _cut(array, first, size):

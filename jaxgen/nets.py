@@ -21,7 +21,7 @@ _ACTIVATIONS: dict[str, Any] = {  # each with its value at 1, and zero at 0
 }
 _FINAL = 0.01  # size of the last layer at the start: an output near zero
 _UNROLLED = 4
-_TILES = (10240, 2048, 512, 64)
+_TILES = (512, 64)
 _TILE_NUMBERS = 2**20  # of a layer, that caches hold
 
 

@@ -157,7 +157,7 @@ def _slope(logit):
 
 
 def _sizes(table):
-    """Sizes of bins along x and y before they are scaled, beside the logits of slopes as they are."""
+    """Sizes of bins along x and y before they are scaled; the logits of slopes stay as they are."""
     return jnp.where(_is_slope(table), table, jnp.exp(jnp.clip(table, -_LARGEST, _LARGEST)))
 
 
