@@ -20,7 +20,6 @@ from jaxgen.numerics import computed_once
 from jaxgen.random import draw
 from jaxgen.threefry import key_words
 
-
 _WIDER = 64  # an accelerator's tiles, as multiples of those that suit the caches of one CPU core
 
 

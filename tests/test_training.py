@@ -456,9 +456,10 @@ def test_loops_of_an_ensemble_end_together(monkeypatch):
 
     def chunk(*args):
         seen.append(args)
-        return epochs.chunk(*args)
+        return compiled(*args)
 
-    monkeypatch.setattr(gradient, "chunk", chunk)
+    compiled = gradient._chunk
+    monkeypatch.setattr(gradient, "_chunk", chunk)
     fit(Network(), waves(60), key=KEY, ensemble=3, **SMALL)
     program = jax.make_jaxpr(epochs.chunk, static_argnums=0)(*seen[0]).jaxpr
     numbers = sum(leaf.size for leaf in jax.tree_util.tree_leaves(Network().init(KEY)))
@@ -539,8 +540,8 @@ def test_a_run_goes_on_where_it_stopped(model, settings, after, tmp_path, monkey
     path = tmp_path / "run"
     with interrupted(monkeypatch, after):
         fit(model, x, checkpoint=path, **settings)
-    counted = []
-    monkeypatch.setattr(gradient, "chunk", lambda *a: counted.append(a) or epochs.chunk(*a))
+    counted, compiled = [], gradient._chunk
+    monkeypatch.setattr(gradient, "_chunk", lambda *a: counted.append(a) or compiled(*a))
     resumed = fit(model, x, checkpoint=str(path), **settings)
     assert 0 < len(counted) <= 6 - after
     assert_same_bits(resumed, whole)
@@ -564,9 +565,10 @@ def test_an_interrupt_within_a_chunk_keeps_the_last_complete_one(tmp_path, monke
         counted.append(args)
         if len(counted) == 4:
             raise KeyboardInterrupt
-        return epochs.chunk(*args)
+        return compiled(*args)
 
-    monkeypatch.setattr(gradient, "chunk", chunk)
+    compiled = gradient._chunk
+    monkeypatch.setattr(gradient, "_chunk", chunk)
     with pytest.raises(KeyboardInterrupt):
         fit(Network(), waves(60), **settings)
     resumed = fit(Network(), waves(60), **settings)

@@ -255,17 +255,20 @@ def _by_gradient(spec, start, data, kept, key, validation, checkpoint, settings)
         }
         checkpoint = Checkpoint(checkpoint, gradient.describe(spec, key, settings) | of)
     train, judge = pad(*split), None if held is None else pad(*held)
-    if checkpoint is None or not checkpoint.exists():
-        # a start that members share is looked at once
-        for k, one in list(zip(keys, starts, strict=True))[: None if start is None else 1]:
-            check = functools.partial(check_scores, spec, one, key=noise_key(spec, k, JUDGING))
-            check(train, kept[places], "x")
-            if judge is not None and held_places is None:
-                check(judge, np.arange(len(held[0])), "validation")
-            elif judge is not None:
-                check(judge, kept[held_places], "x")
+
+    def check(member):
+        """Raise where the member's start gives a row no finite score."""
+        own = functools.partial(
+            check_scores, spec, starts[member], key=noise_key(spec, keys[member], JUDGING)
+        )
+        own(train, kept[places], "x")
+        if judge is not None and held_places is None:
+            own(judge, np.arange(len(held[0])), "validation")
+        elif judge is not None:
+            own(judge, kept[held_places], "x")
+
     key = key if settings.members is None else _member_keys(key, settings.members)
-    return gradient.run(spec, starts, mask, train, judge, key, settings, checkpoint)
+    return gradient.run(spec, starts, check, mask, train, judge, key, settings, checkpoint)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgen import batch, compiler
+from jaxgen import batch
 from jaxgen.fit import freezing, optimizers
 from jaxgen.fit.rows import Rows, mean_score, noise_key
 from jaxgen.fit.shuffle import order
@@ -57,7 +57,7 @@ class Program(NamedTuple):
     members: int | None  # None: a single fit
 
 
-def start(program: Program, fixed: Fixed, learnt: list) -> State:
+def begin(program: Program, fixed: Fixed, learnt: list) -> State:
     def one(fixed, learnt):
         live = freezing.pack(learnt, program.layout)
         state = _transformation(program, fixed).init(live)
@@ -67,10 +67,6 @@ def start(program: Program, fixed: Fixed, learnt: list) -> State:
     return _each(program, one, 0)(fixed, learnt)
 
 
-begin = compiler.jit(start, static_argnums=0)
-
-
-@functools.partial(compiler.jit, static_argnums=0)
 def chunk(program: Program, fixed: Fixed, state: State, first, end):
     """Epochs ``first`` to ``end``, fewer when all training stops.
 

@@ -5,31 +5,24 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen import compiler
 from jaxgen.fit import freezing, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, versions
-from jaxgen.fit.epochs import (
-    LIMIT,
-    NAN,
-    PATIENCE,
-    RUNNING,
-    Fixed,
-    Program,
-    State,
-    begin,
-    chunk,
-    start,
-)
+from jaxgen.fit.epochs import LIMIT, NAN, PATIENCE, RUNNING, Fixed, Program, State, begin, chunk
 from jaxgen.fit.progress import Progress, chunk_length
 from jaxgen.fit.rows import Rows, size_class
 
 STEPS = 5000  # minibatches planned for when epochs are not given
 EPOCHS = (20, 1000)  # fewest and most of them
+
+_begin, _chunk = (compiler.jit(function, static_argnums=0) for function in (begin, chunk))
 
 
 class Settings(NamedTuple):
@@ -78,6 +71,7 @@ def describe(model, key, settings: Settings) -> dict[str, str]:
 def run(
     model,
     starts: list,
+    check: Callable[[int], None],
     mask: tuple[bool, ...],
     train: Rows,
     judge: Rows | None,
@@ -89,6 +83,8 @@ def run(
 
     Args:
       starts: params to start from: one, or of an ensemble one a member.
+      check: raises where the start of that number gives a row no finite score. It takes as long as
+        an epoch and is compiled apart, so it is called where training fails at once.
       mask: which leaves of them are learnt.
       key: a key, or one a member.
 
@@ -107,7 +103,8 @@ def run(
     fixed = Fixed(train, judges, rest, key, hyperparameters, np.int32(epochs), patience)
     trail = _resumed(checkpoint, program, fixed, learnt)
     if trail is None:
-        state = begin(program, fixed, learnt)
+        state = _begin(program, fixed, learnt)
+        _check_each(check, ~np.isfinite(state.best_score))
         none = np.zeros((0, *state.best_score.shape))
         trail = _Trail(state, rest, np.int32(0), none, none)
     fixed = fixed._replace(rest=trail.rest)
@@ -117,12 +114,16 @@ def run(
                 bar.advance(*_news(trail, 0))
             while (np.asarray(trail.state.status) == RUNNING).any():
                 done = int(trail.epoch)
-                trail = _chunk(program, fixed, trail, length)
+                later = _further(program, fixed, trail, length)
+                if not done:
+                    state = later.state
+                    _check_each(check, (state.status == NAN) & (state.epochs == 0))
+                trail = later
                 if checkpoint is not None:
                     checkpoint.offer(trail)
                 bar.advance(*_news(trail, done))
     finally:  # an interrupt too leaves the last complete chunk behind
-        if checkpoint is not None:
+        if checkpoint is not None and trail.epoch:
             checkpoint.write(trail)
     params = freezing.collect(trail.state.best, trail.rest, layout)
     history = _history(trail, members, held_out=judge is not None)
@@ -130,9 +131,14 @@ def run(
     return params, history
 
 
-def _chunk(program, fixed, trail, length):
+def _check_each(check, failed):
+    for member in np.flatnonzero(failed):
+        check(member)
+
+
+def _further(program, fixed, trail, length):
     end = np.int32(trail.epoch + length)
-    state, epoch, records = chunk(program, fixed, trail.state, trail.epoch, end)
+    state, epoch, records = _chunk(program, fixed, trail.state, trail.epoch, end)
     epoch, records = jax.device_get((epoch, records))
     train, judged = (np.asarray(r[: epoch - trail.epoch], np.float64) for r in records)
     return _Trail(
@@ -147,7 +153,7 @@ def _chunk(program, fixed, trail, length):
 def _resumed(checkpoint, program, fixed, learnt):
     if checkpoint is None or not checkpoint.exists():
         return None
-    state = jax.eval_shape(functools.partial(start, program), fixed, learnt)
+    state = jax.eval_shape(functools.partial(begin, program), fixed, learnt)
     return checkpoint.read(_Trail(state, fixed.rest, None, None, None))
 
 
