@@ -11,17 +11,17 @@ from jax import lax
 
 from jaxgen import nets
 from jaxgen.bijectors import spline
-from jaxgen.domains import Domain, constraint, each
-from jaxgen.frame import REACH, Frame, conditions, conditions_init, seen
+from jaxgen.domains import Domain
+from jaxgen.frame import REACH, conditions, seen
 from jaxgen.lanes import lanes
-from jaxgen.model import Model
+from jaxgen.models.flow import Flow
 from jaxgen.random import Uniform
 from jaxgen.spec import Count
 
 _TIMES = 3  # of sines and cosines in which a network is told the time
 
 
-class FlowMatching(Model):
+class FlowMatching(Flow):
     """Flow along a vector field: dz/dt = v(z, t, y) from noise at t = 0 to an event at t = 1.
 
     Training minimises |v(z_t, t, y) - (x - z)|^2 with z noise, t uniform and z_t = (1 - t) z + t x,
@@ -45,60 +45,30 @@ class FlowMatching(Model):
     >>> fitted = jaxgen.fit(FlowMatching(2), x, key=jax.random.key(0))
     """
 
-    dim: Count
+    dim: Count  # type: ignore[misc]
     width: Count = 64
     depth: Count = 3
     steps: Count = 32
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
-    domain: tuple[Domain, ...] | None = None
-
-    reparameterized = True
-    invertible = True
-    frozen = ("frame",)
-    learning_rate = 2e-3
-
-    def __post_init__(self):
-        super().__post_init__()
-        each(self.domain, self.dim)
-
-    @property
-    def event_shape(self):
-        return (self.dim,)
-
-    @property
-    def support(self):
-        return constraint(each(self.domain, self.dim))
+    domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     @property
     def tile(self):
         return nets.tile_of(self.width * self.dim)
 
     def init(self, key, x=None, y=None):
-        frame = {"x": self._frame.init(x)}
         inputs = self.dim * (2 if self._frame.circular.any() else 1) + 2 * _TIMES
         if self.y_shape is not None:
-            frame["y"] = conditions_init(self.y_shape, y)
             inputs += math.prod(self.y_shape)
         stack = nets.mlp_stack(key, 1, inputs, self.dim, self.width, self.depth)
-        return {"frame": frame, "network": jax.tree_util.tree_map(lambda v: v[0], stack)}
+        network = jax.tree_util.tree_map(lambda v: v[0], stack)
+        return {"frame": self._init_frame(x, y), "network": network}
 
     def loss(self, params, noise, x, y=None):
         return lanes(self._mismatch)(params, noise, x, y)
 
     def loss_noise(self):
         return {"base": self._frame.noise(), "time": Uniform(())}
-
-    def log_prob(self, params, x, y=None):
-        return lanes(self._score)(params, x, y)
-
-    def noise(self):
-        return self._frame.noise()
-
-    def push(self, params, noise, y=None):
-        return lanes(self._push)(params, noise, y)
-
-    def pull(self, params, x, y=None):
-        return lanes(self._pull)(params, x, y)
 
     # What follows takes features first and, if any, rows last.
 
@@ -135,10 +105,9 @@ class FlowMatching(Model):
         z = self._solve(self._field(params, y, z), z, 0.0, 1.0)
         return self._frame.leave(params["frame"]["x"], self._on_circles(z))
 
-    def _pull(self, params, x, y):
+    def _back(self, params, x, y):
         z, _, _ = self._frame.enter(params["frame"]["x"], x)
-        z = self._solve(self._field(params, y, z), z, 1.0, 0.0)
-        return self._frame.noise_of(self._on_circles(z))
+        return self._on_circles(self._solve(self._field(params, y, z), z, 1.0, 0.0))
 
     def _field(self, params, y, like):
         """The vector field, of coordinates (dim, ...) and a time, or one of each row."""
@@ -184,7 +153,3 @@ class FlowMatching(Model):
             return z
         circular = self._frame.circular.reshape(-1, *[1] * (z.ndim - 1))
         return jnp.where(circular, spline.wrap(z), z)
-
-    @property
-    def _frame(self):
-        return Frame(each(self.domain, self.dim))

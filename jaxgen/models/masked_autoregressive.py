@@ -14,16 +14,15 @@ from numpyro.distributions import constraints
 
 from jaxgen import nets
 from jaxgen.bijectors import spline
-from jaxgen.domains import Domain, constraint, each
-from jaxgen.frame import Frame, conditions, conditions_init, seen
-from jaxgen.lanes import lanes
-from jaxgen.model import Model
+from jaxgen.domains import Domain
+from jaxgen.frame import conditions, seen
 from jaxgen.models import heads
+from jaxgen.models.flow import Flow
 from jaxgen.random import Normal, Uniform
 from jaxgen.spec import AtLeast, Count
 
 
-class MaskedAutoregressive(Model):
+class MaskedAutoregressive(Flow):
     """p(x | y) = prod_i p(x_i | x_1 .. x_i-1, y), by a masked network, once or in several layers.
 
     What the network puts out for a feature is its ``head``:
@@ -59,7 +58,7 @@ class MaskedAutoregressive(Model):
     >>> fitted = jaxgen.fit(MaskedAutoregressive(2, layers=2), x, key=jax.random.key(0))
     """
 
-    dim: Count
+    dim: Count  # type: ignore[misc]
     layers: Count = 1
     width: Count = 64
     depth: Count = 2
@@ -68,13 +67,11 @@ class MaskedAutoregressive(Model):
     components: Count = 8
     levels: Annotated[int, AtLeast(2)] = 2
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
-    domain: tuple[Domain, ...] | None = None
-
-    learning_rate = 2e-3
+    domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     def __post_init__(self):
         super().__post_init__()
-        bounded = Frame(each(self.domain, self.dim)).bounded.any()
+        bounded = self._frame.bounded.any()
         if self.layers > 1 and not self.invertible:
             raise ValueError(
                 f'MaskedAutoregressive: layers must be 1 for head="{self.head}", got {self.layers}'
@@ -85,14 +82,10 @@ class MaskedAutoregressive(Model):
             )
 
     @property
-    def event_shape(self):
-        return (self.dim,)
-
-    @property
     def support(self):
         if self.head == "categorical":
             return constraints.independent(constraints.integer_interval(0, self.levels - 1), 1)
-        return constraint(each(self.domain, self.dim))
+        return super().support
 
     @property
     def reparameterized(self):
@@ -113,26 +106,15 @@ class MaskedAutoregressive(Model):
         return nets.tile_of(widest // 8 if self.head == "categorical" else widest)
 
     def init(self, key, x=None, y=None):
-        params = {"frame": {"x": self._frame.init(x)}, "layers": self._init_layers(key)}
-        if self.y_shape is not None:
-            params["frame"]["y"] = conditions_init(self.y_shape, y)
+        params = {"frame": self._init_frame(x, y), "layers": self._init_layers(key)}
         if self.head == "categorical":
             params["levels"] = heads.levels_init(key, self.dim, self.levels, x)
         return params
 
-    def log_prob(self, params, x, y=None):
-        return lanes(self._score)(params, x, y)
-
     def noise(self):
         if self.head == "mixture":
             return Uniform((self.dim,)), Normal((self.dim,))
-        return Uniform((self.dim,)) if self.head == "categorical" else self._frame.noise()
-
-    def push(self, params, noise, y=None):
-        return lanes(self._push if self.invertible else self._draw)(params, noise, y)
-
-    def pull(self, params, x, y=None):
-        return lanes(lambda *args: self._frame.noise_of(self._pull(*args)[0]))(params, x, y)
+        return Uniform((self.dim,)) if self.head == "categorical" else super().noise()
 
     # What follows takes features first and, if any, rows last.
 
@@ -175,6 +157,9 @@ class MaskedAutoregressive(Model):
         features = cut(u, 1), cut(params["levels"]["log_shares"], 1), cut(level, 0)
         return lax.scan(add, jnp.zeros(u.shape[2:], u.dtype), features)[0]
 
+    def _back(self, params, x, y):
+        return self._pull(params, x, y)[0]
+
     def _pull(self, params, x, y):
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
         given = conditions(params["frame"].get("y"), y, z)
@@ -190,6 +175,8 @@ class MaskedAutoregressive(Model):
         return z, log_det, possible
 
     def _push(self, params, noise, y):
+        if not self.invertible:
+            return self._draw(params, noise, y)
         z = self._frame.base(noise)
         given = conditions(params["frame"].get("y"), y, z)
 
@@ -259,10 +246,6 @@ class MaskedAutoregressive(Model):
     @functools.partial(jax.jit, static_argnums=0)
     def _init_layers(self, key):
         return jax.vmap(self._net.init)(jax.random.split(key, self.layers))
-
-    @property
-    def _frame(self):
-        return Frame(each(self.domain, self.dim))
 
     @property
     def _net(self):

@@ -10,14 +10,13 @@ import numpy as np
 
 from jaxgen import nets
 from jaxgen.bijectors import spline
-from jaxgen.domains import Domain, constraint, each
-from jaxgen.frame import Frame, conditions, conditions_init, seen
-from jaxgen.lanes import lanes
-from jaxgen.model import Model
+from jaxgen.domains import Domain
+from jaxgen.frame import conditions, seen
+from jaxgen.models.flow import Flow
 from jaxgen.spec import Count
 
 
-class SplineCoupling(Model):
+class SplineCoupling(Flow):
     """Flow of rational-quadratic splines whose knots are given by the other half of the features.
 
     log p(x | y) = log p_base(z) + sum over layers of log|det|, z = the layers' image of x. A layer
@@ -34,7 +33,7 @@ class SplineCoupling(Model):
       y_shape: shape of a condition; None for p(x).
       domain: where each feature lives, of ``jaxgen.domains``; one for all, None for real numbers.
 
-    Params: ``frame`` and ``given``, shift and scale of x and y, from the data and not learnt; and
+    Params: ``frame``, shift and scale of x and y, from the data and not learnt; and
     ``layers``, the networks, with a leading axis of layers.
 
     Source: Durkan et al. 2019, "Neural spline flows"; He et al. 2016 (residual networks).
@@ -42,30 +41,13 @@ class SplineCoupling(Model):
     >>> fitted = jaxgen.fit(SplineCoupling(2), x, key=jax.random.key(0))
     """
 
-    dim: Count
+    dim: Count  # type: ignore[misc]
     layers: Count = 4
     width: Count = 64
     depth: Count = 2
     bins: Count = 8
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
-    domain: tuple[Domain, ...] | None = None
-
-    reparameterized = True
-    invertible = True
-    frozen = ("frame",)
-    learning_rate = 2e-3
-
-    def __post_init__(self):
-        super().__post_init__()
-        each(self.domain, self.dim)
-
-    @property
-    def event_shape(self):
-        return (self.dim,)
-
-    @property
-    def support(self):
-        return constraint(each(self.domain, self.dim))
+    domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     @property
     def tile(self):
@@ -76,28 +58,16 @@ class SplineCoupling(Model):
         inputs += math.prod(self.y_shape) if self.y_shape is not None else 0
         outputs = self._numbers * self._bent
         layers = nets.mlp_stack(key, self.layers, inputs, outputs, self.width, self.depth)
-        frame = {"x": self._frame.init(x)}
-        if self.y_shape is not None:
-            frame["y"] = conditions_init(self.y_shape, y)
-        return {"frame": frame, "layers": layers}
-
-    def log_prob(self, params, x, y=None):
-        return lanes(self._score)(params, x, y)
-
-    def noise(self):
-        return self._frame.noise()
-
-    def push(self, params, noise, y=None):
-        return lanes(self._push)(params, noise, y)
-
-    def pull(self, params, x, y=None):
-        return lanes(lambda *args: self._frame.noise_of(self._pull(*args)[0]))(params, x, y)
+        return {"frame": self._init_frame(x, y), "layers": layers}
 
     # What follows takes features first and, if any, rows last.
 
     def _score(self, params, x, y):
         z, log_det, possible = self._pull(params, x, y)
         return jnp.where(possible, self._frame.log_base(z) + log_det, -jnp.inf)
+
+    def _back(self, params, x, y):
+        return self._pull(params, x, y)[0]
 
     def _pull(self, params, x, y):
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
@@ -139,10 +109,6 @@ class SplineCoupling(Model):
         zeros = (rows - self._numbers) * self._bent
         u = nets.mlp(network, jnp.concatenate([known, given]), zeros=zeros)
         return u.reshape(rows, self._bent, *u.shape[1:])
-
-    @property
-    def _frame(self):
-        return Frame(each(self.domain, self.dim))
 
     @property
     def _kept(self):

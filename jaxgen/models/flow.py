@@ -1,0 +1,72 @@
+"""What families of flows share: raw data at one end, noise at the other."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jaxgen.domains import Domain, constraint, each
+from jaxgen.frame import Frame, conditions_init
+from jaxgen.lanes import lanes
+from jaxgen.model import Model
+
+
+class Flow(Model):
+    """Base of flows, which have the fields ``dim``, ``y_shape`` and ``domain``.
+
+    A subclass defines ``_score``, ``_push`` and ``_back``, for arrays of features first and, if
+    any, rows last (see ``jaxgen.lanes``). Its params have a ``frame``, which is not learnt.
+    """
+
+    dim: ClassVar[int]
+    domain: ClassVar[tuple[Domain, ...] | None]
+
+    reparameterized = True
+    invertible = True
+    frozen = ("frame",)
+    learning_rate = 2e-3
+
+    def __post_init__(self):
+        super().__post_init__()
+        each(self.domain, self.dim)
+
+    @property
+    def event_shape(self):
+        return (self.dim,)
+
+    @property
+    def support(self):
+        return constraint(each(self.domain, self.dim))
+
+    def log_prob(self, params, x, y=None):
+        return lanes(self._score)(params, x, y)
+
+    def noise(self):
+        return self._frame.noise()
+
+    def push(self, params, noise, y=None):
+        return lanes(self._push)(params, noise, y)
+
+    def pull(self, params, x, y=None):
+        return lanes(lambda *args: self._frame.noise_of(self._back(*args)))(params, x, y)
+
+    def _score(self, params, x, y):
+        """log p(x | y)."""
+        raise NotImplementedError
+
+    def _push(self, params, noise, y):
+        """Raw features of noise."""
+        raise NotImplementedError
+
+    def _back(self, params, x, y):
+        """Coordinates, at the far end of the flow, of raw features."""
+        raise NotImplementedError
+
+    def _init_frame(self, x, y):
+        frame = {"x": self._frame.init(x)}
+        if self.y_shape is not None:
+            frame["y"] = conditions_init(self.y_shape, y)
+        return frame
+
+    @property
+    def _frame(self):
+        return Frame(each(self.domain, self.dim))
