@@ -12,13 +12,15 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.bijectors.spline import REACH
+from jaxgen.bijectors.spline import REACH, Kind
 from jaxgen.domains import Circle, Domain, Interval, Positive
 from jaxgen.model import namespace
 from jaxgen.random import Normal, Uniform
 
 FURTHEST = 1e15  # deviations from the mean beyond which a density is zero: its square fits float32
 _BOUNDED = (Interval, Circle)
+_WAVES = (1, 2, 4, 8)
+CHANNELS = 1 + 2 * len(_WAVES)
 _SEEN = 32.0  # deviations beyond which a network is not told how far a feature is
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -35,6 +37,16 @@ class Frame:
         self.positive = np.array([isinstance(d, Positive) for d in domains])
         self.bounded = np.array([isinstance(d, _BOUNDED) for d in domains])
         self.circular = np.array([isinstance(d, Circle) for d in domains])
+
+    @property
+    def kind(self) -> Kind | None:
+        """Which features are bounded, and on circles; None where all are real."""
+        return Kind(self.bounded, self.circular) if self.bounded.any() else None
+
+    @property
+    def channels(self) -> int:
+        """Numbers in which a network is told a feature."""
+        return CHANNELS if self.bounded.any() else 1
 
     def init(self, x=None) -> dict:
         """``shift`` and ``scale`` of each feature, from a batch of raw data when given.
@@ -132,14 +144,22 @@ class Frame:
         return np.argsort(order)
 
 
-def seen(z, circular=None):
-    """Coordinates as a network is given them: not too far out, and points of a circle as such."""
-    z = jnp.clip(z, -_SEEN, _SEEN)
-    if circular is None:
-        return z
-    angle, circular = z * (math.pi / REACH), _up(circular, z)
-    first = jnp.where(circular, jnp.cos(angle), z)
-    return jnp.concatenate([first, jnp.where(circular, jnp.sin(angle), 0)])
+def seen(z, kind: Kind | None = None):
+    """Coordinates (features, ...) as a network is told them, (channels * features, ...).
+
+    They do not go too far out. Where some are bounded, ``CHANNELS`` numbers tell each of them: its
+    value, but for a circle, and waves over its range of one length and of shorter ones, without
+    which a network would be slow to learn what changes within a small part of it (Tancik et al.
+    2020, "Fourier features let networks learn high frequency functions").
+    """
+    near = jnp.clip(z, -_SEEN, _SEEN)
+    if kind is None:
+        return near
+    kind = Kind(*(_up(v, z) for v in kind))
+    angles = [z * (multiple * math.pi / REACH) for multiple in _WAVES]
+    waves = [wave(angle) for angle in angles for wave in (jnp.cos, jnp.sin)]
+    waves = [jnp.where(kind.bounded, wave, 0) for wave in waves]
+    return jnp.concatenate([jnp.where(kind.circular, 0, near), *waves])
 
 
 def conditions_init(y_shape: tuple[int, ...], y=None) -> dict:

@@ -25,8 +25,8 @@ _UNIT = float(np.log(np.expm1(1 - _LEAST_SLOPE)))  # logit of slope 1
 class Kind(NamedTuple):
     """Where each feature lives: masks of the leading axis of x."""
 
-    bounded: jax.Array  # on an interval or a circle
-    circular: jax.Array
+    bounded: jax.Array | np.ndarray  # on an interval or a circle
+    circular: jax.Array | np.ndarray
 
 
 def numbers(bins: int, bounded: bool) -> int:

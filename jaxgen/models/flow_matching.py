@@ -57,7 +57,7 @@ class FlowMatching(Flow):
         return nets.tile_of(self.width * self.dim)
 
     def init(self, key, x=None, y=None):
-        inputs = self.dim * (2 if self._frame.circular.any() else 1) + 2 * _TIMES
+        inputs = self.dim * self._frame.channels + 2 * _TIMES
         if self.y_shape is not None:
             inputs += math.prod(self.y_shape)
         stack = nets.mlp_stack(key, 1, inputs, self.dim, self.width, self.depth)
@@ -113,14 +113,15 @@ class FlowMatching(Flow):
         """The vector field, of coordinates (dim, ...) and a time, or one of each row."""
         given = conditions(params["frame"].get("y"), y, like)
         multiples = np.arange(1, _TIMES + 1, dtype=like.dtype) * np.asarray(np.pi, like.dtype)
-        circular = self._frame.circular if self._frame.circular.any() else None
         still = self._frame.bounded & ~self._frame.circular
 
         def field(z, time):
             time = jnp.broadcast_to(jnp.asarray(time, z.dtype), z.shape[1:])
             angle = multiples.reshape(-1, *[1] * time.ndim) * time
-            told = jnp.concatenate([seen(z, circular), jnp.cos(angle), jnp.sin(angle), given])
-            velocity = nets.mlp(params["network"], told, "silu")
+            told = jnp.concatenate(
+                [seen(z, self._frame.kind), jnp.cos(angle), jnp.sin(angle), given]
+            )
+            velocity = nets.mlp(params["network"], jnp.concatenate(told), "silu")
             if still.any():  # nothing crosses the ends of an interval
                 at_ends = still.reshape(-1, *[1] * (z.ndim - 1))
                 velocity = jnp.where(at_ends, velocity * (1 - (z / REACH) ** 2), velocity)

@@ -226,10 +226,7 @@ class MaskedAutoregressive(Flow):
 
     def _known(self, z, kind):
         """Features as the network is told them, (channels, features, ...)."""
-        if self._net.channels == 1:
-            return seen(z)[None]
-        both = seen(z, kind.circular)
-        return both.reshape(2, len(z), *z.shape[1:])
+        return seen(z, kind).reshape(-1, *z.shape)
 
     def _forward(self, u, z, kind):
         return heads.affine_forward(u, z) if self.head == "affine" else spline.forward(u, z, kind)
@@ -256,7 +253,7 @@ class MaskedAutoregressive(Flow):
             "mixture": 3 * self.components,
             "categorical": self.levels if self.levels <= 2 * heads.RANK else heads.RANK,
         }[self.head]
-        channels = 2 if self._frame.circular.any() else 1
+        channels = self._frame.channels
         channels = heads.CHANNELS if self.head == "categorical" else channels
         given = 0 if self.y_shape is None else math.prod(self.y_shape)
         zeros = spline.rows(self.bins, bounded) - outputs if self.head == "spline" else 0
@@ -265,8 +262,8 @@ class MaskedAutoregressive(Flow):
     @property
     def _kinds(self):
         """Of each layer's features, which are in reverse order in every second; None: all real."""
-        if not self._frame.bounded.any():
+        if self._frame.kind is None:
             return None
-        kinds = np.stack([self._frame.bounded, self._frame.circular])
+        kinds = np.stack(self._frame.kind)
         of_layer = [kinds[:, :: -1 if layer % 2 else 1] for layer in range(self.layers)]
         return spline.Kind(*np.stack(of_layer, 1))

@@ -54,7 +54,7 @@ class SplineCoupling(Flow):
         return nets.tile_of(max(self.width, self._numbers * self._bent))
 
     def init(self, key, x=None, y=None):
-        inputs = self._kept * (2 if self._frame.circular.any() else 1)
+        inputs = self._kept * self._frame.channels
         inputs += math.prod(self.y_shape) if self.y_shape is not None else 0
         outputs = self._numbers * self._bent
         layers = nets.mlp_stack(key, self.layers, inputs, outputs, self.width, self.depth)
@@ -104,7 +104,7 @@ class SplineCoupling(Flow):
 
     def _knots(self, network, kept, given, kind):
         """The numbers that shape the splines, (numbers, bent, ...)."""
-        known = seen(kept, kind[0] if self._frame.circular.any() else None)
+        known = seen(kept, kind and kind[0])
         rows = spline.rows(self.bins, bool(self._frame.bounded.any()))
         zeros = (rows - self._numbers) * self._bent
         u = nets.mlp(network, jnp.concatenate([known, given]), zeros=zeros)
@@ -138,10 +138,10 @@ class SplineCoupling(Flow):
 
     @property
     def _kinds(self):
-        """For each layer, which of the kept are circular, and what the bent are; None: all real."""
-        if not self._frame.bounded.any():
+        """Where the kept and the bent features of each layer live; None: all are real."""
+        if self._frame.kind is None:
             return None
         orders = np.stack([self._order(layer) for layer in range(self.layers)])
-        bounded, circular = self._frame.bounded[orders], self._frame.circular[orders]
+        kind = [v[orders] for v in self._frame.kind]
         kept = self._kept
-        return circular[:, :kept], spline.Kind(bounded[:, kept:], circular[:, kept:])
+        return spline.Kind(*(v[:, :kept] for v in kind)), spline.Kind(*(v[:, kept:] for v in kind))
