@@ -19,8 +19,7 @@ from jaxgen.random import Normal, Uniform
 
 FURTHEST = 1e15  # deviations from the mean beyond which a density is zero: its square fits float32
 _BOUNDED = (Interval, Circle)
-_WAVES = (1, 2, 4, 8)
-CHANNELS = 1 + 2 * len(_WAVES)
+WAVES = 1, 2, 4, 8  # over the range of a bounded feature
 _SEEN = 32.0  # deviations beyond which a network is not told how far a feature is
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -43,10 +42,9 @@ class Frame:
         """Which features are bounded, and on circles; None where all are real."""
         return Kind(self.bounded, self.circular) if self.bounded.any() else None
 
-    @property
-    def channels(self) -> int:
-        """Numbers in which a network is told a feature."""
-        return CHANNELS if self.bounded.any() else 1
+    def channels(self, waves: tuple[int, ...] = WAVES) -> int:
+        """Numbers in which ``seen`` tells a feature."""
+        return 1 + 2 * len(waves) if self.bounded.any() else 1
 
     def init(self, x=None) -> dict:
         """``shift`` and ``scale`` of each feature, from a batch of raw data when given.
@@ -144,22 +142,22 @@ class Frame:
         return np.argsort(order)
 
 
-def seen(z, kind: Kind | None = None):
+def seen(z, kind: Kind | None = None, waves: tuple[int, ...] = WAVES):
     """Coordinates (features, ...) as a network is told them, (channels * features, ...).
 
-    They do not go too far out. Where some are bounded, ``CHANNELS`` numbers tell each of them: its
-    value, but for a circle, and waves over its range of one length and of shorter ones, without
-    which a network would be slow to learn what changes within a small part of it (Tancik et al.
-    2020, "Fourier features let networks learn high frequency functions").
+    They do not go too far out. Where some are bounded, several numbers tell each of them: its
+    value, but for a circle, and waves of the lengths that go so many times into its range. Without
+    the short ones a network is slow to learn what changes within a small part of it: Tancik et al.
+    2020, "Fourier features let networks learn high frequency functions".
     """
     near = jnp.clip(z, -_SEEN, _SEEN)
     if kind is None:
         return near
     kind = Kind(*(_up(v, z) for v in kind))
-    angles = [z * (multiple * math.pi / REACH) for multiple in _WAVES]
-    waves = [wave(angle) for angle in angles for wave in (jnp.cos, jnp.sin)]
-    waves = [jnp.where(kind.bounded, wave, 0) for wave in waves]
-    return jnp.concatenate([jnp.where(kind.circular, 0, near), *waves])
+    angles = [z * (multiple * math.pi / REACH) for multiple in waves]
+    told = [wave(angle) for angle in angles for wave in (jnp.cos, jnp.sin)]
+    told = [jnp.where(kind.bounded, number, 0) for number in told]
+    return jnp.concatenate([jnp.where(kind.circular, 0, near), *told])
 
 
 def conditions_init(y_shape: tuple[int, ...], y=None) -> dict:

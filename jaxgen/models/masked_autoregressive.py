@@ -253,7 +253,7 @@ class MaskedAutoregressive(Flow):
             "mixture": 3 * self.components,
             "categorical": self.levels if self.levels <= 2 * heads.RANK else heads.RANK,
         }[self.head]
-        channels = self._frame.channels
+        channels = self._frame.channels()
         channels = heads.CHANNELS if self.head == "categorical" else channels
         given = 0 if self.y_shape is None else math.prod(self.y_shape)
         zeros = spline.rows(self.bins, bounded) - outputs if self.head == "spline" else 0

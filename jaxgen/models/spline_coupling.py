@@ -54,7 +54,7 @@ class SplineCoupling(Flow):
         return nets.tile_of(max(self.width, self._numbers * self._bent))
 
     def init(self, key, x=None, y=None):
-        inputs = self._kept * self._frame.channels
+        inputs = self._kept * self._frame.channels()
         inputs += math.prod(self.y_shape) if self.y_shape is not None else 0
         outputs = self._numbers * self._bent
         layers = nets.mlp_stack(key, self.layers, inputs, outputs, self.width, self.depth)
