@@ -8,7 +8,7 @@ from jax import lax
 
 from benchmarks import twins
 from benchmarks.flow_twins import Flow
-from jaxgen import nets
+from jaxgen import compiler, nets
 from jaxgen.bijectors import spline
 
 D_PASSES = "jaxgen, d passes"
@@ -34,7 +34,7 @@ def d_passes(flow):
     """The usual inverse of the same autoregressive flow: the whole network for every feature."""
     model, params = flow.fitted().model, flow.fitted().params
 
-    @functools.partial(jax.jit, static_argnums=2)
+    @functools.partial(compiler.jit, static_argnums=2)
     def draw(params, key, n):
         z = jax.random.normal(key, (flow.shape[1], n))
         given = jnp.zeros((0, n))

@@ -9,6 +9,7 @@ memory again and again, which on a CPU is what fast writing depends on.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import itertools
 import math
@@ -131,10 +132,8 @@ def _blocks(function, model, size, shared, rows, start, n, devices):
         words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
         own = _map(functools.partial(_cut, first=first, size=step), rows)
         arguments = model, size, shared, (words, own)
-        if threads is None or first == 0:  # the first compiles, for all
-            block = program(*arguments)
-        else:
-            block = threads.submit(_wait_for, program, *arguments)
+        # the first compiles, for all
+        block = _start(program, arguments, None if first == 0 else threads)
         under_way.append((min(step, n - first), block))
         if len(under_way) > ahead:
             yield _finished(*under_way.popleft())
@@ -142,12 +141,15 @@ def _blocks(function, model, size, shared, rows, start, n, devices):
         yield _finished(*rows_and_block)
 
 
+def _start(program, arguments, threads):
+    if threads is not None:
+        with contextlib.suppress(RuntimeError):  # no thread starts while the interpreter ends
+            return threads.submit(lambda: jax.block_until_ready(program(*arguments)))
+    return program(*arguments)
+
+
 def _finished(rows, block):
     return rows, block.result() if isinstance(block, Future) else block
-
-
-def _wait_for(program, *arguments):
-    return jax.block_until_ready(program(*arguments))
 
 
 def _threads(model, devices) -> ThreadPoolExecutor | None:
@@ -159,8 +161,9 @@ def _threads(model, devices) -> ThreadPoolExecutor | None:
     if model.tile is None or len(devices) > 1 or devices[0].platform != "cpu":
         return None
     threads = _thread_pool()
-    same = threads.submit(lambda: jax.config.values).result() == jax.config.values
-    return threads if same else None
+    settings = _start(lambda: jax.config.values, (), threads)
+    settings = settings.result() if isinstance(settings, Future) else None
+    return threads if settings == jax.config.values else None
 
 
 @functools.cache

@@ -30,7 +30,8 @@ from jaxgen.fitted import Fitted
 from jaxgen.model import Model
 from jaxgen.spec import from_json, spec_name, to_json
 
-FORMAT = 1  # raised when an older jaxgen could no longer read the file
+FORMAT = 2  # raised when an older jaxgen could no longer read the file
+_REORDERED = "SplineCoupling", "MaskedAutoregressive"  # their splines' numbers, in format 2
 
 _NO_DIGEST = "0" * 64
 # the metadata is JSON within JSON, hence the backslashes; the first match is the digest, since
@@ -180,6 +181,11 @@ def _checked(raw: bytes) -> Fitted:
         raise ValueError(
             f"written in format {header['format']!r} by jaxgen {header['jaxgen']}: this jaxgen "
             f"({_version('jaxgen')}) reads up to format {FORMAT}"
+        )
+    if header["format"] < 2 and any(name in json.dumps(header["spec"]) for name in _REORDERED):
+        raise ValueError(
+            f"a flow of jaxgen {header['jaxgen']}, whose splines had their numbers in another "
+            "order: fit it again"
         )
     model = from_json(header["spec"])
     if not isinstance(model, Model):

@@ -154,7 +154,7 @@ def seen(z, kind: Kind | None = None, waves: tuple[int, ...] = WAVES):
     if kind is None:
         return near
     kind = Kind(*(_up(v, z) for v in kind))
-    angles = [z * (multiple * math.pi / REACH) for multiple in waves]
+    angles = [near * (multiple * math.pi / REACH) for multiple in waves]
     told = [wave(angle) for angle in angles for wave in (jnp.cos, jnp.sin)]
     told = [jnp.where(kind.bounded, number, 0) for number in told]
     return jnp.concatenate([jnp.where(kind.circular, 0, near), *told])

@@ -55,7 +55,7 @@ class Model(Spec):
     reparameterized: ClassVar[bool] = False  # do gradients pass through samples?
     invertible: ClassVar[bool] = False  # is there a pull?
     elementwise: ClassVar[bool] = False  # does push read each noise scalar once? Only for speed
-    tile: ClassVar[int | None] = None  # rows that go through a network at once; None: all
+    tile: ClassVar[int | None] = None  # rows a network takes at once on a CPU core; None: all
     fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "gradient"
     learning_rate: ClassVar[float] = 5e-3  # peak, of the optimizer that fit takes by default
     frozen: ClassVar[tuple[str, ...]] = ()  # params that gradients must not move, such as bounds

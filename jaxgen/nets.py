@@ -21,6 +21,7 @@ _ACTIVATIONS: dict[str, Any] = {  # each with its value at 1, and zero at 0
 }
 _FINAL = 0.01  # size of the last layer at the start: an output near zero
 _UNROLLED = 4
+_GATHERED = 64  # features beyond which a product with an order's matrix takes longer
 _TILES = (512, 64)
 _TILE_NUMBERS = 2**20  # of a layer, that caches hold
 
@@ -78,7 +79,9 @@ def through(layer, carry, stacked, reverse=False):
 
 
 def reorder(x, order):
-    """x[order] of an order of all features, without the scatter that is a gather's gradient."""
+    """x[order] of an order of all features; where few, without a scatter in its gradient."""
+    if len(x) > _GATHERED:
+        return jnp.take(x, order, axis=0, unique_indices=True)
     if isinstance(order, np.ndarray):
         if (order == np.arange(len(x))).all():
             return x
@@ -168,12 +171,14 @@ class Masked:
     def apply(self, matrices, x, given):
         """Outputs (outputs, dim, ...) of features (channels, dim, ...) and y (given, ...)."""
         first, hidden, last = matrices
-        known = jnp.concatenate([x.reshape(-1, *x.shape[2:]), with_one(given)])
+        known = jnp.concatenate(
+            [x.reshape(self.dim * self.channels, *x.shape[2:]), with_one(given)]
+        )
         h = jax.nn.relu(first @ known)
         for matrix in hidden:
             h = h + jax.nn.relu(matrix @ h)
         out = last.reshape(-1, self.width + 1) @ h
-        return out.reshape(-1, self.dim, *out.shape[1:])
+        return out.reshape(len(last), self.dim, *out.shape[1:])
 
     def start(self, matrices, given):
         """What ``step`` carries before any feature is known."""

@@ -4,8 +4,10 @@ import os
 import pathlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES, subject
@@ -13,7 +15,16 @@ from cases import CASES, subject
 import jaxgen
 from jaxgen import engine
 from jaxgen.check import count_compiles
-from jaxgen.models import KDE, Bernoulli, Box, Categorical, Gaussian, GaussianMixture, Histogram
+from jaxgen.models import (
+    KDE,
+    Bernoulli,
+    Box,
+    Categorical,
+    Gaussian,
+    GaussianMixture,
+    Histogram,
+    SplineCoupling,
+)
 
 KEY = jax.random.key(3)
 SIZES = (1, 7, 64, 65, 400, 512, 1000, 5000, 70_000, 200_000)
@@ -361,3 +372,33 @@ def test_a_stream_takes_constant_memory(tmp_path):
     path = tmp_path / "growth"
     in_subprocess(f"import test_engine; test_engine.write_growth({str(path)!r})")
     assert int(path.read_text()) < 64 * 2**20
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_blocks_of_networks_run_in_threads(x64, monkeypatch):
+    """As one block would: and with the settings of the thread that asks, which others lack."""
+    model = SplineCoupling(2, 2, 8, 1, 4)
+    started, pool = [], engine._thread_pool()
+    submit = pool.submit
+    monkeypatch.setattr(pool, "submit", lambda *a: started.append(a) or submit(*a))
+    monkeypatch.setattr(engine, "RUNGS", (512,))
+    with jax.enable_x64(x64):
+        params = model.init(KEY)
+        dtype = np.float64 if x64 else np.float32
+        params = jax.tree_util.tree_map(lambda v: jnp.asarray(v, dtype), params)
+        fitted = jaxgen.Fitted(model, params)
+        x = fitted.sample(KEY, 3000)
+        assert x.dtype == dtype
+        np.testing.assert_allclose(x, jaxgen.sample(model, params, KEY, 3000), rtol=1e-5, atol=1e-6)
+        assert fitted.log_prob(x).dtype == dtype
+    # the question for settings, and all blocks but the first, of a draw and of a score
+    assert len(started) == 2 * (1 if x64 else 6)
+
+
+def test_blocks_run_while_the_interpreter_ends(monkeypatch):
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    monkeypatch.setattr(engine, "_thread_pool", lambda: pool)
+    monkeypatch.setattr(engine, "RUNGS", (512,))
+    model = SplineCoupling(2, 2, 8, 1, 4)
+    assert jaxgen.Fitted(model, model.init(KEY)).sample(KEY, 3000).shape == (3000, 2)

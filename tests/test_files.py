@@ -251,7 +251,8 @@ def test_every_truncation_is_refused(small, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"format": 2, "jaxgen": "9.9"}, "written in format 2 by jaxgen 9.9"),
+        ({"format": 3, "jaxgen": "9.9"}, "written in format 3 by jaxgen 9.9"),
+        ({"format": 1, "spec": {"spec": "SplineCoupling", "dim": 2}}, "fit it again"),
         ({"format": None}, "format None"),
         ({"spec": {"spec": "Normal", "shape": []}}, "Normal, which is not a model"),
         ({"spec": {"spec": "Gaussian", "dims": 2}}, "cannot be built"),

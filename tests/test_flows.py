@@ -82,6 +82,24 @@ def test_a_spline_is_monotonic_and_its_slope_is_its_derivative(kind):
         assert (steps > 0).sum() >= len(steps) - (kind is CIRCLE)  # a circle turns once
 
 
+def test_a_spline_can_be_differentiated_twice():
+    """Forwards over backwards, and where slopes are as flat as they get."""
+    for size in (1.0, 100.0):
+        u = numbers(None, bins=4, size=size)[:, 0]
+        for way in (spline.forward, spline.inverse):
+            total = lambda u, way=way: sum(way(u, jnp.float32(0.3)))  # noqa: E731
+            hessian = jax.hessian(total)(u)
+            assert np.isfinite(hessian).all()
+            np.testing.assert_allclose(hessian, hessian.T, atol=1e-3 * np.abs(hessian).max())
+
+
+def test_the_gradient_at_a_knot_is_whole():
+    u = jnp.zeros((spline.rows(8, False), 1))
+    for way in (spline.forward, spline.inverse):
+        slope = jax.vmap(jax.grad(lambda x, way=way: way(u, x[None])[0][0]))(jnp.arange(-3.0, 4.0))
+        np.testing.assert_allclose(slope, 1, rtol=1e-4)
+
+
 def test_zero_numbers_are_the_identity():
     x = np.linspace(-6, 6, 101, dtype=np.float32)[None]
     y, log_slope = spline.forward(jnp.zeros((spline.rows(8, False), 1, 101)), x)
@@ -110,6 +128,14 @@ def test_a_wild_row_leaves_the_gradients_of_others(name, wild):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     whole = jax.grad(lambda p: batch.log_prob_rows(model, p, with_wild, None)[3])(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree_util.tree_leaves(whole))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_rows(name):
+    model = SMALL[name]
+    params = model.init(KEY)
+    assert jaxgen.sample(model, params, KEY, 0).shape == (0, 3)
+    assert jaxgen.log_prob(model, params, np.zeros((0, 3))).shape == (0,)
 
 
 @pytest.mark.parametrize("name", [n for n in SMALL if n != "mixture"])

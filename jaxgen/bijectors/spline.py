@@ -53,7 +53,7 @@ def forward(u, x, kind: Kind | None = None):
         x = jnp.where(kind.circular, wrap(x + u[-1]), x)
     start, size, slopes = _bin_of(u, jnp.clip(x, -REACH, REACH), 0, kind)
     inverse_size = _reciprocal(size[0])
-    share = jnp.clip((x - start[0]) * inverse_size, 0, 1)
+    share = _within((x - start[0]) * inverse_size)
     y, log_slope = _in_bin(share, size[1] * inverse_size, start, size, slopes)
     inside = _inside(x, kind)
     return jnp.where(inside, y, x), jnp.where(inside, log_slope, 0)
@@ -72,7 +72,7 @@ def inverse(u, y, kind: Kind | None = None):
     b = size[1] * first - rise * more
     a = size[1] * (slope - first) + rise * more
     root = jnp.sqrt(jnp.maximum(b * b + 4 * a * slope * rise, jnp.finfo(y.dtype).tiny))
-    share = jnp.clip(2 * slope * rise / (b + root), 0, 1)
+    share = _within(2 * slope * rise / (b + root))
     share = jnp.where(left, share, 1 - share)
     _, log_slope = _in_bin(share, slope, start, size, slopes)
     inside = _inside(y, kind)
@@ -111,8 +111,9 @@ def _bin_of(u, value, axis, kind):
     square = jnp.zeros_like(value)
     for i in range(1, bins):  # the first so many odd numbers
         square += jnp.where(value >= before[i] * share + (i * least - REACH), 2 * i - 1, 0)
-    # XLA would compute the sum again for each of its readers, but not a root
-    index = jnp.sqrt(square).astype(jnp.int32)
+    # XLA would compute the sum again for each of its readers, but not a root; that of an
+    # accelerator may fall short of a whole number
+    index = jnp.sqrt(square + 0.5).astype(jnp.int32)
     *shares, left, right = _read(table, index)
     place = index.astype(u.dtype) * least - REACH
     start = [below * rest + place for below in shares[:2]]
@@ -136,6 +137,11 @@ def _in_bin(share, slope, start, size, slopes):
     y = start[1] + size[1] * (slope * share * share + slopes[0] * both) * below
     above = slopes[1] * share * share + 2 * slope * both + slopes[0] * (1 - share) ** 2
     return y, jnp.log((slope * below) ** 2 * above)
+
+
+def _within(share):
+    """A share of a bin, at most rounded beyond it; at its ends the gradient stays whole."""
+    return share + lax.stop_gradient(jnp.clip(share, 0, 1) - share)
 
 
 @jax.custom_jvp
@@ -214,7 +220,8 @@ def _read_jvp(primals, tangents):
     parts = [near[i] / total[i] for near in (below, own) for i in (0, 1)]
     shares = [parts[i] - out[i] * whole[i % 2] for i in range(4)]
     logits = [_pick(table[:, 2], i) + _UNIT for i in (index - 1, index)]
-    slopes = [v[2] / (1 + jnp.exp(-x)) for v, x in zip((before, own), logits, strict=True)]
+    steepness = [1 + jnp.exp(jnp.minimum(-x, _LARGEST)) for x in logits]
+    slopes = [v[2] / s for v, s in zip((before, own), steepness, strict=True)]
     return out, (*shares, *slopes)
 
 

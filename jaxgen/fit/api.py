@@ -116,7 +116,8 @@ def fit(
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, or one that does not
         apply to the method, by its name; a start that gives a training row no density, or a
-        loss that is not finite; a checkpoint that is damaged or of another run.
+        loss that is not finite, so that training fails in its first epoch; a checkpoint that is
+        damaged or of another run.
       OSError: no file can be put at ``checkpoint``.
 
     Source: Dempster, Laird and Rubin 1977 (EM).

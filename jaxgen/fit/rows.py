@@ -11,8 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen import batch, inputs
-from jaxgen.compose.product import Product
-from jaxgen.compose.wrapper import Wrapper
+from jaxgen.compose import Dequantized, Product, Transformed
 from jaxgen.model import Model
 from jaxgen.random import is_leaf
 
@@ -142,12 +141,12 @@ def noise_key(model, key, number):
 
 def has_own_loss(model) -> bool:
     """Does training minimise something other than the negative log-likelihood?"""
-    if type(model).loss is Model.loss:
-        return False
-    if isinstance(model, Product):
+    loss = type(model).loss
+    if loss is Product.loss:
         return any(map(has_own_loss, model.parts))
-    # a model around another adds to its loss what it adds to the likelihood
-    return has_own_loss(model.inner) if isinstance(model, Wrapper) else True
+    if loss in (Transformed.loss, Dequantized.loss):
+        return has_own_loss(model.inner)
+    return loss is not Model.loss
 
 
 def mean_score(model, params, key, rows: Rows):

@@ -226,7 +226,7 @@ class MaskedAutoregressive(Flow):
 
     def _known(self, z, kind):
         """Features as the network is told them, (channels, features, ...)."""
-        return seen(z, kind).reshape(-1, *z.shape)
+        return seen(z, kind).reshape(self._frame.channels(), *z.shape)
 
     def _forward(self, u, z, kind):
         return heads.affine_forward(u, z) if self.head == "affine" else spline.forward(u, z, kind)
