@@ -41,12 +41,13 @@ def text(rows) -> str:
 
 def markdown(data) -> str:
     """The rows with a target, in the README's columns."""
-    date, run = max(data["runs"].items())
+    _, run = max(data["runs"].items())
+    days = sorted({date[:10] for date in data["runs"]})
     machine, versions = run["machine"], run["versions"]
     names = [n for n in ("jax", "numpy", "scikit-learn", "torch", "numpyro") if versions[n]]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, on {machine['device']}; "
-        f"{', '.join(f'{name} {versions[name]}' for name in names)}; {date[:10]}. "
+        f"{', '.join(f'{name} {versions[name]}' for name in names)}; {' to '.join(days[:1] + days[1:][-1:])}. "
         "Medians of interleaved repeats, warm; x: times as long as jaxgen takes.",
         "",
         "| | jaxgen | peer | target | figure | |",

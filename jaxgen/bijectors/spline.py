@@ -104,7 +104,7 @@ def _bin_of(u, value, axis, kind):
     """
     bins = len(u) // 3
     table = u[: 3 * bins].reshape(bins, 3, *u.shape[1:])
-    before = _sums_before(_sizes(lax.stop_gradient(table)))[:, axis]
+    before = _sums_before(_sizes(lax.stop_gradient(table[:, :2])))[:, axis]
     least = np.asarray(2 * REACH * _LEAST_BIN, u.dtype)
     rest = np.asarray(2 * REACH * (1 - bins * _LEAST_BIN), u.dtype)
     share = rest / before[-1]
@@ -162,17 +162,13 @@ def _slope(logit):
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x))) + _LEAST_SLOPE
 
 
-def _sizes(table):
-    """Sizes of bins along x and y before they are scaled; the logits of slopes stay as they are."""
-    return jnp.where(_is_slope(table), table, jnp.exp(jnp.clip(table, -_LARGEST, _LARGEST)))
-
-
-def _is_slope(table):
-    return np.arange(3).reshape(3, *[1] * (table.ndim - 2)) == 2
+def _sizes(logits):
+    """Sizes of bins along x and y before they are scaled."""
+    return jnp.exp(jnp.clip(logits, -_LARGEST, _LARGEST))
 
 
 def _sums_before(sizes):
-    """Sums (bins + 1, 3, ...) of the sizes before each bin; the last is of all.
+    """Sums (bins + 1, 2, ...) of the sizes before each bin; the last is of all.
 
     By a product of matrices, which keeps XLA from computing the sizes again for every reader.
     """
@@ -187,7 +183,7 @@ def _read(table, index):
     Returns: shares of all sizes along x and along y that lie before it, its own two shares; and the
     slopes at the right end of the bin before and at its own.
     """
-    sizes = _sizes(table)
+    sizes = _sizes(table[:, :2])
     before = _sums_before(sizes)
     total = [before[-1, i] for i in (0, 1)]
     below = [_pick(before[:-1, i], index) / total[i] for i in (0, 1)]
@@ -202,26 +198,28 @@ def _read_jvp(primals, tangents):
     # divided at once: so a division ends what the transpose computes for each x, and XLA does not
     # compute it again for each number of the table, as it does with what is cheap.
     table, index = primals
-    sizes = _sizes(table)
+    logits = table[:, :2]
+    sizes = _sizes(logits)
     total = _sums_before(sizes)[-1]
-    place = lax.broadcasted_iota(index.dtype, table.shape, 0)
-    steep = jnp.where(jnp.abs(table) < _LARGEST, sizes, 0)
-    change = jnp.where(_is_slope(table), 1, steep) * tangents[0]
+    steep = jnp.where(jnp.abs(logits) < _LARGEST, sizes, 0) * tangents[0][:, :2]
 
-    def summed(near):
-        columns = lax.split(jnp.where(near, change, 0).sum(0), (1, 1, 1))
-        return [jnp.squeeze(column, 0) for column in columns]
+    def summed(near, change):
+        return jnp.where(near, change, 0).sum(0)
+
+    def columns(near):
+        return [jnp.squeeze(v, 0) for v in lax.split(summed(near, steep), (1, 1))]
 
     out = _read(table, index)
-    below, before, own, whole = map(
-        summed, (place < index, place == index - 1, place == index, True)
-    )
+    place = lax.broadcasted_iota(index.dtype, logits.shape, 0)
+    below, own, whole = map(columns, (place < index, place == index, True))
+    place = place[:, 0]
+    ends = [summed(place == i, tangents[0][:, 2]) for i in (index - 1, index)]
     whole = [whole[i] / total[i] for i in (0, 1)]
     parts = [near[i] / total[i] for near in (below, own) for i in (0, 1)]
     shares = [parts[i] - out[i] * whole[i % 2] for i in range(4)]
     logits = [_pick(table[:, 2], i) + _UNIT for i in (index - 1, index)]
     steepness = [1 + jnp.exp(jnp.minimum(-x, _LARGEST)) for x in logits]
-    slopes = [v[2] / s for v, s in zip((before, own), steepness, strict=True)]
+    slopes = [v / s for v, s in zip(ends, steepness, strict=True)]
     return out, (*shares, *slopes)
 
 
