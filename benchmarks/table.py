@@ -42,12 +42,12 @@ def text(rows) -> str:
 def markdown(data) -> str:
     """The rows with a target, in the README's columns."""
     _, run = max(data["runs"].items())
-    days = sorted({date[:10] for date in data["runs"]})
+    days = " to ".join(sorted({min(data["runs"])[:10], max(data["runs"])[:10]}))
     machine, versions = run["machine"], run["versions"]
     names = [n for n in ("jax", "numpy", "scikit-learn", "torch", "numpyro") if versions[n]]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, on {machine['device']}; "
-        f"{', '.join(f'{name} {versions[name]}' for name in names)}; {' to '.join(days[:1] + days[1:][-1:])}. "
+        f"{', '.join(f'{name} {versions[name]}' for name in names)}; {days}. "
         "Medians of interleaved repeats, warm; x: times as long as jaxgen takes.",
         "",
         "| | jaxgen | peer | target | figure | |",
