@@ -1,6 +1,6 @@
 """Held-out log-likelihood on scikit-learn's small tables, beside flowjax, zuko and GaussianMixture.
 
-    python -m benchmarks.tabular [TABLE ...] [--sides SIDE ...] [--seeds N] [--steps N] [--json FILE]
+    python -m benchmarks.tabular [TABLE ...] [--sides SIDE ...] [--seeds N] [--steps N]
 
 wine (178 x 13), breast_cancer (569 x 30) and digits (1797 x 64, pixels with uniform noise), each
 split at random into 60 % for training, 20 % to choose params by, and 20 % for the test; features
