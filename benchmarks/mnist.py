@@ -4,7 +4,8 @@
 
 Train on the first 50,000 images, choose params on the next 10,000, test on all 10,000 of the test
 set. x = (pixel + u) / 256 with u uniform, then 1e-6 + (1 - 2e-6) x, then its logit; log p in nats.
-DATA.npz holds x_train (60000, 28, 28) and x_test, uint8.
+DATA.npz holds x_train (60000, 28, 28) and x_test, uint8, and their labels y_train and y_test. Of
+models that are told the digit log p(x) = log sum_y p(y) p(x|y), and p(y|x) follows by Bayes' rule.
 """
 
 import argparse
@@ -17,10 +18,10 @@ import jax
 import numpy as np
 
 import jaxgen
-from jaxgen import models
+from jaxgen import compose, domains, models
 from jaxgen.fit import Adam
 
-DIM, LEVELS, RATE = 784, 256, 1e-6
+DIM, LEVELS, RATE, DIGITS = 784, 256, 1e-6, 10
 
 
 class Entry(NamedTuple):
@@ -31,9 +32,12 @@ class Entry(NamedTuple):
     discrete: bool = False
 
 
-def _masked(head, rate, epochs, width=1024, **fields):
+def _masked(head, rate, epochs, width=1024, digits=None, **fields):
+    if digits is not None:
+        fields |= {"y_shape": (), "y_domain": domains.Levels(digits)}
     model = models.MaskedAutoregressive(DIM, width=width, head=head, **fields)
-    settings = {"epochs": epochs, "batch_size": 256, "optimizer": Adam(rate)}
+    model = model if digits is None else compose.Labelled(model, digits)
+    settings = {"epochs": epochs, "batch_size": 256, "optimizer": Adam(rate), "validation": True}
     return Entry(model, settings, head == "categorical")
 
 
@@ -43,6 +47,8 @@ MODELS = {
     "mixture": _masked("mixture", 1e-3, 10, components=10),
     "affine": _masked("affine", 1e-3, 10, layers=5),
     "spline": _masked("spline", 1e-3, 10, width=512, layers=2),
+    "gaussians": Entry(compose.PerClass(models.Gaussian(DIM), DIGITS), {}),
+    "labelled": _masked("categorical", 2e-3, 15, width=512, levels=LEVELS, digits=DIGITS),
 }
 
 
@@ -54,8 +60,8 @@ def main():
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with np.load(arguments.data) as data:
-        images = data["x_train"].reshape(-1, DIM), data["x_test"].reshape(-1, DIM)
-    levels = {"train": images[0][:50_000], "held out": images[0][50_000:], "test": images[1]}
+        levels = _parts(data["x_train"].reshape(-1, DIM), data["x_test"].reshape(-1, DIM))
+        digits = _parts(data["y_train"], data["y_test"])
     rng = np.random.default_rng(0)
     logits, log_dets = {}, {}
     for part, level in levels.items():
@@ -69,17 +75,31 @@ def main():
         settings = dict(entry.settings)
         if arguments.epochs and "epochs" in settings:
             settings["epochs"] = arguments.epochs
-        rows.append(_row(name, entry, settings, levels, logits, log_dets["test"]))
+        rows.append(_row(name, entry, settings, levels, logits, digits, log_dets["test"]))
         print(json.dumps(rows[-1]), flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def _row(name, entry, settings, levels, logits, log_det):
+def _parts(train, test):
+    return {"train": train[:50_000], "held out": train[50_000:], "test": test}
+
+
+def _row(name, entry, settings, levels, logits, digits, log_det):
     data = levels if entry.discrete else logits
-    if "epochs" in settings:
-        settings["validation"] = data["held out"][:2000]
-    fitted = jaxgen.fit(entry.model, data["train"], key=jax.random.key(0), **settings)
+    labelled = entry.model.classes is not None
+    if "validation" in settings:
+        held_out = data["held out"][:2000]
+        settings["validation"] = (held_out, digits["held out"][:2000]) if labelled else held_out
+    y = digits["train"] if labelled else None
+    fitted = jaxgen.fit(entry.model, data["train"], y, key=jax.random.key(0), **settings)
+    by_bayes = {}
+    if labelled:
+        log_p = np.asarray(fitted.classify(data["test"]), np.float64)
+        by_bayes = {
+            "accuracy": (log_p.argmax(1) == digits["test"]).mean(),
+            "log_prob_of_digit": log_p[np.arange(len(log_p)), digits["test"]].mean(),
+        }
     scores = np.asarray(fitted.log_prob(data["test"]), np.float64)
     if entry.discrete:  # compose.Dequantized and bijectors.Inverse, here in float64
         scores += log_det
@@ -90,6 +110,7 @@ def _row(name, entry, settings, levels, logits, log_det):
         "log_prob": scores.mean(),
         "standard_error": scores.std() / len(scores) ** 0.5,
         "bits_per_dimension": bits.mean(),
+        **by_bayes,
         "parameters": sum(np.size(v) for v in jax.tree_util.tree_leaves(fitted.params)),
         "seconds": fitted.history["seconds"],
         "epochs": fitted.history["epochs"],

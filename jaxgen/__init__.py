@@ -1,7 +1,7 @@
 """jaxgen: fit a probability model to data in JAX, then draw from it and score with it."""
 
 from jaxgen import bijectors, compose, datasets, domains, models, random
-from jaxgen.batch import log_prob, sample
+from jaxgen.batch import classify, log_prob, sample
 from jaxgen.check import check
 from jaxgen.compiler import cache_compilations
 from jaxgen.evaluate import Report, evaluate
@@ -17,6 +17,7 @@ __all__ = [
     "bijectors",
     "cache_compilations",
     "check",
+    "classify",
     "compose",
     "datasets",
     "domains",

@@ -6,6 +6,7 @@ a draw or a score is the same inside a user's jit as outside it.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -14,10 +15,11 @@ import numpy as np
 from jax import lax
 
 from jaxgen import inputs
+from jaxgen.choice import choose, words_for
 from jaxgen.lanes import over_rows
 from jaxgen.model import Model, Params
-from jaxgen.numerics import computed_once
-from jaxgen.random import draw
+from jaxgen.numerics import computed_once, logsumexp
+from jaxgen.random import Bits, draw
 from jaxgen.threefry import key_words
 
 _WIDER = 64  # an accelerator's tiles, as multiples of those that suit the caches of one CPU core
@@ -31,7 +33,8 @@ def sample(model: Model, params: Params, key: jax.Array, n: int, y=None) -> jax.
       params: its params.
       key: a typed PRNG key.
       n: number of events, static under jit.
-      y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model.
+      y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model, and
+        for one of labels, which then draws y from p(y) first.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, by its name.
@@ -44,13 +47,16 @@ def sample(model: Model, params: Params, key: jax.Array, n: int, y=None) -> jax.
 def log_prob(model: Model, params: Params, x, y=None) -> jax.Array:
     """log p(x) or log p(x|y) in nats, of shape x.shape without the event dimensions.
 
-    Total: -inf outside the support and at +-inf, NaN where x or y is NaN.
+    Total: -inf outside the support and at +-inf, NaN where x or y is NaN. But where the model
+    declares how it learns from missing values (``model.missing``), NaN in x is one: the score is
+    that of the rest of the event, 0 where all is missing.
 
     Args:
       model: the spec.
       params: its params.
       x: events (..., *event_shape), with at least one batch dimension.
-      y: conditions (..., *y_shape), or one of y_shape for all; None for an unconditional model.
+      y: conditions (..., *y_shape), or one of y_shape for all; None for an unconditional model, and
+        for the marginal of one of labels, log sum_y p(y) p(x|y).
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind or shape, by its name.
@@ -62,7 +68,38 @@ def log_prob(model: Model, params: Params, x, y=None) -> jax.Array:
     x = x.reshape(-1, *model.event_shape)
     if y is not None:
         y = jnp.reshape(y, (x.shape[0], *y.shape[len(batch) :]))
-    return log_prob_rows(model, params, x, y).reshape(batch)
+    score = functools.partial(log_prob_rows, model, params, x, y)
+    return _with_missing(model, x, score).reshape(batch)
+
+
+def classify(model: Model, params: Params, x, prior=None) -> jax.Array:
+    """log p(y|x) of each label by Bayes' rule, (..., classes), in nats; NaN where x is impossible.
+
+    Args:
+      model: the spec of a model of labels, such as ``compose.PerClass``.
+      params: its params.
+      x: events (..., *event_shape), with at least one batch dimension; NaN is as in ``log_prob``.
+      prior: p(y) (classes,), not negative, with a positive sum; None takes the learnt one.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong kind or shape, by its name.
+    """
+    dtype = inputs.float_dtype(params)
+    prior = inputs.as_prior(model, prior, dtype)
+    x = jnp.asarray(inputs.as_events(model, x, dtype))
+    batch = x.shape[: x.ndim - len(model.event_shape)]
+    x = x.reshape(-1, *model.event_shape)
+    score = functools.partial(classify_rows, model, params, prior, x)
+    return _with_missing(model, x, score).reshape(*batch, model.classes)
+
+
+def _with_missing(model, x, score):
+    """``score(missing)``, whether x has values missing, for a model that may be asked so."""
+    if model.missing is None:
+        return score(False)
+    if isinstance(x, jax.core.Tracer):
+        return lax.cond(jnp.isnan(x).any(), lambda: score(True), lambda: score(False))
+    return score(bool(jnp.isnan(x).any()))
 
 
 def push(model: Model, params: Params, noise, y=None) -> jax.Array:
@@ -83,27 +120,91 @@ def pull(model: Model, params: Params, x, y=None):
 def sample_rows(model, params, key, start, n, y):
     """Events of rows start .. start + n - 1; start is (2,) uint32, high word first."""
     once = not (model.elementwise and _even(model))
+    draws_label = y is None and model.classes is not None
+    leaves = (model.noise(), _label_noise(model)) if draws_label else model.noise()
 
     def rows(first, count, y):
-        noise = draw(model.noise(), key, jnp.stack(_later(start, first)), count, dtype)
+        noise = draw(leaves, key, jnp.stack(_later(start, first)), count, dtype)
         if once:
             noise = computed_once(noise, key_words(key)[0])
+        if draws_label:
+            noise, words = noise
+            y = jax.vmap(choose, (None, -1))(jnp.exp(model.log_prior(params)), words)
         return over_rows(model.push, (None, -1, None if y is None else 0))(params, noise, y)
 
     dtype = inputs.float_dtype(params)
     return _in_tiles(model.tile, rows, n, y)
 
 
-def log_prob_rows(model, params, x, y):
-    """Scores of checked rows (n, *event_shape)."""
+def complete_rows(model, params, key, start, x, y):
+    """Events (n, *event_shape) whose NaN are drawn given the rest, with the noise of their rows."""
+    leaves = model.noise(), _label_noise(model)
+    prior = None if model.classes is None else model.log_prior(params)
 
-    def one(x, y):
-        return _total(x, y, lambda x: model.log_prob(params, x, y), -jnp.inf)
-
-    def rows(_, __, xy):
-        return over_rows(one, (0, None if y is None else 0))(*xy)
+    def rows(first, count, own):
+        x, y = own
+        noise, words = draw(leaves, key, jnp.stack(_later(start, first)), count, x.dtype)
+        if y is None and prior is not None:
+            posterior = _normal(_joint(model, params, prior, x, True))
+            y = jax.vmap(choose, (0, -1))(jnp.exp(posterior), words)
+        seen = ~jnp.isnan(x)
+        x = jnp.where(seen, x, 0)
+        axes = None, -1, 0, 0, None if y is None else 0
+        return over_rows(model.complete, axes)(params, noise, x, seen, y)
 
     return _in_tiles(model.tile, rows, len(x), (x, y))
+
+
+def log_prob_rows(model, params, x, y, missing=False):
+    """Scores of checked rows (n, *event_shape); missing: NaN in x may stand for missing values."""
+    if y is None and model.classes is not None:
+        prior = model.log_prior(params)
+        marginal = lambda _, __, x: logsumexp(_joint(model, params, prior, x, missing), 1)  # noqa: E731
+        return _in_tiles(model.tile, marginal, len(x), x)
+
+    def rows(_, __, own):
+        x, y = own
+        return _scores(model, params, x, y, missing)
+
+    return _in_tiles(model.tile, rows, len(x), (x, y))
+
+
+def classify_rows(model, params, prior, x, missing=False):
+    """log p(y|x) (n, classes) of checked rows; prior is log p(y), or None for the learnt one."""
+    prior = model.log_prior(params) if prior is None else prior
+    rows = lambda _, __, x: _normal(_joint(model, params, prior, x, missing))  # noqa: E731
+    return _in_tiles(model.tile, rows, len(x), x)
+
+
+def _joint(model, params, prior, x, missing):
+    """log p(y) + log p(x|y), (n, classes), a class at a time: few hold a network's activations."""
+
+    def of_class(own):
+        label, log_p = own
+        return log_p + _scores(model, params, x, jnp.full(len(x), label), missing)
+
+    return lax.map(of_class, (jnp.arange(model.classes), prior)).T
+
+
+def _normal(joint):
+    """Log probabilities in proportion to those joint ones (n, classes)."""
+    total = logsumexp(joint, 1)[:, None]
+    return jnp.where(total == -jnp.inf, jnp.nan, joint - jnp.where(total == -jnp.inf, 0, total))
+
+
+def _label_noise(model):
+    return () if model.classes is None else Bits((words_for(model.classes),))
+
+
+def _scores(model, params, x, y, missing):
+    def one(x, y):
+        if not missing:
+            return _total(x, y, lambda x: model.log_prob(params, x, y), -jnp.inf)
+        seen = ~jnp.isnan(x)
+        known = jnp.where(seen, x, 0)
+        return _total(known, y, lambda x: model.log_prob(params, x, y, seen=seen), -jnp.inf)
+
+    return over_rows(one, (0, None if y is None else 0))(x, y)
 
 
 def loss_rows(model, params, key, x, y):

@@ -32,6 +32,7 @@ def by_index(fn: Callable, stacked: Any, index: jax.Array, args: Any) -> Any:
     Reverse-mode differentiation needs the ``vmap`` inside the ``grad``; the public entry points
     always batch.
     """
+    stacked = _map(jnp.asarray, stacked)
 
     @custom_vmap
     def call(stacked, index, args):
@@ -40,6 +41,9 @@ def by_index(fn: Callable, stacked: Any, index: jax.Array, args: Any) -> Any:
     @call.def_vmap
     def rule(size, batched, stacked, index, args):
         stacked_batched, index_batched, args_batched = batched
+        if not any(jax.tree_util.tree_leaves(batched)):  # only the directions of derivatives are
+            out = fn(_map(lambda leaf: leaf[index], stacked), args)
+            return out, _map(lambda _: False, out)
         axes = _map(lambda b: 0 if b else None, tuple(batched))
         if any(jax.tree_util.tree_leaves(stacked_batched)) or _choice_size(stacked) <= _SMALL:
             # nothing to share, as the params themselves differ by row, or less than sorting costs

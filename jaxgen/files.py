@@ -1,9 +1,10 @@
 """A fitted model as one file: readable anywhere, unable to run code, and checked against damage.
 
 The file is a safetensors file. Its arrays are the leaves of params; its metadata has one entry,
-``jaxgen``, a JSON object with the spec, the tree that the leaves hang on, the columns, the versions
-that wrote it and a SHA-256 of the whole file (taken with 64 zeros where the digest stands). The
-digest finds accidents; it is no signature. ``write_atomically`` serves every writer in jaxgen.
+``jaxgen``, a JSON object with the spec, the tree that the leaves hang on, the names of columns and
+labels, the versions that wrote it and a SHA-256 of the whole file (taken with 64 zeros where the
+digest stands). The digest finds accidents; it is no signature. ``write_atomically`` serves every
+writer in jaxgen.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def save(fitted: Fitted, path: str | os.PathLike) -> None:
         "dtype": str(inputs.float_dtype(fitted.params)),
         "spec": to_json(fitted.model),
         "columns": None if fitted.columns is None else list(fitted.columns),
+        "labels": None if fitted.labels is None else list(fitted.labels),
         "params": tree,
     }
     raw = safetensors.numpy.save(arrays, {"jaxgen": json.dumps(header)})
@@ -194,7 +196,11 @@ def _checked(raw: bytes) -> Fitted:
     columns = header["columns"]
     if columns is not None and not all(isinstance(name, str) for name in columns):
         raise ValueError("its columns are not names")
-    return Fitted(model, params, columns=None if columns is None else tuple(columns))
+    labels = header.get("labels")  # which older files have not
+    if labels is not None and not all(type(name) in (str, int) for name in labels):
+        raise ValueError("its labels are not names")
+    columns, labels = (None if v is None else tuple(v) for v in (columns, labels))
+    return Fitted(model, params, columns=columns, labels=labels)
 
 
 def _take_apart(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -24,6 +24,8 @@ class Fitted:
       params: pytree of arrays.
       history: what ``fit`` recorded, a dict of lists or numbers; lost inside a transformation.
       columns: names of the event's features, or None.
+      labels: names of the labels that y may be, strings or ints, in the order of their places; None
+        where they are 0, 1, .. or y is no label.
     """
 
     def __init__(
@@ -32,31 +34,48 @@ class Fitted:
         params: Params,
         history: dict[str, Any] | None = None,
         columns: tuple[str, ...] | None = None,
+        labels: tuple[str | int, ...] | None = None,
     ):
         self.model = model
         self.params = params
         self.history = history or {}
         self.columns = columns
+        self.labels = labels
 
     def tree_flatten(self):
-        return (self.params,), (self.model, self.columns)
+        return (self.params,), (self.model, self.columns, self.labels)
 
     @classmethod
     def tree_unflatten(cls, static, children):
-        model, columns = static
-        return cls(model, children[0], columns=columns)
+        model, columns, labels = static
+        return cls(model, children[0], columns=columns, labels=labels)
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
         return f"Fitted({self.model}, {count} parameters)"
 
     def log_prob(self, x, y=None, *, device: Place = None) -> jax.Array:
-        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``."""
+        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``.
+
+        Where y is a label, without it the score is the marginal, log sum_y p(y) p(x|y).
+        """
+        y = inputs.as_labels(y, self.labels)
         if inputs.is_tracing(self.params, x, y):
             return batch.log_prob(self.model, self.params, x, y)
         x, y, shape = self._rows(x, y)
         device = inputs.as_place(device)
         return engine.log_prob(self.model, self.params, x, y, shape, device)
+
+    def classify(self, x, prior=None) -> jax.Array:
+        """log p(y|x) of each label by Bayes' rule, (..., classes): see ``jaxgen.classify``.
+
+        >>> best = np.array(fitted.labels)[fitted.classify(x).argmax(-1)]
+        """
+        if inputs.is_tracing(self.params, x, prior):
+            return batch.classify(self.model, self.params, x, prior)
+        prior = inputs.as_prior(self.model, prior, inputs.float_dtype(self.params))
+        x, _, shape = self._rows(x, None)
+        return engine.classify(self.model, self.params, x, prior, shape)
 
     def sample(self, key: jax.Array, n: int, y=None, *, device: Place = None) -> jax.Array:
         """n events, (n, *event_shape): see ``jaxgen.sample``.
@@ -64,12 +83,14 @@ class Fitted:
         Args:
           key: a typed PRNG key.
           n: number of events.
-          y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model.
+          y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model,
+            and for one of labels, which then draws y from p(y) first.
           device: where the events are to be, a ``jax.Device`` or a ``jax.sharding.Sharding``, whose
             devices then also draw them. By default all local devices draw (or the one that JAX's
             ``jax_default_device`` or the params are bound to), and the first has the result. The
             events are the same wherever they are drawn. Inside a transformation it has no meaning.
         """
+        y = inputs.as_labels(y, self.labels)
         if inputs.is_tracing(self.params, key, y):
             return batch.sample(self.model, self.params, key, n, y)
         key, n, y = self._draws(key, n, y)
@@ -91,7 +112,7 @@ class Fitted:
         """
         if inputs.is_tracing(self.params, key, y):
             raise TypeError("stream yields blocks to Python: inside a transformation, use sample")
-        key, n, y = self._draws(key, n, y)
+        key, n, y = self._draws(key, n, inputs.as_labels(y, self.labels))
         start, device = inputs.as_count(start, "start"), inputs.as_place(device)
         return engine.stream(self.model, self.params, key, n, y, start, device)
 
@@ -103,6 +124,7 @@ class Fitted:
         Raises:
           NotImplementedError: the model is not invertible.
         """
+        y = self._condition(y, "pull")
         if inputs.is_tracing(self.params, x, y):
             return batch.pull(self.model, self.params, x, y)
         x, y, _ = self._rows(x, y)
@@ -110,17 +132,81 @@ class Fitted:
 
     def push(self, noise: Any, y=None) -> jax.Array:
         """The events that the noise makes; the inverse of ``pull``, rows leading."""
+        y = self._condition(y, "push")
         if inputs.is_tracing(self.params, noise, y):
             return batch.push(self.model, self.params, noise, y)
         noise, n = inputs.as_noise(self.model, noise)
         y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
         return engine.push(self.model, self.params, noise, y)
 
+    def marginal(self, features, *, key: jax.Array | None = None) -> Fitted:
+        """The model of some features alone, a Fitted whose events are vectors of them.
+
+        In closed form where the family has one, else by importance sampling: its ``history`` says
+        which, and how good. See ``jaxgen.parts``.
+
+        Args:
+          features: places in the flattened event, or names of ``columns``; in the order wanted.
+          key: a typed PRNG key, for importance sampling.
+
+        Raises:
+          TypeError, ValueError: unknown, repeated or no features.
+          NotImplementedError: the model has no closed form and no density to sample by.
+        """
+        from jaxgen.parts import marginal
+
+        return marginal(self, features, key=key)
+
+    def given(self, values: dict, *, key: jax.Array | None = None) -> Fitted:
+        """The model of all other features, given the values of some: p(x_b | x_a = values).
+
+        In closed form where the family has one, else by importance sampling: its ``history`` says
+        which, and how good. See ``jaxgen.parts``.
+
+        Args:
+          values: by place in the flattened event, or by name of ``columns``.
+          key: a typed PRNG key, for importance sampling.
+
+        Raises:
+          TypeError, ValueError: unknown features, none or all of them, or values of zero density.
+          NotImplementedError: the model has no closed form and no density to sample by.
+
+        >>> land.given({"latitude": 45.0}).sample(jax.random.key(0), 10)
+        """
+        from jaxgen.parts import given
+
+        return given(self, values, key=key)
+
+    def impute(self, x, key: jax.Array, y=None) -> jax.Array:
+        """Events with each NaN in x drawn given the rest of its event: one plausible completion.
+
+        Args:
+          x: events (n, *event_shape); what is there stays.
+          key: a typed PRNG key; another gives another completion.
+          y: conditions, as in ``log_prob``; labels are drawn from p(y|x) where y is None.
+
+        Raises:
+          TypeError, ValueError: an argument of the wrong kind or shape, by its name.
+          NotImplementedError: the model has no missing values (``model.missing`` is None).
+        """
+        model = self.model
+        if model.missing is None:
+            raise NotImplementedError(f"{model} does not say how a part of an event follows")
+        if inputs.is_tracing(self.params, x, key, y):
+            raise TypeError("impute runs on the host and cannot be called within jit, grad or vmap")
+        x, y, shape = self._rows(x, inputs.as_labels(y, self.labels))
+        return engine.complete(model, self.params, inputs.as_key(key), x, y, shape)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to one file; ``jaxgen.load`` reads it back: see ``jaxgen.files``."""
         from jaxgen.files import save
 
         save(self, path)
+
+    def _condition(self, y, what):
+        if y is None and self.model.classes is not None:
+            raise ValueError(f"y is missing: to {what} an event takes its label")
+        return inputs.as_labels(y, self.labels)
 
     def _draws(self, key, n, y):
         """Checked key, n and y, for drawing outside of a transformation."""

@@ -100,35 +100,126 @@ def as_noise(model: Any, noise: Any) -> tuple[Any, int]:
 def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) -> Any:
     """y of shape (*batch_shape, *y_shape); one condition alone is repeated for every row.
 
-    Float conditions are cast to ``dtype``; integer ones (labels) stay integers.
+    Float conditions are cast to ``dtype``; integer ones (labels) stay integers. None stays None
+    where the model knows p(y).
     """
     if model.y_shape is None:
         if y is not None:
             raise ValueError(f"y was given, but {model} is unconditional (its y_shape is None)")
         return None
+    if y is None and model.classes is not None:
+        return None
     shape = tuple(model.y_shape)
     if y is None:
         raise ValueError(f"y is missing: {model} is conditional, with y of shape {shape}")
     y = _numbers(y, "y")
+    if model.classes is not None and y.dtype.kind not in "biu":
+        raise TypeError(f"y must hold labels 0 .. {model.classes - 1}, ints; got dtype {y.dtype}")
     if y.shape not in (shape, (*batch_shape, *shape)):
         wanted = f"{(*batch_shape, *shape)}, one row an event, or {shape}"
         raise ValueError(f"y must have shape {wanted}; got {y.shape}")
+    y = y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)
+    if not isinstance(y, jax.core.Tracer) and model.y_support is not None:
+        _check_conditions(model, np.asarray(y))
     xp = jnp if isinstance(y, jax.Array) else np
-    y = xp.broadcast_to(y, (*batch_shape, *shape))
-    return y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)
+    return xp.broadcast_to(y, (*batch_shape, *shape))
 
 
-def training_data(model: Any, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """x, y and weights for a fit, in float64 on the host: finite, not empty, within the support."""
+def _check_conditions(model, y):
+    """Raise where a condition that is not NaN is none of the model's."""
+    rows = y.reshape(-1, *model.y_shape)
+    known = np.asarray(model.y_support(rows)).reshape(len(rows), -1).all(1)
+    known |= np.isnan(rows).reshape(len(rows), -1).any(1)
+    if not known.all():
+        row = int(known.argmin())
+        wanted = f"be a label 0 .. {model.classes - 1}" if model.classes else "suit its y_domain"
+        raise ValueError(f"y must {wanted} of {model}; row {row} holds {rows[row]}")
+
+
+def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
+    """log p(y) (classes,) from probabilities in proportion to it; None stays None."""
+    if model.classes is None:
+        raise TypeError(f"{model} has no labels to tell apart: see compose.PerClass and Labelled")
+    if prior is None:
+        return None
+    prior = _numbers(prior, "prior")
+    if prior.shape != (model.classes,):
+        raise ValueError(f"prior must have shape ({model.classes},); got {prior.shape}")
+    if not isinstance(prior, jax.core.Tracer):
+        wide = np.asarray(prior, np.float64)
+        if not np.isfinite(wide).all() or (wide < 0).any() or wide.sum() <= 0:
+            raise ValueError(f"prior must hold probabilities with a positive sum; got {wide}")
+    return jnp.log(prior.astype(dtype)) - jnp.log(prior.sum().astype(dtype))
+
+
+def as_labels(y: Any, labels: tuple[str | int, ...] | None) -> Any:
+    """Places of the labels y among their names; as they came where there are no names.
+
+    Raises:
+      ValueError: a label that is not among them.
+    """
+    if labels is None or y is None or isinstance(y, jax.core.Tracer):
+        return y
+    y = np.asarray(y)
+    place = {name: i for i, name in enumerate(labels)}
+    unknown = [v for v in dict.fromkeys(y.ravel().tolist()) if v not in place]
+    if unknown:
+        raise ValueError(f"y: unknown label {unknown[0]!r}; known are {_listed(labels)}")
+    return np.array([place[v] for v in y.ravel().tolist()], np.int32).reshape(y.shape)
+
+
+def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
+    """The names of a model's labels, sorted, from those of training data; None for 0 .. n - 1.
+
+    Raises:
+      TypeError, ValueError: y holds no labels, or more or fewer than the model has.
+    """
+    if y is None:
+        raise ValueError(f"y is missing: {model} is fitted to events and their labels")
+    y = np.asarray(y)
+    if y.dtype.kind == "O" and all(isinstance(v, (str, int)) for v in y.ravel()):
+        y = np.array(y.tolist())
+    if y.dtype.kind not in "biuU" or y.ndim != 1:
+        raise TypeError(
+            f"y must hold labels, one int or string an event; got dtype {y.dtype} and shape "
+            f"{y.shape}"
+        )
+    if y.dtype.kind in "biu" and len(y) and y.min() >= 0 and y.max() < model.classes:
+        return None
+    found = tuple(np.unique(y).tolist())
+    if len(found) != model.classes:
+        raise ValueError(
+            f"y must hold {model.classes} labels for {model}; it holds {len(found)}: "
+            f"{_listed(found)}"
+        )
+    return found
+
+
+def _listed(labels):
+    listed = ", ".join(map(repr, labels[:10]))
+    return listed + (", ..." if len(labels) > 10 else "")
+
+
+def training_data(
+    model: Any, x: Any, y: Any, weights: Any, missing: bool = False
+) -> tuple[Any, Any, Any]:
+    """x, y and weights for a fit, in float64 on the host: finite, not empty, within the support.
+
+    missing: NaN in x may stand for missing values, but not for all of an event or a feature.
+    """
     x = np.asarray(_batched(_numbers(x, "x"), model.event_shape, "x", model), np.float64)
     if x.ndim != len(model.event_shape) + 1:
         raise ValueError(f"x must have one batch dimension, (n, ...); got shape {x.shape}")
     n = x.shape[0]
     if n == 0:
         raise ValueError(f"x must hold at least one event; got shape {x.shape}")
-    _finite(x, "x")
+    known = x
+    if missing:
+        _check_missing(x)
+        known = filled(x, np.nanmax)
+    _finite(known, "x")
     # in the dtype of the fit, where rounding may reach an open edge
-    inside = np.asarray(model.support(_narrow(x))).reshape(n, -1).all(1)
+    inside = np.asarray(model.support(_narrow(known))).reshape(n, -1).all(1)
     if not inside.all():
         row = int(inside.argmin())
         raise ValueError(f"x must lie in the support of {model}; row {row} is outside")
@@ -144,6 +235,19 @@ def training_data(model: Any, x: Any, y: Any, weights: Any) -> tuple[Any, Any, A
         if (weights < 0).any() or weights.sum() <= 0:
             raise ValueError("weights must be non-negative with a positive sum")
     return x, y, weights
+
+
+def filled(x: np.ndarray, value: Any) -> np.ndarray:
+    """x with each NaN replaced by ``value(x, axis)`` of its feature, such as ``np.nanmean``."""
+    return np.where(np.isnan(x), value(x, axis=0), x) if np.isnan(x).any() else x
+
+
+def _check_missing(x):
+    unknown = np.isnan(x).reshape(len(x), -1)
+    for axis, what in ((1, "row"), (0, "feature")):
+        if unknown.shape[1] and unknown.all(axis).any():
+            place = int(unknown.all(axis).argmax())
+            raise ValueError(f"x has no value in {what} {place}: all of it is missing (NaN)")
 
 
 def _batched(array, event_shape, name, model):

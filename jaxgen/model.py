@@ -34,6 +34,7 @@ there is one: the noise that makes an event is its representation.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -51,7 +52,7 @@ class Model(Spec):
 
     event_shape: ClassVar[tuple[int, ...]]  # shape of one observation
     y_shape: ClassVar[tuple[int, ...] | None] = None  # of one condition; None: unconditional
-    density: ClassVar[Literal["exact", "bound", "none"]] = "exact"  # what log_prob returns
+    density: ClassVar[Literal["exact", "estimate", "bound", "none"]] = "exact"  # of log_prob
     reparameterized: ClassVar[bool] = False  # do gradients pass through samples?
     invertible: ClassVar[bool] = False  # is there a pull?
     elementwise: ClassVar[bool] = False  # does push read each noise scalar once? Only for speed
@@ -59,11 +60,18 @@ class Model(Spec):
     fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "gradient"
     learning_rate: ClassVar[float] = 5e-3  # peak, of the optimizer that fit takes by default
     frozen: ClassVar[tuple[str, ...]] = ()  # params that gradients must not move, such as bounds
+    classes: ClassVar[int | None] = None  # y is one of so many labels, and p(y) is known
+    missing: ClassVar[Literal["closed_form", "em"] | None] = None  # how `fit` takes NaN; None: not
 
     @property
     def support(self):
         """NumPyro constraint that every event satisfies, whatever the params."""
         return constraints.independent(constraints.real, len(self.event_shape))
+
+    @property
+    def y_support(self):
+        """NumPyro constraint that every condition satisfies; None: any number will do."""
+        return None
 
     def init(self, key, x=None, y=None) -> Params:
         """Starting params; with a batch of data, params that suit it.
@@ -120,6 +128,41 @@ class Model(Spec):
         """
         raise NotImplementedError(f"{type(self).__name__} has no EM step")
 
+    # What more it may answer. A model that declares `missing` takes one more argument, `seen`, in
+    # log_prob, estimate and em_step: bool of x's shape or None, what is known of x. The rest of x
+    # then is zeros that mean nothing, and the score is that of what is known, the rest integrated
+    # out. Of a model with `classes` the library makes p(x) = sum_y p(y) p(x|y) and p(y|x).
+
+    def complete(self, params, noise, x, seen, y=None):
+        """x with what is not seen drawn given what is, from the noise of a ``push``."""
+        raise NotImplementedError(f"{type(self).__name__} cannot complete an event")
+
+    def log_prior(self, params):
+        """log p(y) of each label, (classes,), in nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no prior of labels")
+
+    def marginal(self, params, features: tuple[int, ...]) -> tuple[Model, Params]:
+        """The model of some features alone, in the order given, in closed form.
+
+        features are places in the flattened event, all different, at least one; the events of the
+        result are vectors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no marginals in closed form")
+
+    def given(self, params, features: tuple[int, ...], values) -> tuple[Model, Params]:
+        """The model of all other features, in order, given these, in closed form.
+
+        values is (len(features),), not outside the support; at least one feature is left.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no conditionals in closed form")
+
+    def modulate(self, params, change) -> Params:
+        """Params moved by numbers without bounds, a pytree like params: those of a network.
+
+        Zeros change nothing, and what gradients must not move stays.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: no network can give its params")
+
 
 def namespace(*arrays) -> Any:
     """The module whose functions suit the arrays: jax.numpy for JAX arrays, else numpy.
@@ -127,3 +170,15 @@ def namespace(*arrays) -> Any:
     It lets one ``estimate`` serve ``fit`` (float64 on the host) and EM (traced) alike.
     """
     return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+
+
+def others(model: Model, features: tuple[int, ...]) -> tuple[int, ...]:
+    """Places in the flattened event that are not among the features, in order."""
+    return tuple(j for j in range(math.prod(model.event_shape)) if j not in features)
+
+
+def check_seen(seen) -> None:
+    """Raise where no row has a value of some feature; seen is (n, *event_shape), on the host."""
+    never = ~seen.any(0).reshape(-1)
+    if never.any():
+        raise ValueError(f"x has no value of feature {int(never.argmax())}")

@@ -21,6 +21,14 @@ class Wrapper(Model):
         return self.inner.y_shape
 
     @property
+    def y_support(self):
+        return self.inner.y_support
+
+    @property
+    def classes(self):
+        return self.inner.classes
+
+    @property
     def density(self):
         return self.inner.density
 

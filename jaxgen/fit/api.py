@@ -5,23 +5,26 @@ from __future__ import annotations
 import functools
 import time
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import inputs
-from jaxgen.compose.mixture import Mixture
-from jaxgen.fit import em, freezing, gradient, optimizers
-from jaxgen.fit.checkpoint import Checkpoint, digest
+from jaxgen.compose import Labelled, Mixture, PerClass
+from jaxgen.fit import by_class, em, freezing, gradient, optimizers
+from jaxgen.fit.checkpoint import Checkpoint, describe_data, digest
 from jaxgen.fit.epochs import JUDGING, STARTS
 from jaxgen.fit.held_out import SHARE, hold_out
 from jaxgen.fit.rows import (
+    Data,
     as_params,
     check_scores,
     for_init,
+    has_missing,
     has_own_loss,
+    member_keys,
     noise_key,
     pad,
     training_data,
@@ -132,11 +135,20 @@ def fit(
         raise TypeError("fit runs on the host and cannot be called within jit, grad or vmap")
     began = time.perf_counter()
     spec: Model = model.model if isinstance(model, Fitted) else model
-    start, columns = None, None
+    start, columns, labels = None, None, None
     if isinstance(model, Fitted):
-        start, columns = as_params(model.params), model.columns
+        start, columns, labels = as_params(model.params), model.columns, model.labels
+    if spec.classes is not None:
+        labels = inputs.names_of_labels(spec, y) if labels is None else labels
+        y = inputs.as_labels(y, labels)
+        if isinstance(validation, tuple) and len(validation) == 2:
+            validation = validation[0], inputs.as_labels(validation[1], labels)
+    key = inputs.as_key(key)
+    may_miss = spec.missing is not None and optimizer is None
+    x, y, weights = training_data(spec, x, y, weights, may_miss)
     method = _method(
         spec,
+        has_missing(x),
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -147,8 +159,6 @@ def fit(
         ensemble=ensemble,
         checkpoint=checkpoint,
     )
-    key = inputs.as_key(key)
-    x, y, weights = training_data(spec, x, y, weights)
     numbers_kept = np.arange(len(x))
     if weights is not None and (weights == 0).any():
         # dropped here, they cannot matter to a start, a bound or a count either
@@ -157,58 +167,91 @@ def fit(
         y = None if y is None else y[numbers_kept]
     if epochs is not None:
         epochs = inputs.as_count(epochs, "epochs", 1)
-    if method == "closed_form":
-        params = as_params(spec.estimate(x, y, weights))
-        some = np.random.default_rng(0).permutation(len(x))[:_CHECKED]
-        few = (v if v is None else v[some] for v in (x, y, weights))
-        check_scores(spec, params, pad(*few), numbers_kept[some], "x", "the fitted")
-        history: dict[str, Any] = {"method": method, "steps": 0, "epochs": 0}
-        history |= {"train": [], "validation": [], "stopped": "closed form"}
-    elif method == "em":
-        count = 1 if restarts is None else inputs.as_count(restarts, "restarts", 1)
-        if count > 1 and start is not None:
+    if restarts is not None:
+        restarts = inputs.as_count(restarts, "restarts", 1)
+        if restarts > 1 and start is not None:
             raise ValueError("restarts does not apply to a Fitted: EM starts from its params")
-        params, history = em.run(
-            spec,
-            start,
-            x,
-            y,
-            weights,
-            numbers_kept,
-            key=key,
-            epochs=epochs,
-            restarts=count,
-            progress=progress,
-        )
-    else:
-        optimizer = optimizers.Adam(spec.learning_rate) if optimizer is None else optimizer
-        if ensemble is not None:
-            ensemble = inputs.as_count(ensemble, "ensemble", 1)
-        ensemble = optimizers.members(optimizer, ensemble)
-        settings = gradient.Settings(
-            epochs=epochs,
-            batch_size=inputs.as_count(
-                _BATCH_SIZE if batch_size is None else batch_size, "batch_size", 1
-            ),
-            patience=None if patience is None else inputs.as_count(patience, "patience", 1),
-            optimizer=optimizer,
-            freeze=freeze,
-            members=ensemble,
-            progress=progress,
-        )
-        params, history = _by_gradient(
-            spec, start, (x, y, weights), numbers_kept, key, validation, checkpoint, settings
-        )
-        if ensemble is not None:
-            spec = Mixture(spec, ensemble)
-            params = {"logits": jnp.asarray(np.zeros(ensemble)), "component": params}
+    optimizer = optimizers.Adam(spec.learning_rate) if optimizer is None else optimizer
+    ensemble = None if ensemble is None else inputs.as_count(ensemble, "ensemble", 1)
+    settings = gradient.Settings(
+        epochs=epochs,
+        batch_size=inputs.as_count(
+            _BATCH_SIZE if batch_size is None else batch_size, "batch_size", 1
+        ),
+        patience=None if patience is None else inputs.as_count(patience, "patience", 1),
+        optimizer=optimizer,
+        freeze=freeze,
+        members=optimizers.members(optimizer, ensemble),
+        progress=progress,
+    )
+    how = _How(method, key, 1 if restarts is None else restarts, validation, checkpoint, settings)
+    spec, params, history = _learn(spec, start, Data(x, y, weights, numbers_kept), how)
     history["seconds"] = time.perf_counter() - began
-    return Fitted(spec, params, history, columns)
+    return Fitted(spec, params, history, columns, labels)
 
 
-def _method(spec, **given) -> str:
+class _How(NamedTuple):
+    """How to learn, of arguments that are checked."""
+
+    method: str
+    key: Any
+    restarts: int
+    validation: Any
+    checkpoint: Any
+    settings: gradient.Settings
+
+
+def _learn(spec, start, data: Data, how: _How):
+    """The model, an ensemble's where there is one, with its learnt params and their history."""
+    settings = how.settings
+    if isinstance(spec, Labelled) and how.method != "closed_form":
+        own = None if start is None else start["model"]
+        names = (settings.freeze,) if isinstance(settings.freeze, str) else settings.freeze
+        names = tuple(name.removeprefix("model/").removeprefix("model.") for name in names)
+        how = how._replace(settings=settings._replace(freeze=names))
+        model = spec.model
+        if not isinstance(spec, PerClass):
+            model, params, history = _learn(model, own, data, how)
+        elif how.method == "em":
+            params, history = by_class.em(
+                spec, own, data, how.key, settings.epochs, how.restarts, settings.progress
+            )
+        else:
+            params, history = by_class.gradient(
+                spec, own, data, how.key, how.validation, how.checkpoint, how.settings
+            )
+        logits = jnp.asarray(np.asarray(spec.log_frequencies(data.y, data.weights)), float)
+        return type(spec)(model, spec.classes), {"logits": logits, "model": params}, history
+    if how.method == "closed_form":
+        return spec, *_closed_form(spec, data)
+    if how.method == "em":
+        found = em.run(spec, start, data, how.key, settings.epochs, how.restarts, settings.progress)
+        return spec, *found
+    params, history = _by_gradient(spec, start, data, how)
+    if settings.members is not None:
+        spec = Mixture(spec, settings.members)
+        params = {"logits": jnp.asarray(np.zeros(settings.members)), "component": params}
+    return spec, params, history
+
+
+def _closed_form(spec, data: Data):
+    x, y, weights, numbers = data
+    known = {}
+    if has_missing(x):
+        known = {"seen": ~np.isnan(x)}
+    params = as_params(spec.estimate(np.nan_to_num(x) if known else x, y, weights, **known))
+    some = np.random.default_rng(0).permutation(len(x))[:_CHECKED]
+    few = (v if v is None else v[some] for v in (x, y, weights))
+    check_scores(spec, params, pad(*few), numbers[some], "x", "the fitted")
+    history: dict[str, Any] = {"method": "closed_form", "steps": 0, "epochs": 0}
+    return params, history | {"train": [], "validation": [], "stopped": "closed form"}
+
+
+def _method(spec, missing: bool, **given) -> str:
     """How to fit, after checking that every argument given applies."""
     method = "gradient" if given["optimizer"] is not None else spec.fit_method
+    if missing:
+        method = spec.missing
     if method not in _ARGUMENTS:
         raise ValueError(f"{spec}: fit_method must be one of {tuple(_ARGUMENTS)}, got {method!r}")
     for name, value in given.items():
@@ -224,13 +267,11 @@ def _method(spec, **given) -> str:
     return method
 
 
-def _by_gradient(spec, start, data, kept, key, validation, checkpoint, settings):
-    """Learnt params, with a leading axis of members where there are some, and the history.
-
-    kept gives the number, in the user's x, of each row of the data.
-    """
+def _by_gradient(spec, start, data: Data, how: _How):
+    """Learnt params, with a leading axis of members where there are some, and the history."""
+    x, y, weights, kept = data
+    key, validation, checkpoint, settings = how[1], *how[3:]
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
-    x, y, weights = data
     if weights is not None:
         weights = weights / weights.mean()  # their ratios matter; tiny ones would underflow
     validation = SHARE if validation is None else validation
@@ -238,7 +279,7 @@ def _by_gradient(spec, start, data, kept, key, validation, checkpoint, settings)
     if settings.epochs is None:
         epochs = gradient.planned_epochs(len(split[0]), settings.batch_size)
         settings = settings._replace(epochs=epochs)
-    keys = [key] if settings.members is None else list(_member_keys(key, settings.members))
+    keys = [key] if settings.members is None else list(member_keys(key, settings.members))
     if start is None:
         rows = for_init(*split)
         starts = [as_params(spec.init(jax.random.fold_in(k, STARTS), *rows)) for k in keys]
@@ -247,14 +288,10 @@ def _by_gradient(spec, start, data, kept, key, validation, checkpoint, settings)
     mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
     if checkpoint is not None:
         by_share = isinstance(validation, Real)
-        of = {
-            "x": digest(x),
-            "y": digest(y),
-            "weights": digest(weights),
-            "validation": repr(float(validation)) if by_share else digest(*held),
-            "start": "" if start is None else digest(*jax.tree_util.tree_leaves(start)),
-        }
-        checkpoint = Checkpoint(checkpoint, gradient.describe(spec, key, settings) | of)
+        of = gradient.describe(spec, key, settings)
+        of |= describe_data(x, y, weights, start)
+        of["validation"] = repr(float(validation)) if by_share else digest(*held)
+        checkpoint = Checkpoint(checkpoint, of)
     train, judge = pad(*split), None if held is None else pad(*held)
 
     def check(member):
@@ -268,10 +305,5 @@ def _by_gradient(spec, start, data, kept, key, validation, checkpoint, settings)
         elif judge is not None:
             own(judge, kept[held_places], "x")
 
-    key = key if settings.members is None else _member_keys(key, settings.members)
+    key = key if settings.members is None else member_keys(key, settings.members)
     return gradient.run(spec, starts, check, mask, train, judge, key, settings, checkpoint)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _member_keys(key, members):
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))

@@ -118,6 +118,12 @@ def versions(*packages: str) -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
+def describe_data(x, y, weights, start) -> dict[str, str]:
+    """What a run learns from, as part of a checkpoint's description."""
+    start = "" if start is None else digest(*jax.tree_util.tree_leaves(start))
+    return {"x": digest(x), "y": digest(y), "weights": digest(weights), "start": start}
+
+
 def digest(*arrays: Any) -> str:
     """A SHA-256 of arrays, their shapes and dtypes; None counts as an array of its own kind."""
     found = hashlib.sha256()

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.fit.progress import Progress, chunk_length
-from jaxgen.fit.rows import Rows, as_params, check_scores, for_init, pad
+from jaxgen.fit.rows import Data, Rows, as_params, check_scores, for_init, has_missing, pad
 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
 EPOCHS = 200
@@ -35,18 +35,18 @@ class _State(NamedTuple):
     status: Any
 
 
-def run(model, start, x, y, weights, numbers, *, key, epochs, restarts, progress):
+def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
     """Params of highest likelihood over the restarts, and the history of that one.
 
     Every returned param set has been scored: the result is the best that was seen of its run.
     """
     epochs = EPOCHS if epochs is None else epochs
+    x, y, weights, numbers = data
     rows = pad(x, y, weights)
     results, failure = [], None
     with Progress(progress, epochs * restarts) as bar:
         for i in range(restarts):
-            if restarts > 1:
-                bar.label(f"start {i + 1}/{restarts}")
+            bar.label(f"{label} start {i + 1}/{restarts}".strip() if restarts > 1 else label)
             here = start
             if start is None:
                 here = _start(model, jax.random.fold_in(key, i), x, y, weights)
@@ -99,10 +99,10 @@ def _one(model, start, rows: Rows, epochs, bar):
     dtype = rows.weights.dtype
     state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
     train: list[float] = []
-    done = 0
+    done, missing = 0, has_missing(rows.x)
     while True:
         end = np.int32(min(done + length, epochs + 1))
-        state, scores = _chunk(model, room, rows, state, end, np.int32(epochs))
+        state, scores = _chunk(model, room, missing, rows, state, end, np.int32(epochs))
         status, step = int(state.status), int(state.step)
         scored = step - done + (status in (_CONVERGED, _LIMIT))
         train += np.asarray(scores)[:scored].tolist()
@@ -120,10 +120,14 @@ def _one(model, start, rows: Rows, epochs, bar):
     return state.params, {**history, "validation": [], "stopped": reason}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _chunk(model, room, rows: Rows, state: _State, end, limit):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
     """Steps up to ``end``, fewer when EM stops; and the scores of the params they began with."""
     first = state.step
+    seen = ~jnp.isnan(rows.x)
+    data, what = rows.x, {}
+    if missing:
+        data, what = jnp.where(seen, rows.x, 0), {"seen": seen}
 
     def more(carry):
         state, _ = carry
@@ -131,7 +135,7 @@ def _chunk(model, room, rows: Rows, state: _State, end, limit):
 
     def step(carry):
         state, scores = carry
-        new, score = model.em_step(state.params, rows.x, rows.y, rows.weights)
+        new, score = model.em_step(state.params, data, rows.y, rows.weights, **what)
         new = jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, state.params)
         score = score.astype(state.score.dtype)
         finite, gain = jnp.isfinite(score), score - state.score

@@ -31,6 +31,7 @@ class Fixed(NamedTuple):
 
 
 _BY_MEMBER = Fixed(None, None, 0, 0, 0, None, None)  # type: ignore[arg-type]
+_OWN_ROWS = Rows(0, 0, 0, None)  # of each member; as many for all
 
 
 class State(NamedTuple):
@@ -55,6 +56,7 @@ class Program(NamedTuple):
     batch: int
     room: int
     members: int | None  # None: a single fit
+    own_rows: bool = False  # has each member data of its own?
 
 
 def begin(program: Program, fixed: Fixed, learnt: list) -> State:
@@ -90,7 +92,12 @@ def chunk(program: Program, fixed: Fixed, state: State, first, end):
 
 def _each(program, one, *axes):
     """``one`` for every member, each with its own share of ``Fixed``."""
-    return one if program.members is None else jax.vmap(one, in_axes=(_BY_MEMBER, *axes))
+    if program.members is None:
+        return one
+    by_member = _BY_MEMBER
+    if program.own_rows:
+        by_member = by_member._replace(train=_OWN_ROWS, judge=_OWN_ROWS)
+    return jax.vmap(one, in_axes=(by_member, *axes))
 
 
 def _epoch(program, fixed, state, epoch):

@@ -35,6 +35,7 @@ class Settings(NamedTuple):
     freeze: Any
     members: int | None  # of an ensemble; None for a single fit
     progress: bool | None
+    own_rows: bool = False  # is the data stacked, each member's own?
 
 
 class _Trail(NamedTuple):
@@ -95,7 +96,7 @@ def run(
     layout = freezing.layout(starts[0], mask, flat=static is optimizers.Adam)
     length, room = chunk_length(epochs)
     size = min(settings.batch_size, size_class(int(train.count)))
-    program = Program(model, static, layout, size, room, members)
+    program = Program(model, static, layout, size, room, members, settings.own_rows)
     learnt, rest = freezing.split(starts[0] if members is None else _stack(starts), mask)
     # unless asked to, no early end: the low learning rates at the end settle the params
     patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)

@@ -19,6 +19,15 @@ _SMALLEST = 64
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
 
 
+class Data(NamedTuple):
+    """Checked rows in float64 on the host; y or weights may be None, x hold NaN where missing."""
+
+    x: Any
+    y: Any
+    weights: Any
+    numbers: Any  # of each row in what the user gave
+
+
 class Rows(NamedTuple):
     """Padded events, conditions and weights; the padding copies a real row and weighs nothing."""
 
@@ -49,9 +58,9 @@ def pad(x, y, weights) -> Rows:
     return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n))
 
 
-def training_data(model, x, y, weights):
+def training_data(model, x, y, weights, missing=False):
     """Checked data in float64, of numbers that JAX's default float dtype can hold."""
-    x, y, weights = inputs.training_data(model, x, y, weights)
+    x, y, weights = inputs.training_data(model, x, y, weights, missing)
     check_range(x, "x")
     check_range(y, "y")
     check_range(weights, "weights")
@@ -61,8 +70,9 @@ def training_data(model, x, y, weights):
 def for_init(x, y, weights):
     """Rows for ``model.init``: each at least once, repeated up to a size class.
 
-    Repeating keeps what ``init`` compiles to few shapes. With weights there are twice as many
-    rows, and those beyond the first n are repeated in proportion to them.
+    Missing values become their feature's mean. Repeating keeps what ``init`` compiles to few
+    shapes. With weights there are twice as many rows, and those beyond the first n are repeated in
+    proportion to them.
     """
     n = len(x)
     extra = size_class(n if weights is None else 2 * n) - n
@@ -70,7 +80,7 @@ def for_init(x, y, weights):
     places = (np.arange(extra) + 0.5) / max(extra, 1) * cdf[-1]
     more = np.searchsorted(cdf, places, side="right").clip(max=n - 1)
     rows = np.concatenate([np.arange(n), more])
-    return x[rows], None if y is None else y[rows]
+    return inputs.filled(x, np.nanmean)[rows], None if y is None else y[rows]
 
 
 def check_range(array, name: str) -> None:
@@ -119,7 +129,8 @@ def check_scores(model, params, rows: Rows, numbers, name, which="the starting",
     its density may be dear, or none.
     """
     by_loss = key is not None and has_own_loss(model)
-    scores = np.asarray(_scores(model, by_loss, params, key, rows.x, rows.y))[: int(rows.count)]
+    score = _scores_missing if has_missing(rows.x) else _scores
+    scores = np.asarray(score(model, by_loss, params, key, rows.x, rows.y))[: int(rows.count)]
     bad = ~np.isfinite(scores)
     if bad.any():
         row = int(bad.argmax())
@@ -157,7 +168,7 @@ def mean_score(model, params, key, rows: Rows):
     return weighted.sum() / rows.weights.sum()
 
 
-def _tiled_scores(model, by_loss, params, key, x, y):
+def _tiled_scores(model, by_loss, params, key, x, y, missing=False):
     size = len(x)
     tile = size if size <= _TILE else min(_TILE, size & -size)
 
@@ -169,7 +180,7 @@ def _tiled_scores(model, by_loss, params, key, x, y):
         if by_loss:
             # a tile numbers its rows from 0, so each needs a key of its own
             return -batch.loss_rows(model, params, noise_key(model, key, i), x, y)
-        return batch.log_prob_rows(model, params, x, y)
+        return batch.log_prob_rows(model, params, x, y, missing)
 
     tiles = jnp.arange(size // tile), cut(x), None if y is None else cut(y)
     return lax.map(score, tiles).reshape(size)
@@ -178,6 +189,21 @@ def _tiled_scores(model, by_loss, params, key, x, y):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _scores(model, by_loss, params, key, x, y):
     return _tiled_scores(model, by_loss, params, key, x, y)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _scores_missing(model, by_loss, params, key, x, y):
+    return _tiled_scores(model, by_loss, params, key, x, y, True)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def member_keys(key, members: int):
+    """Keys of fits that run side by side."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))
+
+
+def has_missing(x) -> bool:
+    return bool(np.isnan(np.asarray(x)).any())
 
 
 def _dtype(array, dtype):

@@ -1,0 +1,264 @@
+"""Models of events and their labels: p(x, y) = p(y) p(x|y) with y one of a few classes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
+
+from jaxgen.by_index import by_index
+from jaxgen.compose.wrapper import Wrapper
+from jaxgen.model import Model, namespace
+from jaxgen.spec import Count
+
+_TILES = 64  # of the model's own, within which rows are sorted by class
+_map = jax.tree_util.tree_map
+
+
+class Labelled(Wrapper):
+    """p(x, y) = p(y) p(x|y) of a conditional model that is told the label, y = 0 .. classes - 1.
+
+    One set of params serves all classes, as in a network; ``PerClass`` gives each its own. The
+    frequencies of the classes are counted, so p(y|x) follows by Bayes' rule: ``fitted.classify``.
+
+    Args:
+      model: conditional model of ``y_shape`` (), a label.
+      classes: number of labels.
+
+    Params: ``logits`` (classes,), log p(y) up to a constant; ``model``, the model's.
+
+    >>> flow = SplineCoupling(2, y_shape=(), y_domain=Levels(3))
+    >>> fitted = jaxgen.fit(Labelled(flow, 3), x, ["apple", "pear", ...], key=jax.random.key(0))
+    >>> apples = fitted.sample(jax.random.key(1), 10, "apple")
+    """
+
+    model: Model
+    classes: Count = None  # type: ignore  # needed; it takes the place of Wrapper's property
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.model.classes is not None or self.model.y_shape != self._told:
+            name, wanted = type(self).__name__, "None" if self._told is None else self._told
+            raise ValueError(
+                f"{name}: model must have the y_shape {wanted}, got {self.model} with y_shape "
+                f"{self.model.y_shape}"
+            )
+
+    _told: ClassVar[tuple[int, ...] | None] = ()  # y_shape of the model
+
+    @property
+    def inner(self):
+        return self.model
+
+    @property
+    def y_shape(self):
+        return ()
+
+    @property
+    def y_support(self):
+        return constraints.integer_interval(0, self.classes - 1)
+
+    @property
+    def reparameterized(self):
+        return self.model.reparameterized
+
+    @property
+    def invertible(self):
+        return self.model.invertible
+
+    @property
+    def missing(self):
+        return self.model.missing
+
+    @property
+    def frozen(self):
+        return "logits", *(f"model/{name}" for name in self.model.frozen)
+
+    def log_prior(self, params):
+        return jax.nn.log_softmax(params["logits"])
+
+    def init(self, key, x=None, y=None):
+        return {"logits": self.log_frequencies(y), "model": self.model.init(key, x, y)}
+
+    def log_prob(self, params, x, y=None, seen=None):
+        return self.model.log_prob(params["model"], x, y, **_known(seen))
+
+    def loss(self, params, noise, x, y=None):
+        return self.model.loss(params["model"], noise, x, y)
+
+    def loss_noise(self):
+        return self.model.loss_noise()
+
+    def noise(self):
+        return self.model.noise()
+
+    def push(self, params, noise, y=None):
+        return self.model.push(params["model"], noise, y)
+
+    def pull(self, params, x, y=None):
+        return self.model.pull(params["model"], x, y)
+
+    def complete(self, params, noise, x, seen, y=None):
+        return self.model.complete(params["model"], noise, x, seen, y)
+
+    def estimate(self, x, y=None, weights=None, seen=None):
+        own = self.model.estimate(x, y, weights, **_known(seen))
+        return {"logits": self.log_frequencies(y, weights), "model": own}
+
+    def em_step(self, params, x, y=None, weights=None, seen=None):
+        own, score = self.model.em_step(params["model"], x, y, weights, **_known(seen))
+        return {"logits": self.log_frequencies(y, weights), "model": own}, score
+
+    def log_frequencies(self, y=None, weights=None):
+        """The log shares of each label among y (n,); equal ones where y is None."""
+        if y is None:
+            return jnp.zeros(self.classes)
+        xp = namespace(y, weights)
+        weights = xp.ones(len(y)) if weights is None else weights
+        total = xp.where(y[:, None] == np.arange(self.classes), weights[:, None], 0).sum(0)
+        with np.errstate(divide="ignore"):
+            return xp.log(total / total.sum())
+
+
+class PerClass(Labelled):
+    """p(x, y) = p(y) p(x; params_y): a model with params of its own for each label.
+
+    Each class is fitted to its own events and the classes' frequencies are counted, so p(y|x)
+    follows by Bayes' rule: ``fitted.classify``. Rows of many labels are sorted by class, lest
+    each needed a copy of its params.
+
+    Args:
+      model: unconditional model of one class.
+      classes: number of labels.
+
+    Params: ``logits`` (classes,), log p(y) up to a constant; ``model``, the model's with a leading
+    axis of classes.
+
+    >>> fitted = jaxgen.fit(PerClass(Gaussian(64, jitter=1e-2), 10), x, y, key=jax.random.key(0))
+    >>> fitted.classify(x).argmax(-1)
+    """
+
+    _told = None
+
+    @property
+    def tile(self):
+        return None if self.model.tile is None else _TILES * self.model.tile
+
+    def init(self, key, x=None, y=None):
+        keys = jax.random.split(key, self.classes)
+        if x is None:
+            return {"logits": self.log_frequencies(), "model": jax.vmap(self.model.init)(keys)}
+        y = np.asarray(y)
+        each = [self.model.init(k, x[of_class(y, i)]) for i, k in enumerate(keys)]
+        return {"logits": self.log_frequencies(y), "model": stack(each)}
+
+    def log_prob(self, params, x, y=None, seen=None):
+        def score(own, args):
+            x, seen = args
+            return self.model.log_prob(own, x, **_known(seen))
+
+        return self._of_class(score, params, y, (x, seen))
+
+    def loss(self, params, noise, x, y=None):
+        return self._of_class(lambda own, args: self.model.loss(own, *args), params, y, (noise, x))
+
+    def push(self, params, noise, y=None):
+        return self._of_class(self.model.push, params, y, noise)
+
+    def pull(self, params, x, y=None):
+        return self._of_class(self.model.pull, params, y, x)
+
+    def complete(self, params, noise, x, seen, y=None):
+        args = noise, x, seen
+        return self._of_class(lambda own, args: self.model.complete(own, *args), params, y, args)
+
+    def estimate(self, x, y=None, weights=None, seen=None):
+        logits = self.log_frequencies(y, weights)
+        if namespace(x, weights) is jnp:
+            weights = jnp.ones(len(x), x.dtype) if weights is None else weights
+            shares = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
+            own = jax.vmap(lambda share: self.model.estimate(x, None, share, **_known(seen)))
+            return {"logits": logits, "model": own(shares)}
+        size = int(np.bincount(y).max())
+        each = []
+        for k in range(self.classes):
+            rows, own_weights = repeated(of_class(y, k), size, weights)
+            known = _known(None if seen is None else seen[rows])
+            each.append(of_label(k, self.model.estimate, x[rows], None, own_weights, **known))
+        return {"logits": logits, "model": stack(each)}
+
+    def em_step(self, params, x, y=None, weights=None, seen=None):
+        shares = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
+        step = lambda own, share: self.model.em_step(own, x, None, share, **_known(seen))  # noqa: E731
+        own, scores = jax.vmap(step)(params["model"], shares)
+        score = (scores * shares.sum(1)).sum() / weights.sum()
+        return {"logits": self.log_frequencies(y, weights), "model": own}, score
+
+    def marginal(self, params, features):
+        model, own = self._each(lambda own: self.model.marginal(own, features), params)
+        return PerClass(model, self.classes), {"logits": params["logits"], "model": own}
+
+    def given(self, params, features, values):
+        part, own = self._each(lambda own: self.model.marginal(own, features), params)
+        scores = jax.vmap(lambda own: part.log_prob(own, values))(own)
+        rest, own = self._each(lambda own: self.model.given(own, features, values), params)
+        logits = self.log_prior(params) + scores  # what the values say of the label
+        return PerClass(rest, self.classes), {"logits": logits, "model": own}
+
+    def _of_class(self, fn, params, y, args):
+        """``fn(params, args)`` with the params of class y; NaN where there is no such class."""
+        known = (y >= 0) & (y < self.classes)
+        index = jnp.where(known, y, 0).astype(jnp.int32)
+        out = by_index(fn, params["model"], index, args)
+        return _map(lambda v: jnp.where(known, v, jnp.nan) if _is_float(v) else v, out)
+
+    def _each(self, part, params):
+        """The model that ``part(params)`` makes of each class, the same for all, and its params."""
+        first = _map(lambda v: v[0], params["model"])
+        return part(first)[0], jax.vmap(lambda own: part(own)[1])(params["model"])
+
+
+def of_class(y, label: int) -> np.ndarray:
+    """Places of the events of a class, at least one."""
+    rows = np.flatnonzero(np.asarray(y) == label)
+    if not len(rows):
+        raise ValueError(
+            f"y must hold every label, but none of its {len(y)} rows has label {label}"
+        )
+    return rows
+
+
+def repeated(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, np.ndarray]:
+    """``size`` places, those of rows in turn, and weights (size,) that leave each its share.
+
+    Classes of one size share one compiled program, and their params have one shape.
+    """
+    times = -(-(size - np.arange(len(rows))) // len(rows))
+    own = np.ones(len(rows)) if weights is None else weights[rows]
+    chosen = np.arange(size) % len(rows)
+    return rows[chosen], (own / times)[chosen]
+
+
+def stack(trees: list):
+    """One pytree of many, with a leading axis, on the host."""
+    return _map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def of_label(label: int, fn, *args, **kwargs):
+    """``fn(*args, **kwargs)``, whose ValueErrors say of which label."""
+    try:
+        return fn(*args, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"of the events of label {label}: {error}") from error
+
+
+def _known(seen):
+    """Of models that take it; others are never asked."""
+    return {} if seen is None else {"seen": seen}
+
+
+def _is_float(v):
+    return jnp.issubdtype(v.dtype, jnp.floating)

@@ -1,0 +1,170 @@
+"""Fitting each class to its own events: ``compose.PerClass`` by EM or by gradients.
+
+Classes of like size share one compiled program. EM takes them in turn, since side by side all would
+step until the slowest has converged; gradients take as many steps for each, side by side.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from numbers import Real
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen.compose.labelled import PerClass, of_class, of_label, repeated, stack
+from jaxgen.fit import em as one_em
+from jaxgen.fit import freezing, optimizers
+from jaxgen.fit import gradient as by_gradient
+from jaxgen.fit.checkpoint import Checkpoint, describe_data, digest
+from jaxgen.fit.epochs import JUDGING, STARTS
+from jaxgen.fit.held_out import SHARE, hold_out
+from jaxgen.fit.rows import (
+    Data,
+    Rows,
+    as_params,
+    check_scores,
+    for_init,
+    member_keys,
+    noise_key,
+    pad,
+    training_data,
+)
+
+_map = jax.tree_util.tree_map
+
+
+def em(spec: PerClass, start, data: Data, key, epochs, restarts, progress):
+    """Params with a leading axis of classes, and the history."""
+    places = [of_class(data.y, k) for k in range(spec.classes)]
+    largest = max(map(len, places))
+    alike = largest * spec.classes <= 2 * len(data.y)
+    results = []
+    for k, own_key in enumerate(member_keys(key, spec.classes)):
+        # a few sizes, each compiled once, where one for all would be mostly copies
+        size = largest if alike else 1 << math.ceil(math.log2(len(places[k])))
+        rows, weights = repeated(places[k], size, data.weights)
+        own = Data(data.x[rows], None, weights, data.numbers[rows])
+        of_start = None if start is None else _map(lambda v, k=k: v[k], start)
+        label = f"class {k + 1}/{spec.classes}"
+        results.append(
+            of_label(
+                k, one_em.run, spec.model, of_start, own, own_key, epochs, restarts, progress, label
+            )
+        )
+    shares = np.exp(spec.log_frequencies(data.y, data.weights))
+    each = [history for _, history in results]
+    steps = max(history["steps"] for history in each)
+    length = max(len(history["train"]) for history in each)
+    scores = [np.pad(h["train"], (0, length - len(h["train"])), mode="edge") for h in each]
+    history = {
+        "method": "em",
+        "steps": steps,
+        "epochs": steps,
+        "train": (shares @ np.stack(scores)).tolist(),
+        "validation": [],
+        "stopped": ", ".join(sorted({h["stopped"] for h in each})),
+        "classes": each,
+    }
+    return as_params(stack([params for params, _ in results])), history
+
+
+def gradient(
+    spec: PerClass,
+    start,
+    data: Data,
+    key,
+    validation: Any,
+    checkpoint: Any,
+    settings: by_gradient.Settings,
+):
+    """Params with a leading axis of classes, and the history."""
+    model, x, y, weights = spec.model, *data[:3]
+    if settings.members is not None:
+        raise ValueError(f"ensemble does not apply to {spec}, whose classes are trained so")
+    optimizers.prepare(settings.optimizer)  # raises before anything is computed
+    keys = member_keys(key, spec.classes)
+    validation = SHARE if validation is None else validation
+    held_out = None if isinstance(validation, Real) else _held_out(spec, validation)
+    parts, judges, numbers, judged_numbers = [], [], [], []
+    for k in range(spec.classes):
+        rows = of_class(y, k)
+        own = validation
+        if held_out is not None:
+            judge = held_out[0][held_out[1] == k]
+            own = (judge,) if len(judge) else 0
+        own_weights = None if weights is None else weights[rows]
+        split, judge, places, judge_places = hold_out(
+            model, keys[k], x[rows], None, own_weights, own
+        )
+        parts.append(split)
+        judges.append(split if judge is None else judge)
+        numbers.append(data.numbers[rows][places])
+        known = places if judge is None else judge_places
+        judged_numbers.append(
+            np.arange(len(judge[0])) if known is None else data.numbers[rows][known]
+        )
+    train, numbers = _side_by_side(parts, numbers)
+    judging, judged_numbers = _side_by_side(judges, judged_numbers)
+
+    if settings.epochs is None:
+        epochs = by_gradient.planned_epochs(int(train.count), settings.batch_size)
+        settings = settings._replace(epochs=epochs)
+    settings = settings._replace(members=spec.classes, own_rows=True)
+    if start is None:
+        starts = [
+            as_params(
+                of_label(k, model.init, jax.random.fold_in(keys[k], STARTS), *for_init(*parts[k]))
+            )
+            for k in range(spec.classes)
+        ]
+    else:
+        starts = [_map(lambda v, k=k: v[k], start) for k in range(spec.classes)]
+    mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
+    if checkpoint is not None:
+        of = by_gradient.describe(spec, key, settings) | describe_data(x, y, weights, start)
+        of["validation"] = repr(float(validation)) if held_out is None else digest(*held_out)
+        checkpoint = Checkpoint(checkpoint, of)
+
+    def check(k):
+        """Raise where the start of a class gives one of its rows no finite score."""
+        own_key = noise_key(model, keys[k], JUDGING)
+        scores = functools.partial(of_label, k, check_scores, model, starts[k], key=own_key)
+        scores(rows=_row_of(train, k), numbers=numbers[k], name="x")
+        scores(rows=_row_of(judging, k), numbers=judged_numbers[k], name="validation")
+
+    held = judging if held_out is not None or validation > 0 else None
+    params, history = by_gradient.run(
+        model, starts, check, mask, train, held, keys, settings, checkpoint
+    )
+    history["classes"] = history.pop("members")
+    return params, history
+
+
+def _held_out(spec, validation):
+    """x and y of held-out data, checked."""
+    data = validation if isinstance(validation, tuple) else (validation,)
+    try:
+        if len(data) != 2:
+            raise ValueError("labelled data is held out as a tuple (x, y)")
+        return training_data(spec, *data, None)[:2]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation: {error}") from None
+
+
+def _side_by_side(parts, numbers) -> tuple[Rows, list]:
+    """Rows of all classes with a leading axis, as many of each: those of small ones repeat."""
+    size = max(len(x) for x, _, _ in parts)
+    each, numbered = [], []
+    for (x, _, weights), own in zip(parts, numbers, strict=True):
+        rows, own_weights = repeated(np.arange(len(x)), size, weights)
+        each.append(pad(x[rows], None, own_weights / own_weights.mean()))
+        numbered.append(own[rows])
+    x, weights = (np.stack([np.asarray(getattr(r, n)) for r in each]) for n in ("x", "weights"))
+    return Rows(jax.numpy.asarray(x), None, jax.numpy.asarray(weights), each[0].count), numbered
+
+
+def _row_of(rows: Rows, k: int) -> Rows:
+    return Rows(rows.x[k], None, rows.weights[k], rows.count)
