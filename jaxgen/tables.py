@@ -6,6 +6,7 @@ import array
 import csv
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -15,17 +16,27 @@ import numpy as np
 from jaxgen.files import writable, write_atomically
 
 _ROWS = 50_000  # rows of a CSV formatted at once
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 
 
 class Table(NamedTuple):
-    """What ``read`` returns: names of the features, or None, and the numbers, (n, ...)."""
+    """What ``read`` returns.
+
+    Attributes:
+      columns: names of the features, or None.
+      values: the numbers, (n, ...).
+      labels: (n,) of int64 or str, or None where none were asked for.
+    """
 
     columns: tuple[str, ...] | None
     values: np.ndarray
+    labels: np.ndarray | None
 
 
-def read(path: str | os.PathLike) -> Table:
-    """Read a table of numbers.
+def read(
+    path: str | os.PathLike, label: str | None = None, columns: tuple[str, ...] | None = None
+) -> Table:
+    """Read a table of numbers, and the events' labels, which may be text.
 
     - .csv: comma separated, UTF-8, in float64. A first line in which not every cell is a number is
       a header. An empty cell is NaN, an empty line is skipped.
@@ -36,26 +47,30 @@ def read(path: str | os.PathLike) -> Table:
 
     Args:
       path: the file; its ending, in any case, says what it is.
+      label: the column that holds labels, or the array of an .npz; it is no feature then. Labels
+        are ints where all of them are whole numbers, else str.
+      columns: the features to take, in order, where the file has names; others are ignored, so that
+        they may hold text. None takes them all.
 
     Returns:
-      ``Table(columns, values)``.
+      ``Table(columns, values, labels)``.
 
     Raises:
-      ValueError: the ending is unknown, or the file holds no table of numbers; for a .csv the
-        message names line and column.
+      ValueError: the ending is unknown, the file holds no table of numbers or no such column, or a
+        row has no label; for a .csv the message names line and column.
       ImportError: a .parquet without pyarrow.
       OSError: there is no such file, or it cannot be read.
 
-    >>> columns, values = read("events.csv")
+    >>> columns, values, labels = read("events.csv")
     """
     path = Path(path)
-    columns, values = _format(path)[0](path)
+    names, values, labels = _format(path)[0](path, label, columns)
     if values.dtype.kind not in "biuf" or values.ndim == 0:
         what = f"dtype {values.dtype} and shape {values.shape}"
         raise ValueError(f"{path}: not a table of numbers but an array of {what}")
-    if columns is not None:
-        _check_names(path, columns, values)
-    return Table(columns, values)
+    if label is not None:
+        labels = _checked_labels(path, label, labels, len(values))
+    return Table(names, values, labels)
 
 
 def write(path: str | os.PathLike, values: Any, columns: tuple[str, ...] | None = None) -> None:
@@ -103,32 +118,75 @@ def check_output(path: str | os.PathLike) -> None:
     writable(path)
 
 
-def _read_csv(path):
+def _read_csv(path, label, wanted):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file, skipinitialspace=True)
             first = next((row for row in rows if row), None)
             if first is None:
                 raise ValueError(f"{path}: line 1, column 1: the file is empty")
-            columns, skip = None, 0
+            names, skip = None, 0
             if not all(map(_is_number, first)):
-                columns, skip = tuple(cell.strip() for cell in first), rows.line_num
-                if "" in columns:
-                    where = f"line {skip}, column {columns.index('') + 1}"
+                names, skip = tuple(cell.strip() for cell in first), rows.line_num
+                if "" in names:
+                    where = f"line {skip}, column {names.index('') + 1}"
                     raise ValueError(f"{path}: {where}: the column has no name (an index, perhaps)")
-        return columns, _csv_values(path, skip, len(first), columns)
+        if names is None:
+            if label is not None:
+                raise ValueError(f"{path}: line 1: no header, so no column {label!r}")
+            return None, _csv_values(path, skip, len(first), None, {}), None
+        columns = _chosen(path, names, label, wanted)
+        numbers: dict[str, int] = {}  # of the labels, in the order of their first rows
+        readers = {j: _ignore for j, name in enumerate(names) if name not in columns}
+        if label is not None:
+            readers[names.index(label)] = _numbering(numbers)
+        values = _csv_values(path, skip, len(first), names, readers)
+        labels = None
+        if label is not None:
+            labels = np.array(list(numbers))[values[:, names.index(label)].astype(int)]
+        if columns != names:
+            values = values[:, [names.index(name) for name in columns]]
+        return columns, values, labels
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV in UTF-8: {error}") from None
 
 
-def _csv_values(path, skip, width, columns):
-    """Numbers below the first ``skip`` lines: by NumPy's fast reader if it takes the file."""
+def _ignore(cell):
+    return 0.0
+
+
+def _numbering(numbers):
+    """A reader of labels, which gives each new one the next number."""
+
+    def read(cell):
+        if not cell.strip():
+            raise ValueError("the label is missing")
+        return numbers.setdefault(cell.strip(), len(numbers))
+
+    return read
+
+
+def _csv_values(path, skip, width, names, readers):
+    """Numbers below the first ``skip`` lines: by NumPy's fast reader if it takes the file.
+
+    readers: what reads the cells of some columns, by place.
+    """
+
+    def plain(read):
+        def or_leave(cell):
+            if '"' in cell:
+                raise ValueError("NumPy takes a quote after a space as part of the cell")
+            return read(cell)
+
+        return or_leave
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its word on empty input; ours follows
             values = np.loadtxt(
                 os.path.abspath(path), delimiter=",", quotechar='"', comments=None,
                 skiprows=skip, ndmin=2, encoding="utf-8-sig",
+                converters={j: plain(read) for j, read in readers.items()} or None,
             )  # fmt: skip
         if len(values) and values.shape[1] == width:
             return values
@@ -144,17 +202,23 @@ def _csv_values(path, skip, width, columns):
             if here <= skip or not row:
                 continue
             for j, cell in enumerate(row[:width]):
-                if not _is_number(cell):
-                    name = f" ({columns[j]})" if columns else ""
-                    where = f"line {here}, column {j + 1}{name}"
-                    raise ValueError(f"{path}: {where}: {cell!r:.40} is not a number")
-                numbers.append(float(cell.strip() or "nan"))
+                try:
+                    numbers.append(readers.get(j, _number)(cell))
+                except ValueError as error:
+                    where = f"line {here}, column {j + 1}" + (f" ({names[j]})" if names else "")
+                    raise ValueError(f"{path}: {where}: {error}") from None
             if len(row) != width:
                 where = f"line {here}, column {min(len(row), width) + 1}"
                 raise ValueError(f"{path}: {where}: {len(row)} cells, where {width} are expected")
     if not numbers:
         raise ValueError(f"{path}: line {skip + 1}, column 1: no rows below the header")
     return np.frombuffer(numbers).reshape(-1, width).copy()
+
+
+def _number(cell):
+    if not _is_number(cell):
+        raise ValueError(f"{cell!r:.40} is not a number")
+    return float(cell.strip() or "nan")
 
 
 def _is_number(cell):
@@ -183,22 +247,32 @@ def _write_csv(file: IO[bytes], values, columns):
         file.write(((line * len(rows)) % tuple(rows.ravel().tolist())).encode())
 
 
-def _read_numpy(path):
+def _read_numpy(path, label, wanted):
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return None, loaded
+            if label is not None:
+                raise ValueError(f"an .npy is one array without names, so it has no {label!r}")
+            return None, loaded, None
         with loaded:
-            names = [name for name in loaded if name != "columns"]
-            if "x" not in names and len(names) != 1:
-                raise ValueError(f"needs an array named 'x', or one array in all; it has {names}")
-            columns = tuple(map(str, loaded["columns"].ravel())) if "columns" in loaded else None
-            return columns, loaded["x" if "x" in names else names[0]]
+            arrays = [name for name in loaded if name not in ("columns", label)]
+            if label is not None and label not in loaded:
+                raise ValueError(f"no array {label!r}; it has {arrays}")
+            if "x" not in arrays and len(arrays) != 1:
+                raise ValueError(f"needs an array named 'x', or one array in all; it has {arrays}")
+            values = loaded["x" if "x" in arrays else arrays[0]]
+            labels = None if label is None else loaded[label]
+            names = tuple(map(str, loaded["columns"].ravel())) if "columns" in loaded else None
     except OSError:
         raise
     except Exception as error:  # a damaged file fails in zipfile, zlib or NumPy, each in its way
         why = "pickled Python objects, which are refused" if "pickle" in str(error) else error
         raise ValueError(f"{path}: {why}") from error
+    if names is None:
+        return None, values, labels
+    _check_names(path, names, values)
+    columns = _chosen(path, names, None, wanted)
+    return columns, values[:, [names.index(name) for name in columns]], labels
 
 
 def _write_npy(file: IO[bytes], values, columns):
@@ -212,27 +286,27 @@ def _write_npz(file: IO[bytes], values, columns):
         np.savez(file, x=values, columns=np.array(columns, str))
 
 
-def _read_parquet(path):
+def _read_parquet(path, label, wanted):
     pyarrow = _pyarrow()
     with open(path, "rb") as file:
         try:
             table = pyarrow.parquet.ParquetFile(file).read()
         except (pyarrow.ArrowException, OSError) as error:  # OSError: damage to what Thrift wrote
             raise ValueError(f"{path}: {error}") from error
-    columns, arrays = [], []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if name.startswith("__index_level_"):
-            continue
+    names = [name for name in table.column_names if not name.startswith("__index_level_")]
+    if not names:
+        raise ValueError(f"{path}: it has no columns")
+    columns, arrays = _chosen(path, tuple(names), label, wanted), []
+    for name in columns:
+        column = table.column(name)
         if pyarrow.types.is_boolean(column.type):
             column = column.cast(pyarrow.uint8())
         numbers = column.to_numpy()
         if numbers.dtype.kind not in "iuf":
             raise ValueError(f"{path}: column {name!r} is {column.type}, not numbers")
-        columns.append(name)
         arrays.append(numbers)
-    if not columns:
-        raise ValueError(f"{path}: it has no columns")
-    return tuple(columns), np.stack(arrays, 1)
+    labels = None if label is None else table.column(label).to_numpy()
+    return columns, np.stack(arrays, 1), labels
 
 
 def _write_parquet(file: IO[bytes], values, columns):
@@ -251,9 +325,46 @@ def _pyarrow():
     return pyarrow
 
 
+def _chosen(path, names, label, wanted):
+    """The names of the features to read: those wanted, or all but the label's."""
+    _check_different(path, names)
+    columns = tuple(name for name in names if name != label) if wanted is None else wanted
+    missing = [name for name in (*columns, label) if name is not None and name not in names]
+    if missing:
+        raise ValueError(
+            f"{path}: no column {', '.join(map(repr, missing))}; its columns are "
+            f"{', '.join(map(repr, names))}"
+        )
+    if label in columns:
+        raise ValueError(f"{path}: {label!r} is a feature, so it cannot be the label too")
+    if not columns:
+        raise ValueError(f"{path}: no column beside that of the labels, {label!r}")
+    return columns
+
+
+def _checked_labels(path, label, raw, n):
+    """int64 if all are whole numbers, as numbers or as text, else str."""
+    if raw.shape != (n,):
+        raise ValueError(f"{path}: {label!r} has shape {raw.shape}, not one label for each of {n}")
+    names = raw.tolist()
+    for row, name in enumerate(names):
+        if name is None or name == "" or name != name:
+            raise ValueError(f"{path}: {label!r} has no label in row {row}")
+        if not isinstance(name, (str, int, float)):
+            raise ValueError(f"{path}: {label!r} is {raw.dtype}, neither text nor numbers")
+    names = list(map(str, names))
+    if all(map(_WHOLE.fullmatch, names)):
+        return np.array([int(name.split(".")[0]) for name in names], np.int64)
+    return np.array(names, str)
+
+
 def _check_names(path, columns, values):
     if values.shape[1:] != (len(columns),):
         raise ValueError(f"{path}: {len(columns)} column names for values of shape {values.shape}")
+    _check_different(path, columns)
+
+
+def _check_different(path, columns):
     for j, name in enumerate(columns):
         if name in columns[:j]:
             raise ValueError(f"{path}: column {j + 1} has the name of another, {name!r}")

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import cli, files, models, tables
+from jaxgen import cli, commands, compose, files, models, tables
+from jaxgen.domains import Levels
+from jaxgen.evaluate import calibration
 
 X = np.random.default_rng(0).normal((1, -3), (0.5, 4), (400, 2)).astype(np.float32)
 
@@ -28,6 +30,12 @@ def fails(capsys, *args):
     assert re.fullmatch("jaxgen: error: .*\n", error)
     assert out == ""
     return error
+
+
+def fails_last(capsys, *args):
+    """Likewise, after commands that printed something."""
+    capsys.readouterr()
+    return fails(capsys, *args)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +108,7 @@ def test_score_prints_mean_error_and_bits(place, tmp_path, capsys):
     assert re.search(r"^events +400$", out, re.M)
     assert f"{mean:.6g} +- {se:.2g} nats" in out
     assert re.search(rf"^bits/dim +{-mean / 2 / np.log(2):.6g}$", out, re.M)
-    columns, scores = tables.read(tmp_path / "scores.csv")
+    columns, scores, _ = tables.read(tmp_path / "scores.csv")
     assert columns == ("log_prob",)
     np.testing.assert_array_equal(scores[:, 0].astype(np.float32), log_p.astype(np.float32))
 
@@ -120,9 +128,17 @@ def test_missing_columns_are_an_error(place, tmp_path, capsys):
         assert f"{tmp_path / 'x.csv'}: no column 'b'; its columns are 'a', 'z'" in message
 
 
+class Unit(jaxgen.Model):
+    """Uniform on [0, 1], and without an answer where x is missing."""
+
+    event_shape = (1,)
+
+    def log_prob(self, params, x, y=None):
+        return jnp.where((x >= 0) & (x <= 1), 0 * params["zero"], -jnp.inf).sum()
+
+
 def test_score_names_events_of_no_density(tmp_path, capsys):
-    box = jaxgen.Fitted(models.Box(1), {"low": jnp.zeros(1), "high": jnp.ones(1)})
-    box.save(tmp_path / "m")
+    jaxgen.Fitted(Unit(), {"zero": jnp.zeros(1)}).save(tmp_path / "m")
     tables.write(tmp_path / "x.csv", [[0.5], [2], [np.nan], [3]])
     assert run("score", tmp_path / "m", tmp_path / "x.csv") == 0
     out = capsys.readouterr().out
@@ -141,6 +157,228 @@ def test_evaluate_writes_report_and_figure(place, tmp_path, capsys):
     # the same events in another order of columns
     assert report["accuracy"]["log_likelihood"] == report["accuracy"]["log_likelihood_ref"]
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def fruit(tmp_path_factory):
+    """A directory with a table of labelled events, the events, and models of them."""
+    path, rng = tmp_path_factory.mktemp("fruit"), np.random.default_rng(1)
+    names = np.array(["pear", "apple", "big fig"])[rng.integers(0, 3, 300)]
+    spread = {"pear": [[1, 0.9], [0.9, 1]], "apple": [[1, 0], [0, 1]], "big fig": [[4, 0], [0, 1]]}
+    x = np.stack([rng.multivariate_normal([len(name) % 4, 1], spread[name]) for name in names])
+    rows = [f"{a},{name},{b}" for (a, b), name in zip(x.tolist(), names, strict=True)]
+    (path / "x.csv").write_text("\n".join(["a,kind,b", *rows]))
+    numbers = np.array([{"pear": 7, "apple": 3, "big fig": 5}[name] for name in names])
+    np.savez(path / "x.npz", x=x, y=numbers)
+    common = ("--model", "gaussian", "--out")
+    assert run("fit", path / "x.csv", "--label", "kind", *common, path / "m") == 0
+    assert run("fit", path / "x.npz", "--label", "y", *common, path / "numbers") == 0
+    return path, x, names
+
+
+def test_fit_of_labels(fruit):
+    path, x, names = fruit
+    fitted, numbers = files.load(path / "m"), files.load(path / "numbers")
+    assert fitted.model == numbers.model == compose.PerClass(models.Gaussian(2), 3)
+    assert fitted.columns == ("a", "b")
+    assert numbers.columns is None
+    assert fitted.labels == ("apple", "big fig", "pear")
+    assert numbers.labels == (3, 5, 7)
+    pears = x[names == "pear"]
+    np.testing.assert_allclose(fitted.params["model"]["mean"][2], pears.mean(0), rtol=1e-4)
+
+
+def test_fit_of_labels_by_a_model_that_is_told_them(fruit, tmp_path):
+    small = ("--set", "head=affine", "width=4", "depth=1", "--epochs", 1, "--label", "kind")
+    common = ("fit", fruit[0] / "x.csv", "--model", "masked-autoregressive", *small)
+    assert run(*common, "--out", tmp_path / "m") == 0
+    fitted = files.load(tmp_path / "m")
+    told = {"y_shape": (), "y_domain": Levels(3)}
+    flow = models.MaskedAutoregressive(2, head="affine", width=4, depth=1, **told)
+    assert fitted.model == compose.Labelled(flow, 3)
+    assert fitted.labels == ("apple", "big fig", "pear")
+
+
+def test_sample_given_a_label(fruit, tmp_path):
+    path = fruit[0]
+    for model, label in (("m", "big fig"), ("numbers", 5)):
+        fitted, out = files.load(path / model), tmp_path / "s.csv"
+        assert run("sample", path / model, "-n", 40, "--given", f"y={label}", "--out", out) == 0
+        columns, drawn, _ = tables.read(out)
+        assert columns == fitted.columns
+        expected = fitted.sample(jax.random.key(0), 40, label)
+        np.testing.assert_array_equal(drawn.astype(np.float32), expected)
+        assert run("sample", path / model, "-n", 40, "--out", out) == 0
+        expected = fitted.sample(jax.random.key(0), 40)
+        np.testing.assert_array_equal(tables.read(out).values.astype(np.float32), expected)
+
+
+def conditional(shape):
+    model = models.MaskedAutoregressive(2, head="affine", width=4, depth=1, y_shape=shape)
+    return jaxgen.Fitted(model, model.init(jax.random.key(0)), columns=("x", "y"))
+
+
+def test_sample_given_numbers(tmp_path):
+    fitted, out = conditional((2,)), tmp_path / "s.npy"
+    fitted.save(tmp_path / "m")
+    assert run("sample", tmp_path / "m", "-n", 9, "--given", "y=0.5,-1", "--out", out) == 0
+    expected = fitted.sample(jax.random.key(0), 9, np.array([0.5, -1]))
+    np.testing.assert_array_equal(tables.read(out).values, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "y"),
+    [
+        ((), "0.5", 0.5),
+        ((1,), "2", [2]),
+        ((2,), "[1,2.5]", [1, 2.5]),
+        ((2, 1), "1,-2", [[1], [-2]]),
+    ],
+)
+def test_conditions_take_the_shape_that_is_needed(shape, text, y):
+    found, values = commands._known(conditional(shape), [f"y={text}", "x=3"])
+    np.testing.assert_array_equal(found, y)
+    assert found.shape == shape
+    assert values == {0: 3.0}
+
+
+def test_sample_given_features(place, fruit, tmp_path):
+    out = tmp_path / "s.csv"
+    for model, given, columns in (
+        (place / "m", {"a": 0.5}, ("b",)),
+        (place / "m", {"x1": -3}, ("a",)),
+        (fruit[0] / "m", {"a": 0.5, "y": "pear"}, ("b",)),
+        (fruit[0] / "numbers", {"x0": 0.5}, ("x1",)),
+    ):
+        pairs = [f"{name}={value}" for name, value in given.items()]
+        together = (
+            ("--given", *pairs) if len(pairs) == 1 else ("--given", pairs[0], "--given", pairs[1])
+        )
+        assert run("sample", model, "-n", 2000, *together, "--out", out) == 0
+        found, drawn, _ = tables.read(out)
+        assert found == columns
+        fitted, y = files.load(model), given.get("y")
+        values = {int(k[1]) if k[0] == "x" else k: v for k, v in given.items() if k != "y"}
+        expected = fitted.given(values).sample(jax.random.key(0), 2000, y)
+        np.testing.assert_array_equal(drawn.astype(np.float32), expected)
+    # a column named y is a feature of a model that takes no y
+    spread = jnp.array([[1, 0], [0.9, 0.1]])
+    normal = {"mean": jnp.zeros(2), "scale_tril": spread}
+    jaxgen.Fitted(models.Gaussian(2), normal, columns=("y", "z")).save(tmp_path / "m")
+    assert run("sample", tmp_path / "m", "-n", 2000, "--given", "y=2", "--out", out) == 0
+    columns, drawn, _ = tables.read(out)
+    assert columns == ("z",)
+    assert abs(drawn.mean() - 1.8) < 5 * 0.1 / 2000**0.5  # one failure in 2 million seeds
+    assert abs(drawn.std() / 0.1 - 1) < 5 / 4000**0.5
+
+
+def test_sample_says_where_it_is_not_exact(place, monkeypatch, tmp_path, capsys):
+    fitted = files.load(place / "m").given({"a": 0.5})
+    fitted.history = {"method": "importance sampling", "effective_sample_size": 100, "of": 4096}
+    monkeypatch.setattr(jaxgen.Fitted, "given", lambda self, values, key: fitted)
+    command = ("sample", place / "m", "-n", 5, "--given", "a=0.5", "--out", tmp_path / "s.csv")
+    assert run(*command) == 0
+    assert "importance sampling: 2.4% of the proposals are effective" in capsys.readouterr().out
+
+
+def test_score_of_labels(fruit, capsys):
+    path, x, names = fruit
+    fitted = files.load(path / "m")
+    for label, y in (((), None), (("--label", "kind"), names)):
+        assert run("score", path / "m", path / "x.csv", *label) == 0
+        mean = np.asarray(fitted.log_prob(x, y), np.float64).mean()
+        assert f"log-likelihood  {mean:.6g} +-" in capsys.readouterr().out
+
+
+def test_classify(fruit, tmp_path, capsys):
+    path, x, names = fruit
+    fitted, out, figure = files.load(path / "m"), tmp_path / "p.csv", tmp_path / "r.png"
+    assert run("classify", path / "m", path / "x.csv", "--out", out) == 0
+    assert capsys.readouterr().out == f"300 events, in {out}\n"
+    columns, p, _ = tables.read(out)
+    assert columns == ("p(apple)", "p(big fig)", "p(pear)")
+    np.testing.assert_allclose(p, np.exp(fitted.classify(x)), rtol=1e-5, atol=1e-30)
+    found = calibration(fitted.classify(x), names, labels=fitted.labels)
+    command = ("classify", path / "m", path / "x.csv", "--label", "kind", "--figure", figure)
+    assert run(*command) == 0
+    assert capsys.readouterr().out == f"events             300\n{found}\n"
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    # the same labels as numbers, and in text
+    assert run("classify", path / "numbers", path / "x.npz", "--label", "y") == 0
+    assert f"accuracy           {found.accuracy:.4g} ±" in capsys.readouterr().out
+    np.savez(tmp_path / "x.npz", x=x[:2], y=["7", "3"])
+    assert run("classify", path / "numbers", tmp_path / "x.npz", "--label", "y", "--out", out) == 0
+    assert "events             2\n" in capsys.readouterr().out
+
+
+def test_evaluate_takes_a_table_with_labels(fruit, tmp_path, capsys):
+    data = (fruit[0] / "m", fruit[0] / "x.csv", "--samples", 200)
+    assert run("evaluate", *data, "--figure", tmp_path / "r.png") == 0
+    out = capsys.readouterr().out
+    log_p = np.asarray(files.load(fruit[0] / "m").log_prob(fruit[1]), np.float64)
+    assert re.search(rf"log-likelihood, held out +{log_p.mean():.4g}", out)
+    assert "noise follows from an event and its label" in out
+    assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_labels_in_order_need_no_names(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", x=X, kind=np.arange(400) % 2)
+    model, x = tmp_path / "m", tmp_path / "x.npz"
+    assert run("fit", x, "--model", "gaussian", "--label", "kind", "--out", model) == 0
+    assert files.load(model).labels is None
+    assert run("classify", model, x, "--label", "kind") == 0
+    assert run("sample", model, "-n", 5, "--given", "y=1", "--out", tmp_path / "s.npy") == 0
+    assert "unknown label '2'; the labels are 0, 1" in fails_last(
+        capsys, "sample", model, "-n", 5, "--given", "y=2", "--out", tmp_path / "s.npy"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ("fit x.csv --model Gaussian --label sort --out o", "x.csv: no column 'sort'; its columns"),
+        ("fit x.csv --model Gaussian --out o", r"line 2, column 2 \(kind\): '.*' is not a number"),
+        ("fit one.csv --model Gaussian --label kind --out o", "'kind' holds one label for all"),
+        ("fit gap.csv --model Gaussian --label kind --out o", "line 3, .* the label is missing"),
+        ("sample m -n 5 --given y=plum --out o.csv",
+         "unknown label 'plum'; the labels are apple, big fig, pear"),
+        ("sample m -n 5 --given y=pear y=apple --out o.csv", "y is given twice"),
+        ("sample m -n 5 --given a=1 x0=2 --out o.csv", "x0 is given twice"),
+        ("sample m -n 5 --given c=1 --out o.csv", "no feature 'c'; the features are a, b"),
+        ("sample m -n 5 --given x2=1 --out o.csv", "no feature 'x2'"),
+        ("sample numbers -n 5 --given a=1 --out o.csv", "no feature 'a'; .* are x0 to x1"),
+        ("sample m -n 5 --given a --out o.csv", "--given takes NAME=VALUE, got 'a'"),
+        ("sample m -n 5 --given a=red --out o.csv", "a must be a number, got 'red'"),
+        ("sample m -n 5 --given a=nan --out o.csv", "must be finite"),
+        ("sample m -n 5 --given a=1 b=2 --out o.csv", "at least one feature must be left"),
+        ("sample plain -n 5 --given y=1 --out o.csv", "Box.* takes no label or condition y"),
+        ("sample m -n 5 --given a=1e30 --out o.csv", "zero density"),
+        ("sample told -n 5 --out o.csv", "y is missing"),
+        ("sample told -n 5 --given y=1 --out o.csv", "y must be 2 numbers, got '1'"),
+        ("sample told -n 5 --given y=a,b --out o.csv", "y must be 2 numbers, got 'a,b'"),
+        ("sample told -n 5 --given y=1,2 x=1 --out o.csv", "must have no y"),
+        ("score m other.csv --label kind", "unknown label 'plum'; the labels are apple"),
+        ("score plain x.csv --label kind", "Box.* knows no labels: it was fitted without"),
+        ("score m x.csv --label a", "'a' is a feature, so it cannot be the label too"),
+        ("classify plain x.csv --out o.csv", "Box.* knows no labels: it was fitted without"),
+        ("classify m x.csv", "needs --out, --label or both"),
+        ("classify m x.csv --out o.csv --figure o.png", "needs --label beside --figure"),
+        ("classify m x.csv --label kind --figure gone/r.png", "there is no directory gone"),
+        ("classify m other.csv --label kind --out o.csv", "unknown label 'plum'"),
+    ],
+)  # fmt: skip
+def test_errors_of_labels_are_one_line(args, why, fruit, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.csv", "m", "numbers"):
+        (tmp_path / name).write_bytes((fruit[0] / name).read_bytes())
+    (tmp_path / "one.csv").write_text("a,kind\n1,pear\n2,pear\n")
+    (tmp_path / "gap.csv").write_text("a,kind\n1,pear\n2,\n")
+    (tmp_path / "other.csv").write_text("a,b,kind\n1,2,pear\n3,4,plum\n")
+    box = jaxgen.Fitted(models.Box(2), {"low": jnp.zeros(2), "high": jnp.ones(2)})
+    box.save(tmp_path / "plain")
+    conditional((2,)).save(tmp_path / "told")
+    assert re.search(why, fails(capsys, *args.split()))
+    assert not list(tmp_path.glob("o[.]*"))
 
 
 def test_world_is_called_with_its_options(monkeypatch, tmp_path):
@@ -175,7 +413,7 @@ def test_world_is_called_with_its_options(monkeypatch, tmp_path):
         ("fit x.csv --model Histogram --out o", r"Histogram needs a value: --set bins=\.\.\."),
         ("fit x.csv --model Gaussian --set covariance=ful --out o", "must be one of"),
         ("fit images.npy --model Gaussian --out o", r"rows of features, .* shape \(2, 3\)"),
-        ("fit nan.csv --model Gaussian --out o", "x must be finite"),
+        ("fit infinite.csv --model Box --out o", "x must be finite"),
         ("fit text.csv --model Gaussian --out o", r"text.csv: line 2, column 2 \(y\): 'no' is not"),
         ("fit gone.csv --model Gaussian --out o", "No such file or directory: gone.csv"),
         ("fit x.txt --model Gaussian --out o", r"ending must be one of \.csv"),
@@ -189,7 +427,7 @@ def test_world_is_called_with_its_options(monkeypatch, tmp_path):
         ("score m images.npy", "x must have shape"),
         ("score m x.csv --out gone/o.csv", "there is no directory gone"),
         ("evaluate m x.csv --json gone/o", "there is no directory gone"),
-        ("evaluate m x.csv --train text.csv", "text.csv: line 2"),
+        ("evaluate m x.csv --train text.csv", "text.csv: no column 'a', 'b'; its columns"),
         ("world --figure gone/w.png", "there is no directory gone"),
         ("score bad x.csv", "bad: damaged"),
     ],
@@ -199,7 +437,7 @@ def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):
     (tmp_path / "x.csv").write_bytes((place / "x.csv").read_bytes())
     (tmp_path / "m").write_bytes((place / "m").read_bytes())
     (tmp_path / "bad").write_bytes((place / "m").read_bytes()[:-1])
-    (tmp_path / "nan.csv").write_text("1,2\n3,\n")
+    (tmp_path / "infinite.csv").write_text("1,2\n3,inf\n")
     (tmp_path / "text.csv").write_text("x,y\n1,no\n")
     np.save(tmp_path / "images.npy", np.zeros((4, 2, 3)))
     assert re.search(why, fails(capsys, *args.split()))
@@ -229,7 +467,7 @@ def test_a_bad_output_is_refused_before_the_work(args, tmp_path, monkeypatch, ca
 
 
 def test_help_is_complete(capsys):
-    for command in ([], ["fit"], ["sample"], ["score"], ["evaluate"], ["world"]):
+    for command in ([], ["fit"], ["sample"], ["score"], ["classify"], ["evaluate"], ["world"]):
         with pytest.raises(SystemExit) as caught:
             cli.main([*command, "--help"])
         assert caught.value.code == 0
@@ -251,4 +489,4 @@ def test_the_command_imports_nothing_heavy_by_itself():
     code += "try: c.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print('NEW', sorted(m for m in set(sys.modules) - a if m.startswith(('jax', 'mat'))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "NEW ['jaxgen.cli']"
+    assert done.stdout.splitlines()[-1] == "NEW ['jaxgen.cli', 'jaxgen.commands']"

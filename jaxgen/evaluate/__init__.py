@@ -1,13 +1,16 @@
 """Accuracy, generation and representation of a fitted model, measured."""
 
 from jaxgen.evaluate.accuracy import bits_per_dim, energy_distance, kl_divergence, neighbours
+from jaxgen.evaluate.calibration import Calibration, calibration, reliability_figure
 from jaxgen.evaluate.generation import copying, duplicates, throughput
 from jaxgen.evaluate.report import Report, evaluate
 from jaxgen.evaluate.representation import largest_correlation, noise_fit, round_trip
 
 __all__ = [
+    "Calibration",
     "Report",
     "bits_per_dim",
+    "calibration",
     "copying",
     "duplicates",
     "energy_distance",
@@ -16,6 +19,7 @@ __all__ = [
     "largest_correlation",
     "neighbours",
     "noise_fit",
+    "reliability_figure",
     "round_trip",
     "throughput",
 ]

@@ -45,7 +45,8 @@ def _planes(figure, axes, report):
     for ax in axes:
         ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=names[0], ylabel=names[1])
     ax = axes[2]
-    if fitted.model.density == "none" or fitted.model.y_shape is not None:
+    conditional = fitted.model.y_shape is not None and fitted.model.classes is None
+    if fitted.model.density == "none" or conditional:
         why = "no density" if fitted.model.density == "none" else "one density for each condition"
         _absent(ax, why)
         return

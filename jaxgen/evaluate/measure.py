@@ -100,6 +100,9 @@ def pulled_noise(fitted, x, y, log_p, rng, most, notes):
     if not model.invertible:
         notes["representation"] = f"{type(model).__name__}: no pull"
         return None, None
+    if y is None and model.classes is not None:
+        notes["representation"] = "noise follows from an event and its label, and none is given"
+        return None, None
     chosen = rng.permutation(len(x))[:most]
     x, y = x[chosen], None if y is None else y[chosen]
     noise = fitted.pull(x, y)

@@ -85,7 +85,8 @@ def gradient(
     if settings.members is not None:
         raise ValueError(f"ensemble does not apply to {spec}, whose classes are trained so")
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
-    keys = member_keys(key, spec.classes)
+    stacked_keys = member_keys(key, spec.classes)
+    keys = list(stacked_keys)
     validation = SHARE if validation is None else validation
     held_out = None if isinstance(validation, Real) else _held_out(spec, validation)
     parts, judges, numbers, judged_numbers = [], [], [], []
@@ -137,7 +138,7 @@ def gradient(
 
     held = judging if held_out is not None or validation > 0 else None
     params, history = by_gradient.run(
-        model, starts, check, mask, train, held, keys, settings, checkpoint
+        model, starts, check, mask, train, held, stacked_keys, settings, checkpoint
     )
     history["classes"] = history.pop("members")
     return params, history

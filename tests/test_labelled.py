@@ -1,0 +1,187 @@
+"""Models of events and labels: PerClass, Labelled, Bayes' rule, and how they are fitted."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import jaxgen
+from jaxgen import compose, domains, models
+from jaxgen.check import count_compiles
+from jaxgen.fitted import Fitted
+
+KEY = jax.random.key(0)
+
+
+def events(n=900, classes=3, seed=0):
+    """Points around a centre for each label, so far apart that no two classes meet."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    return np.stack([10.0 * y, y**2.0], 1) + rng.normal(size=(n, 2)) * [1.0, 0.3], y
+
+
+def test_digits_as_published():
+    """Of 64 pixels by full Gaussians a class: figures of a float64 implementation elsewhere."""
+    digits = load_digits()
+    order = np.random.RandomState(0).permutation(len(digits.data))
+    x, y = digits.data[order] / 16, digits.target[order]
+    model = compose.PerClass(models.Gaussian(64, jitter=1e-2), 10)
+    fitted = jaxgen.fit(model, x[:1200], y[:1200], key=KEY)
+    log_p = np.asarray(fitted.classify(x[1200:]), np.float64)
+    rest = y[1200:]
+    assert (log_p.argmax(1) == rest).mean() == pytest.approx(0.99330, abs=1e-4)
+    assert log_p[np.arange(len(rest)), rest].mean() == pytest.approx(-0.10309, abs=1e-4)
+    assert float(fitted.log_prob(x[1200:]).mean()) == pytest.approx(44.18963, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        ([0, 1, 2], None),
+        ([7, -1, 3], (-1, 3, 7)),
+        (["pear", "apple", "fig"], ("apple", "fig", "pear")),
+    ],
+)
+def test_names_of_labels(names, labels, tmp_path):
+    x, places = events()
+    y = np.array(names)[places]
+    fitted = jaxgen.fit(compose.PerClass(models.Gaussian(2), 3), x, y, key=KEY)
+    assert fitted.labels == labels
+    fitted.save(tmp_path / "model")
+    loaded = jaxgen.load(tmp_path / "model")
+    assert loaded.labels == labels
+    known = np.array(labels or [0, 1, 2])
+    for own in (fitted, loaded, jaxgen.fit(fitted, x, y, key=KEY)):
+        assert (known[np.asarray(own.classify(x)).argmax(1)] == y).all()
+        drawn = np.asarray(own.sample(KEY, 100, names[0]))
+        assert np.abs(drawn.mean(0) - x[places == 0].mean(0)).max() < 1
+        of_rows = np.asarray(own.sample(KEY, len(y), y))
+        assert (known[np.asarray(own.classify(of_rows)).argmax(1)] == y).all()
+        assert (np.asarray(own.log_prob(x, y)) > np.asarray(own.log_prob(x))).all()
+
+
+def test_prior_is_counted_and_can_be_given():
+    x, y = events()
+    weights = np.where(y == 0, 3.0, 1.0)
+    shares = np.bincount(y, weights) / weights.sum()
+    flow = models.SplineCoupling(2, 2, 8, 1, 4, y_shape=(), y_domain=domains.Levels(3))
+    for model, options in (
+        (compose.PerClass(models.Gaussian(2), 3), {}),
+        (compose.PerClass(models.GaussianMixture(2, 2), 3), {}),
+        (compose.PerClass(models.SplineCoupling(2, 2, 8, 1, 4), 3), {"epochs": 1}),
+        (compose.Labelled(flow, 3), {"epochs": 1}),
+    ):
+        fitted = jaxgen.fit(model, x, y, key=KEY, weights=weights, **options)
+        prior = np.exp(np.asarray(model.log_prior(fitted.params)))
+        np.testing.assert_allclose(prior, shares, rtol=1e-5)
+        scores = np.stack([np.asarray(fitted.log_prob(x, k), np.float64) for k in range(3)], 1)
+        other = np.array([0.7, 0.2, 0.1])
+        joint = scores + np.log(other)
+        wanted = joint - np.logaddexp.reduce(joint, 1)[:, None]
+        got = np.asarray(fitted.classify(x, prior=5 * other))
+        np.testing.assert_allclose(np.exp(got), np.exp(wanted), atol=2e-4)
+
+
+def test_draws_follow_the_prior():
+    """Chi-square of 2 degrees, failure rate 1e-4."""
+    x, y = events(n=400)
+    fitted = jaxgen.fit(compose.PerClass(models.Gaussian(2), 3), x, y, key=KEY)
+    drawn = np.asarray(fitted.classify(fitted.sample(KEY, 20_000))).argmax(1)
+    expected = np.bincount(y) / len(y) * 20_000
+    assert ((np.bincount(drawn) - expected) ** 2 / expected).sum() < 18.4
+
+
+def test_each_class_is_its_own_fit():
+    """EM and gradients learn of a class what a fit to its events alone learns."""
+    x, y = events(n=1500)
+    for model, options in (
+        (models.GaussianMixture(2, 2), {}),
+        (models.SplineCoupling(2, 2, 8, 1, 4), {"epochs": 60}),
+        (models.KDE(2), {}),
+        (models.Histogram((8, 8)), {}),
+    ):
+        fitted = jaxgen.fit(compose.PerClass(model, 3), x, y, key=KEY, **options)
+        for k in range(3):
+            own = x[y == k]
+            alone = jaxgen.fit(model, own, key=KEY, **options)
+            gap = np.asarray(alone.log_prob(own)) - np.asarray(fitted.log_prob(own, k))
+            assert abs(gap.mean()) < 0.05, (model, k)
+
+
+def test_unequal_classes():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [2000, 40, 7])
+    x = rng.normal(size=(len(y), 1)) + 10 * y[:, None]
+    for model in (models.KDE(1), models.GaussianMixture(1, 2), models.Gaussian(1)):
+        fitted = jaxgen.fit(compose.PerClass(model, 3), x, y, key=KEY)
+        assert np.isfinite(np.asarray(fitted.log_prob(x, y))).all()
+        assert (np.asarray(fitted.classify(x)).argmax(1) == y).mean() > 0.99
+
+
+def test_classes_share_one_compilation():
+    """Of the program that learns, for ten classes as for one."""
+    x, y = events(n=4000, classes=10)
+    model = models.SplineCoupling(2, 2, 5, 1, 3)
+    with count_compiles() as of_ten:
+        jaxgen.fit(compose.PerClass(model, 10), x, y, key=KEY, epochs=1)
+    with count_compiles() as again:
+        jaxgen.fit(compose.PerClass(model, 10), x[::-1], y[::-1], key=KEY, epochs=1)
+    with count_compiles() as of_one:
+        jaxgen.fit(models.SplineCoupling(2, 2, 5, 1, 3), x[:400], key=KEY, epochs=1)
+    assert of_ten[0] <= of_one[0] + 15, (of_ten, of_one)
+    assert again[0] == 0
+
+
+def test_inside_transformations():
+    x, y = events()
+    fitted = jaxgen.fit(compose.PerClass(models.Gaussian(2), 3), x, y, key=KEY)
+    model, params = fitted.model, fitted.params
+    inside = jax.jit(lambda p, x: (jaxgen.log_prob(model, p, x), jaxgen.classify(model, p, x)))
+    marginal, posterior = inside(params, x)
+    np.testing.assert_allclose(marginal, fitted.log_prob(x), rtol=1e-5)
+    np.testing.assert_allclose(posterior, fitted.classify(x), atol=1e-4)
+    slopes = jax.grad(lambda p: jaxgen.log_prob(model, p, x, y).mean())(params)
+    assert all(np.isfinite(np.asarray(v)).all() for v in jax.tree_util.tree_leaves(slopes))
+    unknown = jax.jit(lambda y: jaxgen.log_prob(model, params, x[:2], y))(np.array([0, 3]))
+    assert np.isfinite(unknown[0])
+    assert np.isnan(unknown[1])
+    same = jax.jit(lambda key: jaxgen.sample(model, params, key, 5))(KEY)
+    np.testing.assert_allclose(same, fitted.sample(KEY, 5), rtol=1e-5)
+
+
+def test_one_clear_error():
+    x, y = events()
+    model = compose.PerClass(models.Gaussian(2), 3)
+    fitted = jaxgen.fit(model, x, np.array(["a", "b", "c"])[y], key=KEY)
+    plain = jaxgen.fit(models.Gaussian(2), x, key=KEY)
+    for call, kind, message in (
+        (lambda: fitted.log_prob(x, "d"), ValueError, "unknown label 'd'; known are 'a', 'b', 'c'"),
+        (lambda: fitted.sample(KEY, 2, 0), ValueError, "unknown label 0"),
+        (lambda: jaxgen.fit(model, x, y + 0.5, key=KEY), TypeError, "y must hold labels"),
+        (lambda: jaxgen.fit(model, x, y[:, None], key=KEY), TypeError, "shape \\(900, 1\\)"),
+        (lambda: jaxgen.fit(model, x, y[:5], key=KEY), ValueError, "y must have shape"),
+        (lambda: jaxgen.fit(model, x, key=KEY), ValueError, "y is missing"),
+        (lambda: jaxgen.fit(model, x, y % 2 + 5, key=KEY), ValueError, "3 labels .* holds 2"),
+        (
+            lambda: jaxgen.fit(model, x, y % 2, key=KEY),
+            ValueError,
+            "none of its 900 rows has label",
+        ),
+        (lambda: plain.classify(x), TypeError, "no labels"),
+        (lambda: fitted.classify(x, prior=[1, 2]), ValueError, "prior must have shape \\(3,\\)"),
+        (lambda: fitted.classify(x, prior=[1, -1, 1]), ValueError, "prior must hold"),
+        (lambda: fitted.pull(x), ValueError, "y is missing"),
+        (lambda: compose.PerClass(model, 3), ValueError, "model must have the y_shape None"),
+        (
+            lambda: compose.Labelled(models.Gaussian(2), 3),
+            ValueError,
+            "must have the y_shape \\(\\)",
+        ),
+    ):
+        with pytest.raises(kind, match=message):
+            call()
+    unnamed = Fitted(model, fitted.params)
+    with pytest.raises(ValueError, match="be a label 0"):
+        unnamed.log_prob(x, 3)
+    with pytest.raises(TypeError, match="ints; got dtype float64"):
+        unnamed.log_prob(x, 1.5)
