@@ -73,7 +73,7 @@ def marginal(fitted: Fitted, features: Any, *, key: jax.Array | None = None) -> 
     """
     names = features if isinstance(features, (list, tuple, range, np.ndarray)) else [features]
     places = _places("marginal", fitted, names)
-    found = _closed_form(fitted.model.marginal, fitted.params, places)
+    found = _closed_form("marginal", fitted, places)
     if found is None:
         found = _marginal(fitted, places, _key_for("marginal", fitted, key))
     model, params, history = found
@@ -122,7 +122,7 @@ def given(fitted: Fitted, values: Mapping, *, key: jax.Array | None = None) -> F
         values = {feature: _number(feature, value) for feature, value in values.items()}
         known = jnp.asarray(list(values.values()), dtype)
         _require_possible(fitted, places, known, values)
-    found = _closed_form(fitted.model.given, fitted.params, places, known)
+    found = _closed_form("given", fitted, places, known)
     if found is None:
         key = _key_for("given", fitted, key, known)
         found = _given(fitted, places, known, key, values)
@@ -153,12 +153,31 @@ def _places(what, fitted, features) -> tuple[int, ...]:
     return tuple(places)
 
 
-def _closed_form(method, *args):
+def _closed_form(kind, fitted, places, *values):
     """Model, params and history, or None where the model has no closed form."""
     try:
-        return *method(*args), {"method": "closed form"}
+        spec, params = _program(kind, fitted.model, places)(fitted.params, *values)
     except NotImplementedError:
         return None
+    return spec, params, {"method": "closed form"}
+
+
+@functools.lru_cache(256)
+def _program(kind, model, places):
+    """The model's method, compiled, as it is called with many values."""
+    specs = []
+
+    @jax.jit
+    def own(params, *values):
+        spec, params = getattr(model, kind)(params, places, *values)
+        specs.append(spec)  # the same in every trace
+        return params
+
+    def part(params, *values):
+        params = own(params, *values)
+        return specs[0], params
+
+    return part
 
 
 def _number(feature, value) -> float:
@@ -178,7 +197,7 @@ def _number(feature, value) -> float:
 
 def _require_possible(fitted, places, known, values):
     """Raise where a closed form says that the values have no density."""
-    found = _closed_form(fitted.model.marginal, fitted.params, places)
+    found = _closed_form("marginal", fitted, places)
     if found is None:
         return
     model, params, _ = found

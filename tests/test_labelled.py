@@ -185,3 +185,12 @@ def test_one_clear_error():
         unnamed.log_prob(x, 3)
     with pytest.raises(TypeError, match="ints; got dtype float64"):
         unnamed.log_prob(x, 1.5)
+
+
+def test_evaluate_takes_names():
+    x, y = events(n=300)
+    names = np.array(["a", "b", "c"])[y]
+    fitted = jaxgen.fit(compose.PerClass(models.Gaussian(2), 3), x, names, key=KEY)
+    for labels, wanted in ((names, fitted.log_prob(x, names)), (None, fitted.log_prob(x))):
+        report = jaxgen.evaluate(fitted, x, labels, key=KEY, n_samples=300)
+        assert report.accuracy.log_likelihood == pytest.approx(float(wanted.mean()), rel=1e-5)

@@ -13,6 +13,7 @@ from jaxgen import inputs
 from jaxgen.evaluate.generation import duplicates
 from jaxgen.evaluate.measure import closeness, likelihood, originality, pulled_noise, timing
 from jaxgen.evaluate.sections import Accuracy, Generation, Representation, lines
+from jaxgen.fitted import Fitted
 
 _TRAIN = 5  # training rows searched for neighbours, in multiples of max_rows
 
@@ -108,7 +109,8 @@ def evaluate(
     Args:
       fitted: a ``Fitted`` model.
       x_test: held-out events (n, *event_shape).
-      y_test: their conditions (n, *y_shape), for a conditional model.
+      y_test: their conditions (n, *y_shape), for a conditional model; labels may be missing, and
+        x then is scored and drawn without.
       x_train: the events it was fitted to, for the search for copies and as reference.
       y_train: their conditions; without them a conditional model is not scored on x_train.
       p_data: a ``Fitted`` of the density that x_test was drawn from, where it is known.
@@ -132,6 +134,9 @@ def evaluate(
     True
     """
     model = fitted.model
+    if fitted.labels is not None:
+        y_test, y_train = (inputs.as_labels(y, fitted.labels) for y in (y_test, y_train))
+        fitted = Fitted(model, fitted.params, columns=fitted.columns)
     notes: dict[str, str] = {}
     sample_key, time_key, choice_key = jax.random.split(inputs.as_key(key), 3)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(choice_key)))
