@@ -1,6 +1,8 @@
-"""Where a feature lives: any number, positive ones, an interval or a circle."""
+"""Where a number lives: anywhere, above zero, on an interval or a circle, or among levels."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,9 @@ from numpyro.distributions import constraints
 
 from jaxgen.bijectors.domains import Interval, Positive
 from jaxgen.model import namespace
-from jaxgen.spec import Spec
+from jaxgen.spec import AtLeast, Spec
 
-__all__ = ["Circle", "Domain", "Interval", "Positive", "Real", "constraint", "each"]
+__all__ = ["Circle", "Domain", "Interval", "Levels", "Positive", "Real", "constraint", "each"]
 
 
 class Real(Spec):
@@ -37,50 +39,68 @@ class Circle(Spec):
             )
 
 
-Domain = Real | Positive | Interval | Circle
+class Levels(Spec):
+    """Categories 0 .. count - 1, in no order, such as labels. For numbers in y alone.
+
+    Args:
+      count: how many there are.
+    """
+
+    count: Annotated[int, AtLeast(2)]
 
 
-def each(domain: tuple[Domain, ...] | None, dim: int) -> tuple[Domain, ...]:
-    """The domain of each of ``dim`` features, where one or none may stand for all."""
+Domain = Real | Positive | Interval | Circle | Levels
+
+
+def each(domain: tuple[Domain, ...] | None, dim: int, name="domain") -> tuple[Domain, ...]:
+    """The domain of each of ``dim`` numbers, where one or none may stand for all."""
     domain = (Real(),) if domain is None else domain
     if len(domain) not in (1, dim):
-        raise ValueError(f"domain must have 1 entry or {dim}, one a feature; got {len(domain)}")
+        raise ValueError(f"{name} must have 1 entry or {dim}, one a number; got {len(domain)}")
     return domain * dim if len(domain) == 1 else domain
 
 
-def constraint(domains: tuple[Domain, ...]):
-    """NumPyro's constraint of a vector with a feature in each of the domains."""
+def constraint(domains: tuple[Domain, ...], shape: tuple[int, ...]):
+    """NumPyro's constraint of an array of that shape with a number in each of the domains."""
     if len(set(domains)) == 1:
-        return constraints.independent(_constraint(domains[0]), 1)
-    return _Features(domains)
+        return constraints.independent(_constraint(domains[0]), len(shape))
+    return _Numbers(domains, shape)
 
 
 def _constraint(domain):
     if isinstance(domain, (Interval, Circle)):
         return constraints.interval(domain.low, domain.high)  # a density may stop at its ends
+    if isinstance(domain, Levels):
+        return constraints.integer_interval(0, domain.count - 1)
     return constraints.positive if isinstance(domain, Positive) else constraints.real
 
 
-class _Features(constraints.Constraint):
-    """Each feature lies in its own domain."""
+class _Numbers(constraints.Constraint):
+    """Each number of an array lies in its own domain."""
 
-    event_dim = 1
-
-    def __init__(self, domains):
-        self.domains = domains
+    def __init__(self, domains, shape):
+        self.domains, self.shape = domains, shape
         super().__init__()
+
+    @property
+    def event_dim(self):
+        return len(self.shape)
 
     def __call__(self, x):
         xp = namespace(x)
+        x = x.reshape(*x.shape[: x.ndim - len(self.shape)], len(self.domains))
         each = [_constraint(d)(x[..., i]) for i, d in enumerate(self.domains)]
         return xp.stack(xp.broadcast_arrays(*each), -1).all(-1)
 
     def feasible_like(self, prototype):
+        shape = jnp.shape(prototype)
+        prototype = jnp.reshape(prototype, (*shape[: len(shape) - len(self.shape)], -1))
         each = [_constraint(d).feasible_like(prototype[..., i]) for i, d in enumerate(self.domains)]
-        return jnp.stack(each, -1)
+        return jnp.stack(each, -1).reshape(shape)
 
     def tree_flatten(self):
-        return (), ((), {"domains": self.domains})
+        return (), ((), {"domains": self.domains, "shape": self.shape})
 
     def eq(self, other, static=False):
-        return isinstance(other, _Features) and self.domains == other.domains
+        same = isinstance(other, _Numbers) and self.domains == other.domains
+        return same and self.shape == other.shape

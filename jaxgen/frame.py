@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors.spline import REACH, Kind
-from jaxgen.domains import Circle, Domain, Interval, Positive
+from jaxgen.domains import Circle, Domain, Interval, Levels, Positive, Real, constraint, each
 from jaxgen.model import namespace
 from jaxgen.random import Normal, Uniform
 
@@ -33,9 +33,9 @@ class Frame:
 
     def __init__(self, domains: tuple[Domain, ...]):
         self.domains = domains
-        self.positive = np.array([isinstance(d, Positive) for d in domains])
-        self.bounded = np.array([isinstance(d, _BOUNDED) for d in domains])
-        self.circular = np.array([isinstance(d, Circle) for d in domains])
+        self.positive = np.array([isinstance(d, Positive) for d in domains], bool)
+        self.bounded = np.array([isinstance(d, _BOUNDED) for d in domains], bool)
+        self.circular = np.array([isinstance(d, Circle) for d in domains], bool)
 
     @property
     def kind(self) -> Kind | None:
@@ -134,7 +134,7 @@ class Frame:
         ends = [
             (d.low, d.high) if isinstance(d, _BOUNDED) else (-np.inf, np.inf) for d in self.domains
         ]
-        return np.array(ends).T
+        return np.reshape(ends, (-1, 2)).T
 
     @property
     def _places(self):
@@ -160,22 +160,60 @@ def seen(z, kind: Kind | None = None, waves: tuple[int, ...] = WAVES):
     return jnp.concatenate([jnp.where(kind.circular, 0, near), *told])
 
 
-def conditions_init(y_shape: tuple[int, ...], y=None) -> dict:
-    """``shift`` and ``scale`` of each number in y, from a batch when given."""
-    count = math.prod(y_shape)
-    if y is None:
-        return {"shift": jnp.zeros(count), "scale": jnp.ones(count)}
-    xp = namespace(y)
-    y = y.reshape(len(y), count)
-    return {"shift": y.mean(0), "scale": xp.where(y.max(0) > y.min(0), y.std(0), 1.0)}
+class Conditions:
+    """Raw conditions, and the numbers in which a network is told them.
 
+    They are those of ``seen``; and for a level a 1 in its own place, 0 in those of the others.
 
-def conditions(params: dict | None, y, like):
-    """Standard conditions (numbers, ...) for a network; none where y is None."""
-    if params is None:
-        return jnp.zeros((0, *like.shape[1:]), like.dtype)
-    y = y.reshape(-1, *like.shape[1:]).astype(like.dtype)
-    return seen((y - _up(params["shift"], y)) / _up(params["scale"], y))
+    Args:
+      shape: of y; None where there is none.
+      domain: where each number in y lives; one for all, None for real numbers.
+
+    Raises:
+      ValueError: a domain that does not suit the shape, in terms of the fields of a model.
+    """
+
+    def __init__(self, shape: tuple[int, ...] | None, domain: tuple[Domain, ...] | None):
+        if shape is None and domain is not None:
+            raise ValueError(f"y_domain={domain} is that of no y: y_shape is None")
+        self._shape = shape
+        self._domains = () if shape is None else each(domain, math.prod(shape), "y_domain")
+        self._levels = [(i, d.count) for i, d in enumerate(self._domains) if isinstance(d, Levels)]
+        self._numbers = [i for i, d in enumerate(self._domains) if not isinstance(d, Levels)]
+        self._frame = Frame(tuple(self._domains[i] for i in self._numbers))
+
+    @property
+    def support(self):
+        """NumPyro constraint of y; None where any number will do."""
+        if self._shape is None or set(self._domains) <= {Real()}:
+            return None
+        return constraint(self._domains, self._shape)
+
+    @property
+    def count(self) -> int:
+        """How many numbers a network is told."""
+        return self._frame.channels() * len(self._numbers) + sum(count for _, count in self._levels)
+
+    def init(self, y=None) -> dict:
+        """``shift`` and ``scale`` of each number in y, from a batch when given.
+
+        Those of levels stand there for completeness.
+        """
+        y = y if y is None else y.reshape(len(y), -1)
+        return Frame(tuple(Real() if isinstance(d, Levels) else d for d in self._domains)).init(y)
+
+    def tell(self, params: dict | None, y, like):
+        """What a network is told of y, (count, ...), with the rows and the dtype of ``like``."""
+        if params is None:
+            return jnp.zeros((0, *like.shape[1:]), like.dtype)
+        y = y.reshape(-1, *like.shape[1:])
+        own = {name: self._of_numbers(v) for name, v in params.items()}
+        z, _, _ = self._frame.enter(own, self._of_numbers(y).astype(like.dtype))
+        told = [y[i] == _up(np.arange(count), y) for i, count in self._levels]
+        return jnp.concatenate([seen(z, self._frame.kind), *(v.astype(like.dtype) for v in told)])
+
+    def _of_numbers(self, v):
+        return v[np.array(self._numbers, int)] if self._levels else v
 
 
 def _up(v, x):

@@ -15,6 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxgen.domains import Domain
+from jaxgen.frame import Conditions
+from jaxgen.spec import Count, Spec
+
 _ACTIVATIONS: dict[str, Any] = {  # each with its value at 1, and zero at 0
     "relu": (jax.nn.relu, 1.0),
     "silu": (jax.nn.silu, 0.7310585786300049),
@@ -24,6 +28,39 @@ _UNROLLED = 4
 _GATHERED = 64  # features beyond which a product with an order's matrix takes longer
 _TILES = (512, 64)
 _TILE_NUMBERS = 2**20  # of a layer, that caches hold
+
+
+class MLP(Spec):
+    """A residual network that reads conditions y.
+
+    Args:
+      y_shape: shape of a condition.
+      width: hidden units of a layer.
+      depth: hidden layers.
+      y_domain: where each number in y lives, of ``jaxgen.domains``; one for all, None for real
+        numbers; ``Levels(10)`` for one of 10 labels.
+
+    Source: He et al. 2016.
+    """
+
+    y_shape: tuple[int, ...]
+    width: Count = 64
+    depth: Count = 2
+    y_domain: tuple[Domain, ...] | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        _ = self.conditions  # raises
+
+    @property
+    def conditions(self) -> Conditions:
+        """How it is told of y."""
+        return Conditions(self.y_shape, self.y_domain)
+
+    def init(self, key, outputs: int) -> dict:
+        """Params, with which the outputs are near zero."""
+        stack = mlp_stack(key, 1, self.conditions.count, outputs, self.width, self.depth)
+        return jax.tree_util.tree_map(lambda v: v[0], stack)
 
 
 def mlp_init(key, inputs: int, outputs: tuple[int, ...], width: int, depth: int) -> dict:

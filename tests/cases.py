@@ -118,7 +118,8 @@ class Case:
 def subject(case: Case, setting: int = 0) -> Subject:
     """What the laws look at; cached, so that they share its samples."""
     key = jax.random.key(setting)
-    y = None if case.y is None else np.asarray(case.y, np.float32)
+    y = None if case.y is None else np.asarray(case.y)
+    y = y if y is None or y.dtype.kind == "i" else y.astype(np.float32)
     if setting < len(case.settings) and case.settings[setting] is None:
         params = case.model.init(key)
     elif setting < len(case.settings):
@@ -149,7 +150,9 @@ _TRANSFORMED = {"base": _PLANE, "bijector": {"shift": [-2.0, 40.0], "scale": [0.
 _SMALL = {"mean": [0.5, -0.4], "scale_tril": [[0.6, 0.0], [0.3, 0.5]]}
 _GLOBE = (domains.Circle(-180.0, 180.0), domains.Interval(-90.0, 90.0))
 _MIXED = (domains.Circle(0.0, 1.0), domains.Positive(), domains.Real())
+_NUMBER_AND_LEVEL = (domains.Real(), domains.Levels(3))
 _SLOW = {"learning": "another row of the family is fitted, which takes a while"}
+_MADE = {"learning": "it is made of a fitted model, not fitted itself"}
 _LAND = "params are fixed tables, not a family: tests/test_datasets.py judges it"
 
 CASES = (
@@ -301,6 +304,46 @@ CASES = (
         jittered=1,
         skip={**_SLOW, "score_identity": "takes minutes, and judges no more than matching2"},
     ),
+    Case(
+        "given_by_importance",
+        compose.GivenByImportance(models.SplineCoupling(3, 2, 6, 1, 4), (2, 0), 16, 4),
+        jittered=1,
+        skip=_MADE,
+    ),
+    Case(
+        "marginal_by_importance",
+        compose.MarginalByImportance(models.Gaussian(3), (2,), 16, 4),
+        jittered=1,
+        skip=_MADE,
+    ),
+    Case(
+        "coupling_given_both",
+        models.SplineCoupling(2, 2, 6, 1, 4, y_shape=(2,), y_domain=_NUMBER_AND_LEVEL),
+        jittered=1,
+        y=[0.5, 1.0],
+    ),
+    Case(
+        "conditional_gaussian",
+        compose.Conditional(compose.MLP((2,), 5, 1), models.Gaussian(2)),
+        jittered=2,
+        y=[0.5, 1.0],
+    ),
+    Case(
+        "conditional_mixture",
+        compose.Conditional(
+            compose.MLP((), 5, 2, domains.Levels(3)), models.GaussianMixture(1, components=2)
+        ),
+        jittered=2,
+        y=1,
+    ),
+    Case(
+        "conditional_levels",
+        compose.Conditional(
+            compose.MLP((2,), 5, 1, _NUMBER_AND_LEVEL), models.Categorical((2,), levels=3)
+        ),
+        jittered=1,
+        y=[0.5, 1.0],
+    ),
     Case("linear_gaussian", LinearGaussian(), jittered=3, y=[0.5, 1.0]),
     Case(
         "positive_given_y",
@@ -309,6 +352,37 @@ CASES = (
         y=[0.5, 1.0],
     ),
     Case("gamma", Gamma(2), ({"shape": [3.0, 7.0], "rate": [0.1, 5.0]},), 1),
+    Case("per_class", compose.PerClass(models.Gaussian(2), 3), jittered=2, y=1),
+    Case("per_class_bits", compose.PerClass(models.Bernoulli((3,)), 2), jittered=1, y=0),
+    Case(
+        "per_class_mixture",
+        compose.PerClass(models.GaussianMixture(1, components=2), 2),
+        jittered=1,
+        y=1,
+    ),
+    Case(
+        "per_class_flow",
+        compose.PerClass(models.SplineCoupling(2, 2, 6, 2, 4), 2),
+        (None,),
+        0,
+        y=1,
+        skip=_SLOW,
+    ),
+    Case(
+        "positive_per_class",
+        compose.Transformed(compose.PerClass(models.Gaussian(1), 2), bijectors.Positive()),
+        jittered=1,
+        y=1,
+    ),
+    Case(
+        "labelled",
+        compose.Labelled(
+            models.SplineCoupling(2, 2, 6, 2, 4, y_shape=(), y_domain=domains.Levels(3)), 3
+        ),
+        jittered=1,
+        y=2,
+        skip=_SLOW,
+    ),
     Case(
         "land",
         datasets.Land(),

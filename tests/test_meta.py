@@ -9,6 +9,7 @@ from cases import CASES
 
 import jaxgen
 from jaxgen import bijectors, compose, models
+from jaxgen.spec import Spec
 
 PACKAGE = pathlib.Path(jaxgen.__file__).parent
 FOUNDATION = {
@@ -32,7 +33,7 @@ def specs_in(spec):
     yield spec
     for value in vars(spec).values():
         for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, jaxgen.Model | bijectors.Bijector):
+            if isinstance(item, Spec):
                 yield from specs_in(item)
 
 

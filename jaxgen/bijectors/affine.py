@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.bijectors.bijector import Bijector
 from jaxgen.model import namespace
@@ -22,6 +23,9 @@ class Affine(Bijector):
         xp = namespace(x)
         deviation = x.std(0)
         return {"shift": x.mean(0), "scale": xp.where(x.max(0) > x.min(0), deviation, 1.0)}
+
+    def part(self, params, features):
+        return {name: leaf.reshape(-1)[np.array(features)] for name, leaf in params.items()}
 
     def forward(self, params, z):
         return params["shift"] + params["scale"] * z, jnp.log(jnp.abs(params["scale"])).sum()

@@ -35,6 +35,10 @@ class Bijector(Spec):
         """Whether ``inverse`` is defined at x, a scalar bool."""
         return jnp.asarray(True)
 
+    def part(self, params: Params, features: tuple[int, ...]) -> Params:
+        """Params of the map of some features, as a vector, where it takes them one by one."""
+        raise NotImplementedError(f"{self} does not take features one by one")
+
     def forward(self, params: Params, z) -> tuple[Any, Any]:
         """x and log|det dx/dz|."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")

@@ -19,6 +19,9 @@ class Positive(Bijector):
     def contains(self, params, x):
         return (x > 0).all()
 
+    def part(self, params, features):
+        return {}
+
     def forward(self, params, z):
         return jnp.maximum(jnp.exp(z), jnp.finfo(z.dtype).tiny), z.sum()  # exp may underflow to 0
 
@@ -52,6 +55,9 @@ class Interval(Bijector):
 
     def contains(self, params, x):
         return ((x > self.low) & (x < self.high)).all()
+
+    def part(self, params, features):
+        return {}
 
     def forward(self, params, z):
         low, high = np.asarray(self.low, z.dtype), np.asarray(self.high, z.dtype)

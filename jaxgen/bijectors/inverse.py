@@ -24,6 +24,9 @@ class Inverse(Bijector):
     def init(self, event_shape, x=None):
         return self.inner.init(event_shape)
 
+    def part(self, params, features):
+        return self.inner.part(params, features)
+
     def forward(self, params, z):
         return self.inner.inverse(params, z)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jaxgen.check import calculus, contract, density
+from jaxgen.check import calculus, contract, density, parts
 from jaxgen.check.contract import count_compiles
 from jaxgen.check.subject import NotJudged, Subject
 from jaxgen.model import Model
@@ -44,10 +44,13 @@ LAWS: dict[str, Law] = {
     "gradients": calculus.gradients,
     "precision": calculus.precision,
     "bijection": calculus.bijection,
+    "chain_rule": parts.chain_rule,
+    "missing": parts.missing,
     "learning": density.learning,
     "files": contract.files,
 }
 _OF_EXACT_DENSITY = {"normalisation", "goodness_of_fit", "score_identity", "bijection"}
+_OF_EXACT_DENSITY |= {"chain_rule", "missing"}
 _WITHOUT_DENSITY = {"spec", "start", "support", "determinism", "prefix", "key_reuse", "files"}
 
 

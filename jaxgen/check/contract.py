@@ -70,7 +70,7 @@ def start(subject: Subject) -> str:
     """``init`` gives finite params of one tree, with data and without, in one float dtype."""
     model = subject.model
     x = subject.samples[:512]
-    y = subject.conditions(len(x))
+    y = subject.every_condition(len(x))
     bare, informed = model.init(subject.key), model.init(subject.key, x.astype(np.float64), y)
     trees: list[Any] = [jax.tree_util.tree_structure(p) for p in (bare, informed, subject.params)]
     require(trees[0] == trees[1] == trees[2], f"params' trees differ: {trees}")
@@ -209,7 +209,10 @@ def dtypes(subject: Subject) -> str:
 
 
 def conditions(subject: Subject) -> str:
-    """One y for all rows is as y for each row; a missing, surplus or misshaped y is refused."""
+    """One y for all rows is as y for each row; a missing, surplus or misshaped y is refused.
+
+    Where y is a label that may be missing, the score then is the marginal.
+    """
     fitted, x = subject.fitted, subject.few
     if subject.model.y_shape is None:
         _refused(lambda: fitted.log_prob(x, np.zeros(FEW)), "a surplus y in log_prob")
@@ -220,12 +223,16 @@ def conditions(subject: Subject) -> str:
     require_close(fitted.log_prob(x, rows), wanted, "score with a y for each row", _RTOL)
     own = np.asarray(fitted.sample(subject.key, FEW, rows))
     require_close(own, x, "samples with a y for each row", _RTOL)
-    _refused(lambda: fitted.log_prob(x), "a missing y in log_prob")
-    _refused(lambda: fitted.sample(subject.key, 3), "a missing y in sample")
     _refused(lambda: fitted.log_prob(x, rows[:3]), "3 conditions for 64 events")
     # each row listens to its own y
     other = np.array(rows)
     other[FEW // 2 :] = other[FEW // 2 :] + 1
+    if subject.model.classes is None:
+        _refused(lambda: fitted.log_prob(x), "a missing y in log_prob")
+        _refused(lambda: fitted.sample(subject.key, 3), "a missing y in sample")
+    else:
+        _labels(subject)
+        other %= subject.model.classes
     mixed = np.asarray(fitted.log_prob(x, other))
     require_close(mixed[: FEW // 2], wanted[: FEW // 2], "score beside rows of another y", _RTOL)
     require((mixed[FEW // 2 :] != wanted[FEW // 2 :]).any(), "log_prob does not depend on y")
@@ -233,6 +240,24 @@ def conditions(subject: Subject) -> str:
         other[0] = np.nan
         require(np.isnan(np.asarray(fitted.log_prob(x, other))[0]), "a NaN in y gives no NaN")
     return f"y of shape {subject.model.y_shape}"
+
+
+def _labels(subject):
+    """p(x) and p(y|x) follow from p(y) and p(x|y); a draw without y is one of its own label."""
+    fitted, x, classes = subject.fitted, subject.few, subject.model.classes
+    prior = np.asarray(subject.model.log_prior(subject.params), np.float64)
+    require_close(np.exp(prior).sum(), 1.0, "sum of p(y)", 1e-5)
+    joint = prior + np.stack([np.asarray(fitted.log_prob(x, k)) for k in range(classes)], 1)
+    marginal = np.logaddexp.reduce(joint, 1)
+    require_close(fitted.log_prob(x), marginal, "log p(x)", _RTOL)
+    posterior = np.exp(np.asarray(fitted.classify(x), np.float64))
+    require_close(posterior, np.exp(joint - marginal[:, None]), "p(y|x)", _RTOL, _RTOL)
+    drawn = np.asarray(fitted.sample(subject.key, FEW))
+    each = [np.asarray(fitted.sample(subject.key, FEW, k)) for k in range(classes)]
+    gaps = np.stack([np.abs(own - drawn).reshape(FEW, -1).max(1) for own in each])
+    require(gaps.min(0).max() <= 1e-4 * (1 + np.abs(drawn).max()), "a draw has no label's noise")
+    _refused(lambda: fitted.log_prob(x, classes), "a label out of range")
+    _refused(lambda: fitted.log_prob(x, 0.5), "a label that is no int")
 
 
 def files(subject: Subject) -> str:

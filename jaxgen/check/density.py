@@ -106,15 +106,20 @@ def learning(subject: Subject, tolerance: float | None = None) -> str:
     from jaxgen.fit import fit
 
     half = 2048
-    x, new = subject.samples[:half], subject.samples[half : 2 * half]
-    y = subject.conditions(half)
-    fitted = fit(subject.model, x, y, key=subject.key, progress=False)
+    x, scores = subject.samples[: 2 * half], subject.scores[: 2 * half]
+    y = subject.every_condition(2 * half)
+    if subject.model.classes is not None:
+        x = np.asarray(subject.fitted.sample(subject.key, 2 * half, y))
+        scores = np.asarray(subject.fitted.log_prob(x, y))
+    new, new_y = x[half:], None if y is None else y[half:]
+    y = None if y is None else y[:half]
+    fitted = fit(subject.model, x[:half], y, key=subject.key, progress=False)
     count = sum(np.size(leaf) for leaf in tree_leaves(subject.params))
     tolerance = 0.05 + 2 * count / half if tolerance is None else tolerance
-    got = np.asarray(fitted.log_prob(new, y), np.float64)
+    got = np.asarray(fitted.log_prob(new, new_y), np.float64)
     got = got[np.isfinite(got)]  # a new event may lie past the last edge seen
     require(len(got) > 0.98 * half, f"{half - len(got)} of {half} new events are impossible")
-    gap = subject.scores[half : 2 * half].mean(dtype=np.float64) - got.mean()
+    gap = scores[half:].mean(dtype=np.float64) - got.mean()
     require(gap <= tolerance, f"new events score {gap:.3f} nats worse than under the true params")
     return f"gap {gap:.4f} nats"
 

@@ -68,6 +68,8 @@ class Subject:
     def __init__(self, model: Model, params: Any = None, *, key: Any = None, y: Any = None):
         self.model = model
         self.key = jax.random.key(0) if key is None else key
+        if model.classes is not None and y is None:
+            y = model.classes // 2
         if model.y_shape is not None and y is None:
             y = np.linspace(0.5, 1.0, int(np.prod(model.y_shape))).reshape(model.y_shape)
         self.y = y
@@ -130,6 +132,12 @@ class Subject:
         y = np.asarray(self.y)
         y = y.astype(self.dtype if y.dtype.kind == "f" else np.int32)
         return np.broadcast_to(y, (n, *y.shape))
+
+    def every_condition(self, n: int):
+        """n conditions that hold every label; where y is none, the same for all."""
+        if self.model.classes is None:
+            return self.conditions(n)
+        return np.arange(n, dtype=np.int32) % self.model.classes
 
     @contextlib.contextmanager
     def in_float64(self):

@@ -49,6 +49,9 @@ class Dequantized(Wrapper):
         interval = constraints.interval(low, high + 1)
         return constraints.independent(interval, len(self.event_shape))
 
+    def log_prior(self, params):
+        return self.base.log_prior(params)
+
     def init(self, key, x=None, y=None):
         return self.base.init(key, None if x is None else self._level(x), y)
 
@@ -64,6 +67,9 @@ class Dequantized(Wrapper):
     def loss_noise(self):
         return self.base.loss_noise()
 
+    def modulate(self, params, change):
+        return self.base.modulate(params, change)
+
     def noise(self):
         return {"base": self.base.noise(), "offset": Uniform(self.event_shape)}
 
@@ -71,6 +77,14 @@ class Dequantized(Wrapper):
         level = self.base.push(params, noise["base"], y).astype(noise["offset"].dtype)
         # a sum that rounds up would be the next level
         return jnp.minimum(level + noise["offset"], jnp.nextafter(level + 1, level))
+
+    def marginal(self, params, features):
+        part, params = self.base.marginal(params, features)
+        return Dequantized(part), params
+
+    def given(self, params, features, values):
+        part, params = self.base.given(params, features, self._level(values))
+        return Dequantized(part), params
 
     def estimate(self, x, y=None, weights=None):
         return self.base.estimate(self._level(x), y, weights)

@@ -44,8 +44,17 @@ class Mixture(Wrapper):
         return "em" if self.component.fit_method == "closed_form" else "gradient"
 
     @property
+    def missing(self):
+        closed = self.component.missing == "closed_form"
+        return "em" if closed and self.fit_method == "em" else None
+
+    @property
     def frozen(self):
         return tuple(f"component/{name}" for name in self.component.frozen)
+
+    def log_prior(self, params):
+        each = jax.vmap(self.component.log_prior)(params["component"])
+        return logsumexp(jax.nn.log_softmax(params["logits"])[:, None] + each, 0)
 
     def init(self, key, x=None, y=None):
         keys = jax.random.split(key, self.count)
@@ -57,8 +66,12 @@ class Mixture(Wrapper):
             return self._start(keys, x, y, shares)
         return self._maximise(jnp.asarray(x, shares.dtype), y, shares)
 
-    def log_prob(self, params, x, y=None):
-        return logsumexp(self._joint(params, x, y))
+    def log_prob(self, params, x, y=None, seen=None):
+        return logsumexp(self._joint(params, x, y, seen))
+
+    def modulate(self, params, change):
+        component = jax.vmap(self.component.modulate)(params["component"], change["component"])
+        return {"logits": params["logits"] + change["logits"], "component": component}
 
     def noise(self):
         return {"which": Bits((words_for(self.count),)), "component": self.component.noise()}
@@ -72,12 +85,33 @@ class Mixture(Wrapper):
         args = (noise["component"], y)
         return by_index(push, params["component"], which, args)
 
-    def em_step(self, params, x, y=None, weights=None):
-        axes = (None, 0, None if y is None else 0)
-        joint = jax.vmap(self._joint, in_axes=axes)(params, x, y)
+    def complete(self, params, noise, x, seen, y=None):
+        which = choose(jax.nn.softmax(self._joint(params, x, y, seen)), noise["which"])
+
+        def complete(component, args):
+            return self.component.complete(component, *args)
+
+        return by_index(complete, params["component"], which, (noise["component"], x, seen, y))
+
+    def marginal(self, params, features):
+        part, own = self._each(lambda p: self.component.marginal(p, features), params)
+        return Mixture(part, self.count), {"logits": params["logits"], "component": own}
+
+    def given(self, params, features, values):
+        known, at = self._each(lambda p: self.component.marginal(p, features), params)
+        if known.y_shape is not None:
+            raise NotImplementedError(f"{self}: which part made the features depends on y")
+        scores = jax.vmap(lambda p: known.log_prob(p, values))(at)
+        part, own = self._each(lambda p: self.component.given(p, features, values), params)
+        logits = jax.nn.log_softmax(params["logits"]) + scores
+        return Mixture(part, self.count), {"logits": logits, "component": own}
+
+    def em_step(self, params, x, y=None, weights=None, seen=None):
+        axes = (None, 0, None if y is None else 0, None if seen is None else 0)
+        joint = jax.vmap(self._joint, in_axes=axes)(params, x, y, seen)
         score = logsumexp(joint, 1)
         shares = jnp.exp(joint - score[:, None]) * weights[:, None]
-        return self._maximise(x, y, shares), (weights * score).sum() / weights.sum()
+        return self._maximise(x, y, shares, seen), (weights * score).sum() / weights.sum()
 
     def _start(self, keys, x, y, shares):
         """Each part's own ``init`` on a cluster of its own, which sets the parts apart."""
@@ -94,11 +128,17 @@ class Mixture(Wrapper):
         component = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *parts)
         return {"logits": jnp.log(shares.mean(0) + 1e-3), "component": component}
 
-    def _joint(self, params, x, y):
-        scores = jax.vmap(lambda p: self.component.log_prob(p, x, y))(params["component"])
+    def _each(self, part, params):
+        """The spec that a part of each component has, one for all, and its stacked params."""
+        return jax.vmap(part)(params["component"])
+
+    def _joint(self, params, x, y, seen=None):
+        more = {} if seen is None else {"seen": seen}
+        scores = jax.vmap(lambda p: self.component.log_prob(p, x, y, **more))(params["component"])
         return jax.nn.log_softmax(params["logits"]) + scores
 
-    def _maximise(self, x, y, shares):
+    def _maximise(self, x, y, shares, seen=None):
         total = shares.sum(0)
-        estimate = jax.vmap(lambda share: self.component.estimate(x, y, share))
+        more = {} if seen is None else {"seen": seen}
+        estimate = jax.vmap(lambda share: self.component.estimate(x, y, share, **more))
         return {"logits": jnp.log(total / total.sum()), "component": estimate(shares.T)}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import math
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.model import Model, namespace
+from jaxgen.bijectors import Permute
+from jaxgen.compose.transformed import Transformed
+from jaxgen.model import Model, check_seen, namespace
 
 
 class Product(Model):
@@ -46,7 +51,7 @@ class Product(Model):
     @property
     def density(self):
         kinds = {part.density for part in self.parts}
-        return next(kind for kind in ("none", "bound", "exact") if kind in kinds)
+        return next(kind for kind in ("none", "bound", "estimate", "exact") if kind in kinds)
 
     @property
     def reparameterized(self):
@@ -70,6 +75,11 @@ class Product(Model):
         return next(m for m in ("gradient", "em", "closed_form") if m in methods)
 
     @property
+    def missing(self):
+        methods = {part.missing for part in self.parts}
+        return None if None in methods else "em" if "em" in methods else "closed_form"
+
+    @property
     def frozen(self):
         return tuple(f"{i}/{name}" for i, part in enumerate(self.parts) for name in part.frozen)
 
@@ -82,7 +92,10 @@ class Product(Model):
             return tuple(part.init(key) for part in self.parts)
         return tuple(p.init(key, v, y) for p, v in zip(self.parts, self._split(x), strict=True))
 
-    def log_prob(self, params, x, y=None):
+    def log_prob(self, params, x, y=None, seen=None):
+        if seen is not None:
+            split: Any = zip(self.parts, params, self._split(x), self._split(seen), strict=True)
+            return sum(part.log_prob(p, v, y, seen=s) for part, p, v, s in split)
         split = zip(self.parts, params, self._split(x), strict=True)
         return sum(part.log_prob(p, v, y) for part, p, v in split)
 
@@ -92,6 +105,10 @@ class Product(Model):
 
     def loss_noise(self):
         return tuple(part.loss_noise() for part in self.parts)
+
+    def modulate(self, params, change):
+        each = zip(self.parts, params, change, strict=True)
+        return tuple(part.modulate(p, c) for part, p, c in each)
 
     def noise(self):
         return tuple(part.noise() for part in self.parts)
@@ -105,11 +122,43 @@ class Product(Model):
         split = zip(self.parts, params, self._split(x), strict=True)
         return tuple(part.pull(p, v, y) for part, p, v in split)
 
-    def estimate(self, x, y=None, weights=None):
+    def complete(self, params, noise, x, seen, y=None):
+        split = zip(self.parts, params, noise, self._split(x), self._split(seen), strict=True)
+        return jnp.concatenate([a.complete(p, z, v, s, y).reshape(-1) for a, p, z, v, s in split])
+
+    def marginal(self, params, features):
+        own = self._own(features)
+        parts, ours = zip(*(self._marginal(params, i, own[i]) for i in own), strict=True)
+        together = [place for i in own for place in self._places(i, own[i])]
+        if together == list(features):
+            return Product(parts), ours
+        # parts in turns: first each part's features, then put in order
+        order = tuple(together.index(feature) for feature in features)
+        return Transformed(Product(parts), Permute(order)), {"base": ours, "bijector": {}}
+
+    def given(self, params, features, values):
+        own, rest = self._own(features), []
+        for i, part in enumerate(self.parts):
+            if i not in own:
+                rest.append((part, params[i]))
+            elif len(own[i]) < _size(part):
+                ours = [features.index(place) for place in self._places(i, own[i])]
+                rest.append(part.given(params[i], own[i], values[np.array(ours)]))
+        parts, left = zip(*rest, strict=True)
+        return Product(parts), left
+
+    def estimate(self, x, y=None, weights=None, seen=None):
+        if seen is not None:
+            if namespace(x, weights) is np:
+                check_seen(seen)  # here, where features have the numbers that users know
+            split: Any = zip(self.parts, self._split(x), self._split(seen), strict=True)
+            return tuple(part.estimate(v, y, weights, seen=s) for part, v, s in split)
         split = zip(self.parts, self._split(x), strict=True)
         return tuple(part.estimate(v, y, weights) for part, v in split)
 
-    def em_step(self, params, x, y=None, weights=None):
+    def em_step(self, params, x, y=None, weights=None, seen=None):
+        if seen is not None:
+            return self._em_step_of_seen(params, x, y, weights, seen)
         new, total = [], 0.0
         for part, p, v in zip(self.parts, params, self._split(x), strict=True):
             if part.fit_method == "em":
@@ -124,6 +173,40 @@ class Product(Model):
             new.append(p)
             total = total + score
         return tuple(new), total
+
+    def _em_step_of_seen(self, params, x, y, weights, seen):
+        new, total = [], 0.0
+        split: Any = zip(self.parts, params, self._split(x), self._split(seen), strict=True)
+        for part, p, v, s in split:
+            if part.missing == "em":
+                p, score = part.em_step(p, v, y, weights, seen=s)
+            else:
+                axes = (None, 0, None if y is None else 0, 0)
+                score = jax.vmap(part.log_prob, axes)(p, v, y, s)
+                score = jnp.average(score, weights=weights)
+                p = part.estimate(v, y, weights, seen=s)
+            new.append(p)
+            total = total + score
+        return tuple(new), total
+
+    def _own(self, features):
+        """By number of the part, the places within it of those features that are its own."""
+        own: dict[int, tuple[int, ...]] = {}
+        for feature in features:
+            i = bisect.bisect(self._ends, feature)
+            own[i] = (*own.get(i, ()), feature - self._start(i))
+        return own
+
+    def _places(self, i, own):
+        return [self._start(i) + place for place in own]
+
+    def _start(self, i):
+        return self._ends[i] - _size(self.parts[i])
+
+    def _marginal(self, params, i, own):
+        part = self.parts[i]
+        whole = own == tuple(range(_size(part)))
+        return (part, params[i]) if whole else part.marginal(params[i], own)
 
     @property
     def _ends(self):

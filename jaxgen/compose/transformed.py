@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.bijectors import Bijector
+from jaxgen.bijectors import Bijector, Permute
 from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model
+from jaxgen.model import Model, others
 
 
 class Transformed(Wrapper):
@@ -30,7 +30,7 @@ class Transformed(Wrapper):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.base.support.is_discrete:
+        if self.base.support.is_discrete and not isinstance(self.bijector, Permute):
             raise ValueError(f"Transformed: base must be continuous, got {self.base}")
 
     @property
@@ -57,6 +57,9 @@ class Transformed(Wrapper):
     def support(self):
         return self.bijector.support(self.event_shape)
 
+    def log_prior(self, params):
+        return self.base.log_prior(params["base"])
+
     def init(self, key, x=None, y=None):
         bijector = self.bijector.init(self.event_shape, x)
         z = None if x is None else self._inverse_batch(bijector, x)
@@ -77,6 +80,9 @@ class Transformed(Wrapper):
     def loss_noise(self):
         return self.base.loss_noise()
 
+    def modulate(self, params, change):
+        return {**params, "base": self.base.modulate(params["base"], change["base"])}
+
     def noise(self):
         return self.base.noise()
 
@@ -87,6 +93,25 @@ class Transformed(Wrapper):
     def pull(self, params, x, y=None):
         z, _ = self.bijector.inverse(params["bijector"], x)
         return self.base.pull(params["base"], z, y)
+
+    def marginal(self, params, features):
+        if isinstance(self.bijector, Permute):
+            return self.base.marginal(params["base"], _permuted(self.bijector, features))
+        bijector = self.bijector.part(params["bijector"], features)
+        part, base = self.base.marginal(params["base"], features)
+        return Transformed(part, self.bijector), {"base": base, "bijector": bijector}
+
+    def given(self, params, features, values):
+        rest = others(self, features)
+        if isinstance(self.bijector, Permute):
+            part, base = self.base.given(params["base"], _permuted(self.bijector, features), values)
+            places = _permuted(self.bijector, rest)
+            order = tuple(sorted(places).index(place) for place in places)
+            return Transformed(part, Permute(order)), {"base": base, "bijector": {}}
+        z, _ = self.bijector.inverse(self.bijector.part(params["bijector"], features), values)
+        bijector = self.bijector.part(params["bijector"], rest)
+        part, base = self.base.given(params["base"], features, z)
+        return Transformed(part, self.bijector), {"base": base, "bijector": bijector}
 
     def estimate(self, x, y=None, weights=None):
         bijector = self.bijector.init(self.event_shape, x)
@@ -104,3 +129,8 @@ class Transformed(Wrapper):
         params, batch = jax.tree_util.tree_map(jnp.asarray, (params, x))
         z = jax.vmap(lambda x: self.bijector.inverse(params, x)[0])(batch)
         return z if isinstance(x, jax.Array) else np.asarray(z, np.float64)
+
+
+def _permuted(permute: Permute, features):
+    """Where the base has the features."""
+    return tuple(permute.order[feature] for feature in features)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
-from jaxgen.model import Model, namespace
+from jaxgen.model import Model, check_seen, namespace, others
 from jaxgen.random import Uniform
 from jaxgen.spec import Count, NonNegative
 
@@ -36,6 +37,7 @@ class Box(Model):
     invertible = True
     elementwise = True
     fit_method = "closed_form"
+    missing = "closed_form"
     frozen = ("low", "high")
 
     @property
@@ -47,11 +49,16 @@ class Box(Model):
             return self.estimate(x)
         return {"low": jnp.zeros(self.dim), "high": jnp.ones(self.dim)}
 
-    def estimate(self, x, y=None, weights=None):
+    def estimate(self, x, y=None, weights=None, seen=None):
         xp = namespace(x, weights)
-        seen = xp.ones(len(x), bool) if weights is None else weights > 0
-        low = xp.where(seen[:, None], x, xp.inf).min(0)
-        high = xp.where(seen[:, None], x, -xp.inf).max(0)
+        counted = xp.ones(len(x), bool) if weights is None else weights > 0
+        counted = counted[:, None]
+        if seen is not None:
+            counted = counted & seen
+            if xp is np:
+                check_seen(counted)
+        low = xp.where(counted, x, xp.inf).min(0)
+        high = xp.where(counted, x, -xp.inf).max(0)
         if xp is not jnp and (low == high).any():
             constant = int((low == high).argmax())
             raise ValueError(f"x is constant in feature {constant}: a Box has no volume there")
@@ -60,10 +67,12 @@ class Box(Model):
             "high": high + self.margin * (high - low),
         }
 
-    def log_prob(self, params, x, y=None):
+    def log_prob(self, params, x, y=None, seen=None):
         low, high = params["low"], params["high"]
-        inside = ((x >= low) & (x <= high)).all()
-        return jnp.where(inside, -jnp.log(high - low).sum(), -jnp.inf)
+        inside, log_widths = (x >= low) & (x <= high), jnp.log(high - low)
+        if seen is not None:
+            inside, log_widths = inside | ~seen, jnp.where(seen, log_widths, 0)
+        return jnp.where(inside.all(), -log_widths.sum(), -jnp.inf)
 
     def noise(self):
         return Uniform((self.dim,))
@@ -74,3 +83,13 @@ class Box(Model):
 
     def pull(self, params, x, y=None):
         return (x - params["low"]) / (params["high"] - params["low"])
+
+    def complete(self, params, noise, x, seen, y=None):
+        return jnp.where(seen, x, self.push(params, noise))
+
+    def marginal(self, params, features):
+        places = np.array(features)
+        return Box(len(features), self.margin), {k: v[places] for k, v in params.items()}
+
+    def given(self, params, features, values):
+        return self.marginal(params, others(self, features))

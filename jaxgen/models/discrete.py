@@ -11,7 +11,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from jaxgen.choice import choose, words_for
-from jaxgen.model import Model, namespace
+from jaxgen.model import Model, check_seen, namespace, others
 from jaxgen.random import Bits, Uniform
 from jaxgen.spec import AtLeast, Count, NonNegative
 
@@ -33,6 +33,7 @@ class Bernoulli(Model):
 
     elementwise = True
     fit_method = "closed_form"
+    missing = "closed_form"
 
     @property
     def event_shape(self):
@@ -45,25 +46,45 @@ class Bernoulli(Model):
     def init(self, key, x=None, y=None):
         return {"logits": jnp.zeros(self.shape)} if x is None else self.estimate(x)
 
-    def estimate(self, x, y=None, weights=None):
+    def estimate(self, x, y=None, weights=None, seen=None):
         xp = namespace(x, weights)
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
-        on = xp.tensordot(weights, x, 1)
-        off = xp.tensordot(weights, 1 - x, 1)
+        off = 1 - x
+        if seen is not None:
+            if xp is np:
+                check_seen(seen)
+            x, off = xp.where(seen, x, 0), xp.where(seen, off, 0)
+        on, off = xp.tensordot(weights, x, 1), xp.tensordot(weights, off, 1)
         with np.errstate(divide="ignore"):
             return {"logits": xp.log(on + self.smoothing) - xp.log(off + self.smoothing)}
 
-    def log_prob(self, params, x, y=None):
-        inside = ((x == 0) | (x == 1)).all()
+    def log_prob(self, params, x, y=None, seen=None):
+        inside = (x == 0) | (x == 1)
         # of either value, computed once for all events
         on, off = jax.nn.log_sigmoid(params["logits"]), jax.nn.log_sigmoid(-params["logits"])
-        return jnp.where(inside, jnp.where(x == 1, on, off).sum(), -jnp.inf)
+        scores = jnp.where(x == 1, on, off)
+        if seen is not None:
+            inside, scores = inside | ~seen, jnp.where(seen, scores, 0)
+        return jnp.where(inside.all(), scores.sum(), -jnp.inf)
+
+    def modulate(self, params, change):
+        return {"logits": params["logits"] + change["logits"]}
 
     def noise(self):
         return Uniform(self.shape)
 
     def push(self, params, noise, y=None):
         return (noise < jax.nn.sigmoid(params["logits"])).astype(jnp.int32)
+
+    def complete(self, params, noise, x, seen, y=None):
+        return jnp.where(seen, x, self.push(params, noise).astype(x.dtype))
+
+    def marginal(self, params, features):
+        logits = params["logits"].reshape(-1)[np.array(features)]
+        return Bernoulli((len(features),), self.smoothing), {"logits": logits}
+
+    def given(self, params, features, values):
+        return self.marginal(params, others(self, features))
 
 
 class Categorical(Model):
@@ -84,6 +105,7 @@ class Categorical(Model):
     smoothing: NonNegative = 1.0
 
     fit_method = "closed_form"
+    missing = "closed_form"
 
     @property
     def event_shape(self):
@@ -99,12 +121,17 @@ class Categorical(Model):
             return self.estimate(x)
         return {"logits": jnp.zeros((*self.shape, self.levels))}
 
-    def estimate(self, x, y=None, weights=None):
+    def estimate(self, x, y=None, weights=None, seen=None):
         xp = namespace(x, weights)
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         features = math.prod(self.shape)
         flat = x.reshape(len(x), features).astype(int) + self.levels * xp.arange(features)
-        repeated = xp.broadcast_to(weights[:, None], flat.shape).ravel()
+        repeated = xp.broadcast_to(weights[:, None], flat.shape)
+        if seen is not None:
+            if xp is np:
+                check_seen(seen)
+            repeated = xp.where(seen.reshape(flat.shape), repeated, 0)
+        repeated = repeated.ravel()
         size = features * self.levels
         counts: Any
         if xp is np:
@@ -115,13 +142,18 @@ class Categorical(Model):
         with np.errstate(divide="ignore"):
             return {"logits": xp.log(counts / counts.sum(-1, keepdims=True))}
 
-    def log_prob(self, params, x, y=None):
+    def log_prob(self, params, x, y=None, seen=None):
         level = x.astype(jnp.int32)
-        inside = ((level == x) & (level >= 0) & (level < self.levels)).all()
+        inside = (level == x) & (level >= 0) & (level < self.levels)
         level = level.clip(0, self.levels - 1)
         log_probs = jax.nn.log_softmax(params["logits"], -1)
-        score = jnp.take_along_axis(log_probs, level[..., None], -1).sum()
-        return jnp.where(inside, score, -jnp.inf)
+        scores = jnp.take_along_axis(log_probs, level[..., None], -1)
+        if seen is not None:
+            inside, scores = inside | ~seen, jnp.where(seen, scores[..., 0], 0)
+        return jnp.where(inside.all(), scores.sum(), -jnp.inf)
+
+    def modulate(self, params, change):
+        return {"logits": params["logits"] + change["logits"]}
 
     def noise(self):
         return Bits((*self.shape, words_for(self.levels)))
@@ -129,3 +161,13 @@ class Categorical(Model):
     def push(self, params, noise, y=None):
         probs = jax.nn.softmax(params["logits"], -1).reshape(-1, self.levels)
         return jax.vmap(choose)(probs, noise.reshape(-1, noise.shape[-1])).reshape(self.shape)
+
+    def complete(self, params, noise, x, seen, y=None):
+        return jnp.where(seen, x, self.push(params, noise).astype(x.dtype))
+
+    def marginal(self, params, features):
+        logits = params["logits"].reshape(-1, self.levels)[np.array(features)]
+        return Categorical((len(features),), self.levels, self.smoothing), {"logits": logits}
+
+    def given(self, params, features, values):
+        return self.marginal(params, others(self, features))

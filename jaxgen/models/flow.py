@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jaxgen.domains import Domain, constraint, each
-from jaxgen.frame import Frame, conditions_init
+from jaxgen.domains import Domain, Levels, constraint, each
+from jaxgen.frame import Conditions, Frame
 from jaxgen.lanes import lanes
 from jaxgen.model import Model
 
 
 class Flow(Model):
-    """Base of flows, which have the fields ``dim``, ``y_shape`` and ``domain``.
+    """Base of flows, which have the fields ``dim``, ``y_shape``, ``domain`` and ``y_domain``.
 
     A subclass defines ``_score``, ``_push`` and ``_back``, for arrays of features first and, if
     any, rows last (see ``jaxgen.lanes``). Its params have a ``frame``, which is not learnt.
@@ -19,6 +19,7 @@ class Flow(Model):
 
     dim: ClassVar[int]
     domain: ClassVar[tuple[Domain, ...] | None]
+    y_domain: ClassVar[tuple[Domain, ...] | None]
 
     reparameterized = True
     invertible = True
@@ -27,7 +28,12 @@ class Flow(Model):
 
     def __post_init__(self):
         super().__post_init__()
-        each(self.domain, self.dim)
+        if any(isinstance(d, Levels) for d in each(self.domain, self.dim)):
+            raise ValueError(
+                f"{type(self).__name__}: domain must be of numbers, got {self.domain}: Levels are "
+                "for y_domain"
+            )
+        _ = self._conditions  # raises
 
     @property
     def event_shape(self):
@@ -35,7 +41,11 @@ class Flow(Model):
 
     @property
     def support(self):
-        return constraint(each(self.domain, self.dim))
+        return constraint(each(self.domain, self.dim), self.event_shape)
+
+    @property
+    def y_support(self):
+        return self._conditions.support
 
     def log_prob(self, params, x, y=None):
         return lanes(self._score)(params, x, y)
@@ -64,8 +74,16 @@ class Flow(Model):
     def _init_frame(self, x, y):
         frame = {"x": self._frame.init(x)}
         if self.y_shape is not None:
-            frame["y"] = conditions_init(self.y_shape, y)
+            frame["y"] = self._conditions.init(y)
         return frame
+
+    def _given(self, params, y, like):
+        """What a network is told of y, (numbers, ...); none where y is None."""
+        return self._conditions.tell(params["frame"].get("y"), y, like)
+
+    @property
+    def _conditions(self):
+        return Conditions(self.y_shape, self.y_domain)
 
     @property
     def _frame(self):

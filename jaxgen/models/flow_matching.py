@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from jax import lax
 from jaxgen import nets
 from jaxgen.bijectors import spline
 from jaxgen.domains import Domain
-from jaxgen.frame import REACH, conditions, seen
+from jaxgen.frame import REACH, seen
 from jaxgen.lanes import lanes
 from jaxgen.models.flow import Flow
 from jaxgen.random import Uniform
@@ -37,6 +35,7 @@ class FlowMatching(Flow):
       steps: Runge-Kutta steps of fourth order from noise to event.
       y_shape: shape of a condition; None for p(x).
       domain: where each feature lives, of ``jaxgen.domains``; one for all, None for real numbers.
+      y_domain: where each number in y lives, likewise; ``Levels(10)`` for one of 10 labels.
 
     Params: ``frame``, shift and scale of x and y, from the data and not learnt; and ``network``.
 
@@ -52,15 +51,14 @@ class FlowMatching(Flow):
     steps: Count = 32
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     @property
     def tile(self):
         return nets.tile_of(self.width * self.dim)
 
     def init(self, key, x=None, y=None):
-        inputs = self.dim * self._frame.channels(_WAVES) + 2 * _TIMES
-        if self.y_shape is not None:
-            inputs += math.prod(self.y_shape)
+        inputs = self.dim * self._frame.channels(_WAVES) + 2 * _TIMES + self._conditions.count
         stack = nets.mlp_stack(key, 1, inputs, self.dim, self.width, self.depth)
         network = jax.tree_util.tree_map(lambda v: v[0], stack)
         return {"frame": self._init_frame(x, y), "network": network}
@@ -112,7 +110,7 @@ class FlowMatching(Flow):
 
     def _field(self, params, y, like):
         """The vector field, of coordinates (dim, ...) and a time, or one of each row."""
-        given = conditions(params["frame"].get("y"), y, like)
+        given = self._given(params, y, like)
         multiples = np.arange(1, _TIMES + 1, dtype=like.dtype) * np.asarray(np.pi, like.dtype)
         still = self._frame.bounded & ~self._frame.circular
 

@@ -8,13 +8,13 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 
-from jaxgen.model import Model, namespace
+from jaxgen.model import Model, check_seen, namespace, others
 from jaxgen.random import Normal
 from jaxgen.spec import Count, NonNegative
 
 LOG_2PI = math.log(2 * math.pi)
+_STEEPEST = 10.0  # log of how much wider or narrower a network may make a scale
 SCALARS = 8  # features up to which sums are written out on scalars: ten times as fast
 
 
@@ -51,6 +51,10 @@ class Gaussian(Model):
         return self.covariance == "diagonal"
 
     @property
+    def missing(self):
+        return "closed_form" if self.covariance == "diagonal" else "em"
+
+    @property
     def event_shape(self):
         return (self.dim,)
 
@@ -60,8 +64,10 @@ class Gaussian(Model):
         scale = jnp.ones(self.dim) if self.covariance == "diagonal" else jnp.eye(self.dim)
         return {"mean": jnp.zeros(self.dim), self._scale_name: scale}
 
-    def estimate(self, x, y=None, weights=None):
+    def estimate(self, x, y=None, weights=None, seen=None):
         xp = namespace(x, weights)
+        if seen is not None:
+            return self._estimate_of_seen(x, weights, seen, xp)
         if xp is np and self.jitter == 0 and (x.max(0) == x.min(0)).any():
             constant = int((x.max(0) == x.min(0)).argmax())
             raise ValueError(f"x is constant in feature {constant}: pass jitter > 0 to {self}")
@@ -76,14 +82,30 @@ class Gaussian(Model):
             scale = xp.linalg.cholesky(cov) if xp is jnp else _host_cholesky(cov)
         return {"mean": mean, self._scale_name: scale}
 
-    def log_prob(self, params, x, y=None):
+    def em_step(self, params, x, y=None, weights=None, seen=None):
+        """One step towards the params of highest likelihood of what is seen, with "full"."""
+        if seen is None or self.covariance == "diagonal":
+            return super().em_step(params, x, y, weights)
+        from jaxgen.models.gaussian_mixture import GaussianMixture  # which imports this file
+
+        one = {"logits": jnp.zeros(1, x.dtype), **{k: v[None] for k, v in params.items()}}
+        mixture = GaussianMixture(self.dim, 1, self.covariance, self.jitter)
+        new, score = mixture.em_step(one, x, y, weights, seen)
+        return {k: new[k][0] for k in params}, score
+
+    def log_prob(self, params, x, y=None, seen=None):
         scale, mean = params[self._scale_name], params["mean"]
+        if seen is not None and self.covariance == "full":
+            return _score_of_seen(mean, scale, x, seen)
+        constant = log_constant(scale, self.covariance)
+        if seen is not None:
+            x, constant = jnp.where(seen, x, mean), log_constant(scale, "diagonal", seen)
         # squares of longer distances overflow, and their gradients with them
         spread = jnp.abs(scale if self.covariance == "diagonal" else jnp.diagonal(scale))
         near = (jnp.abs(x - mean) < furthest(x.dtype) * spread).all()
         x = jnp.where(near, x, mean)
         square = squared_length(x, mean, whitening(scale, self.covariance))
-        return jnp.where(near, log_constant(scale, self.covariance) - 0.5 * square, -jnp.inf)
+        return jnp.where(near, constant - 0.5 * square, -jnp.inf)
 
     def noise(self):
         return Normal((self.dim,))
@@ -98,9 +120,65 @@ class Gaussian(Model):
         centred = x - params["mean"]
         return whiten * centred if whiten.ndim == 1 else product(whiten, centred)
 
+    def complete(self, params, noise, x, seen, y=None):
+        if self.covariance == "diagonal":
+            return jnp.where(seen, x, self.push(params, noise))
+        _, mean, root = condition(params["mean"], jnp.tril(params["scale_tril"]), x, seen)
+        return jnp.where(seen, x, mean + product(root, noise))
+
+    def marginal(self, params, features):
+        part = Gaussian(len(features), self.covariance, self.jitter)
+        places, scale = np.array(features), params[self._scale_name]
+        diagonal = self.covariance == "diagonal"
+        scale = scale[places] if diagonal else triangular(jnp.tril(scale)[places])
+        return part, {"mean": params["mean"][places], self._scale_name: scale}
+
+    def given(self, params, features, values):
+        rest = others(self, features)
+        if self.covariance == "diagonal":
+            return self.marginal(params, rest)
+        places, left = np.array(features), np.array(rest)
+        mean, tril = params["mean"], jnp.tril(params["scale_tril"])
+        x = jnp.zeros_like(mean).at[places].set(values)
+        _, mean, root = condition(mean, tril, x, np.isin(np.arange(self.dim), places))
+        part = Gaussian(len(rest), self.covariance, self.jitter)
+        return part, {"mean": mean[left], "scale_tril": triangular(root[left])}
+
+    def modulate(self, params, change):
+        scale, step = params[self._scale_name], change[self._scale_name]
+        if self.covariance == "diagonal":
+            mean = params["mean"] + scale * change["mean"]
+            return {"mean": mean, "scale": scale * _factor(step)}
+        root = jnp.tril(scale)
+        step = jnp.tril(step, -1) + jnp.diag(_factor(jnp.diagonal(step)))
+        mean = params["mean"] + product(root, change["mean"])
+        return {"mean": mean, "scale_tril": product(root, step)}
+
     @property
     def _scale_name(self):
         return "scale" if self.covariance == "diagonal" else "scale_tril"
+
+    def _estimate_of_seen(self, x, weights, seen, xp):
+        if self.covariance == "full":
+            raise NotImplementedError("Gaussian: a full covariance of what is seen takes EM")
+        if xp is np:
+            check_seen(seen)
+            low, high = (np.where(seen, x, edge).T for edge in (np.inf, -np.inf))
+            constant = low.min(1) == high.max(1)
+            if self.jitter == 0 and constant.any():
+                raise ValueError(
+                    f"x is constant in feature {int(constant.argmax())}: pass jitter > 0 to {self}"
+                )
+        weights = xp.ones(len(x), x.dtype) if weights is None else weights
+        share = xp.where(seen, weights[:, None], 0)
+        share = share / share.sum(0)
+        mean = (share * x).sum(0)
+        return {"mean": mean, "scale": xp.sqrt((share * (x - mean) ** 2).sum(0) + self.jitter)}
+
+
+def _factor(log):
+    """The exponential, which is kept from overflow."""
+    return jnp.exp(_STEEPEST * jnp.tanh(log / _STEEPEST))
 
 
 def furthest(dtype):
@@ -115,12 +193,55 @@ def whitening(scale, covariance):
     """
     if covariance == "diagonal":
         return 1 / scale
-    eye = jnp.broadcast_to(jnp.eye(scale.shape[-1], dtype=scale.dtype), scale.shape)
-    return solve_triangular(scale, eye, lower=True)
+    return inverse_of_tril(scale)
 
 
-def log_constant(scale, covariance):
-    """Log density at the mean; ``scale`` may have leading axes."""
+def inverse_of_tril(tril):
+    """Inverses of lower triangular matrices (..., dim, dim), which may differ from row to row.
+
+    By products and elementwise work, for LAPACK's solver is slow where there are many, and threads
+    that call it at once have been seen to wait for each other for ever. Blocks on the diagonal are
+    inverted on scalars, then pairs of neighbours joined: [[A, 0], [B, C]] has [[A', 0], [-C' B A',
+    C']] for its inverse.
+    """
+    dim = tril.shape[-1]
+    size = min(dim, SCALARS)
+    padding = size * 2 ** max(math.ceil(math.log2(dim / size)), 0) - dim
+    lead = [(0, 0)] * (tril.ndim - 2)
+    tril = jnp.pad(tril, [*lead, (0, padding), (0, padding)])
+    tril = tril + jnp.diag(np.arange(dim + padding) >= dim).astype(tril.dtype)
+
+    def blocks(size, below, step):
+        """Blocks (..., count, size, size), each so far below every so many on the diagonal."""
+        starts = range(0, dim + padding, step)
+        cut = [tril[..., i + below : i + below + size, i : i + size] for i in starts]
+        return jnp.stack(cut, -3)
+
+    inverse = _inverse_on_scalars(blocks(size, 0, size))
+    while size < dim:
+        first, second = inverse[..., ::2, :, :], inverse[..., 1::2, :, :]
+        below = -product(product(second, blocks(size, size, 2 * size)), first)
+        above = jnp.zeros_like(below)
+        upper, lower = jnp.concatenate([first, above], -1), jnp.concatenate([below, second], -1)
+        inverse, size = jnp.concatenate([upper, lower], -2), 2 * size
+    return inverse[..., 0, :dim, :dim]
+
+
+def _inverse_on_scalars(tril):
+    dim = tril.shape[-1]
+    rows: list = []
+    for i in range(dim):
+        scale = 1 / tril[..., i, i]
+        sums = [sum(tril[..., i, k] * rows[k][j] for k in range(j, i)) for j in range(i)]
+        zeros = [jnp.zeros_like(scale)] * (dim - 1 - i)
+        rows.append([*(-scale * s for s in sums), scale, *zeros])
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+
+
+def log_constant(scale, covariance, seen=None):
+    """Log density at the mean, of the features seen; ``scale`` may have leading axes."""
+    if seen is not None:
+        return -jnp.where(seen, jnp.log(jnp.abs(scale)) + 0.5 * LOG_2PI, 0).sum(-1)
     full = covariance == "full"
     diagonal = jnp.diagonal(scale, axis1=-2, axis2=-1) if full else scale
     return -jnp.log(jnp.abs(diagonal)).sum(-1) - 0.5 * scale.shape[-1] * LOG_2PI
@@ -138,6 +259,91 @@ def squared_length(x, mean, whiten):
     else:
         z = [sum(whiten[i, j] * centred[j] for j in range(i + 1)) for i in range(dim)]
     return sum(v * v for v in z)
+
+
+def triangular(rows):
+    """Lower triangular T, diagonal not negative, with T T^T = rows rows^T, by Gram-Schmidt.
+
+    It loses no digits to squares, and takes no LAPACK, whose QR factors in batches can stall XLA.
+    """
+
+    def project(rows, j):
+        row = rows[j]
+        direction = row / jnp.maximum(jnp.sqrt((row * row).sum()), jnp.finfo(row.dtype).tiny)
+        along = (rows * direction).sum(1)
+        return rows - along[:, None] * direction, along
+
+    _, columns = lax.scan(project, rows, jnp.arange(len(rows)))
+    return jnp.tril(columns.T)
+
+
+def condition(mean, root, x, seen):
+    """What is seen of an event: its log density, and the normal of the event given it.
+
+    Features are taken in one by one, and the root loses what lies along each one's row. That is
+    Gram and Schmidt's method: no covariance is squared, factored or inverted. Arrays may have one
+    more axis at the end, of rows.
+
+    Args:
+      mean: (dim,).
+      root: (dim, dim), the covariance is root root^T.
+      x: (dim,), of which only what is seen is read.
+      seen: (dim,) bool.
+
+    Returns:
+      The score, and a mean (dim,) and root (dim, dim) whose root is zero for what is seen.
+
+    Source: Potter's square root filter (Bierman 1977, section V.3), without noise.
+    """
+
+    def observe(carry, feature):
+        score, mean, root = carry
+        j, value, known = feature
+        term, z, scale = _observe((root[j] * root[j]).sum(0), value - mean[j], known)
+        direction = root[j] * scale
+        along = (root * direction).sum(1)
+        return (score + term, mean + along * z, root - along[:, None] * direction), None
+
+    shapes = x.shape[1:], x.shape, (len(x), *x.shape)
+    start = [
+        jnp.broadcast_to(v, s)
+        for v, s in zip((jnp.zeros_like(x[0]), mean, root), shapes, strict=True)
+    ]
+    (score, mean, root), _ = lax.scan(observe, tuple(start), (jnp.arange(len(x)), x, seen))
+    return score, jnp.where(seen, x, mean), jnp.where(seen[:, None], 0, root)
+
+
+def _score_of_seen(mean, tril, x, seen):
+    """The score of ``condition`` for a lower triangular root, on scalars: ten times as fast."""
+    dim = len(x)
+    if dim > SCALARS:
+        return condition(mean, tril, x, seen)[0]
+    score, mean = jnp.zeros((), x.dtype), list(mean)
+    root = [[tril[i, k] for k in range(i + 1)] for i in range(dim)]
+    for j in range(dim):
+        square = sum(v * v for v in root[j])
+        term, z, scale = _observe(square, x[j] - mean[j], seen[j])
+        score = score + term
+        direction = [v * scale for v in root[j]]
+        for i in range(j + 1, dim):
+            along = sum(root[i][k] * d for k, d in enumerate(direction))
+            mean[i] = mean[i] + along * z
+            for k, d in enumerate(direction):
+                root[i][k] = root[i][k] - along * d
+    return score
+
+
+def _observe(square, away, known):
+    """Score of one feature so far from its mean, the distance in scales, and 1 / scale.
+
+    All are zero where it is not known.
+    """
+    scale = jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
+    z = away / scale
+    near = jnp.abs(z) < furthest(z.dtype)
+    z = jnp.where(known & near, z, 0)
+    term = jnp.where(near, -0.5 * z * z - jnp.log(scale) - 0.5 * LOG_2PI, -jnp.inf)
+    return jnp.where(known, term, 0), z, jnp.where(known, 1 / scale, 0)
 
 
 def product(a, b):

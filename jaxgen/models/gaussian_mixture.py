@@ -16,6 +16,7 @@ from jaxgen.model import Model
 from jaxgen.models.gaussian import (
     SCALARS,
     Gaussian,
+    condition,
     log_constant,
     product,
     squared_length,
@@ -26,6 +27,7 @@ from jaxgen.random import Bits, Normal
 from jaxgen.spec import Count, NonNegative
 
 _TILE = 2048  # rows whose responsibilities are held at once in an EM step
+_NUMBERS = 1 << 17  # of conditional covariances held at once where values are missing
 _UNROLLED = 2  # components scored in one step of the scan
 _map = jax.tree_util.tree_map
 
@@ -55,6 +57,7 @@ class GaussianMixture(Model):
     jitter: NonNegative = 1e-6
 
     fit_method = "em"
+    missing = "em"
 
     @property
     def event_shape(self):
@@ -73,7 +76,9 @@ class GaussianMixture(Model):
         mean = jax.random.normal(key, (self.components, self.dim))
         return {"logits": jnp.zeros(self.components), **stacked, "mean": mean}
 
-    def log_prob(self, params, x, y=None):
+    def log_prob(self, params, x, y=None, seen=None):
+        if seen is not None:
+            return logsumexp(self._joint_of_seen(params, x, seen))
         if self.dim > SCALARS:
             return logsumexp(lax.map(lambda part: self._score(part, x), self._parts(params)))
 
@@ -91,8 +96,7 @@ class GaussianMixture(Model):
         weights = jax.nn.softmax(params["logits"])
         if self.covariance == "diagonal" or self.dim > SCALARS:
             component = choose(weights, noise["component"])
-            normals = {k: v for k, v in params.items() if k != "logits"}
-            return by_index(self._normal.push, normals, component, noise["z"])
+            return by_index(self._normal.push, _normals(params), component, noise["z"])
         # a gather for each scalar is twice as fast as one of whole matrices
         component, z = choose(weights, noise["component"]), noise["z"]
         mean, scale = params["mean"], params["scale_tril"]
@@ -103,8 +107,37 @@ class GaussianMixture(Model):
         ]
         return jnp.stack(rows)
 
-    def em_step(self, params, x, y=None, weights=None):
-        """One EM step, Bishop equations 9.23 to 9.26; memory does not grow with n x components."""
+    def complete(self, params, noise, x, seen, y=None):
+        weights = jax.nn.softmax(self._joint_of_seen(params, x, seen))
+        component = choose(weights, noise["component"])
+
+        def complete(normal, args):
+            return self._normal.complete(normal, *args)
+
+        return by_index(complete, _normals(params), component, (noise["z"], x, seen))
+
+    def marginal(self, params, features):
+        part, normals = jax.vmap(lambda p: self._normal.marginal(p, features))(_normals(params))
+        return self._of(part), {"logits": params["logits"], **normals}
+
+    def given(self, params, features, values):
+        known, at = jax.vmap(lambda p: self._normal.marginal(p, features))(_normals(params))
+        scores = jax.vmap(lambda p: known.log_prob(p, values))(at)
+        part, rest = jax.vmap(lambda p: self._normal.given(p, features, values))(_normals(params))
+        return self._of(part), {"logits": jax.nn.log_softmax(params["logits"]) + scores, **rest}
+
+    def modulate(self, params, change):
+        normals = jax.vmap(self._normal.modulate)(_normals(params), _normals(change))
+        return {"logits": params["logits"] + change["logits"], **normals}
+
+    def em_step(self, params, x, y=None, weights=None, seen=None):
+        """One EM step, Bishop equations 9.23 to 9.26; memory does not grow with n x components.
+
+        Of what is not seen each component expects a mean and a covariance: Ghahramani and Jordan
+        1994, "Supervised learning from incomplete data via an EM approach", section 3.
+        """
+        if seen is not None:
+            return self._em_step_of_seen(params, x, weights, seen)
         tile = min(_TILE, len(x))
         padding = -len(x) % tile
         # rows last, which sums over them want
@@ -120,11 +153,59 @@ class GaussianMixture(Model):
             new = *moments, (weights * score).sum()
             return jax.tree_util.tree_map(jnp.add, sums, new), None
 
-        shape = params["mean"].shape
-        second = shape if self.covariance == "diagonal" else (*shape, self.dim)
-        zeros = tuple(jnp.zeros(s, x.dtype) for s in (shape[:1], shape, second, ()))
-        (*moments, score), _ = lax.scan(add, zeros, (x, weights))
+        (*moments, score), _ = lax.scan(add, self._zeros(x.dtype), (x, weights))
         return self._maximise(moments, params["mean"]), score / weights.sum()
+
+    def _em_step_of_seen(self, params, x, weights, seen):
+        zeros = self._zeros(x.dtype)
+        tile = min(max(_NUMBERS // zeros[2].size, 1), _TILE, len(x))
+        padding = -len(x) % tile
+
+        def tiles(rows):
+            rows = jnp.pad(rows, ((0, padding), *((0, 0),) * (rows.ndim - 1)))
+            return jnp.moveaxis(rows.reshape(-1, tile, *rows.shape[1:]), 1, -1)
+
+        normals, log_weights = _normals(params), jax.nn.log_softmax(params["logits"])
+
+        def add(sums, rows):
+            x, weights, seen = rows
+            scores, means, spreads = lax.map(lambda n: self._expect(n, x, seen), normals)
+            joint = log_weights[:, None] + scores
+            score = logsumexp(joint, 0)
+            shares = jnp.exp(joint - score) * weights
+            centred = means - params["mean"][:, :, None]
+            total, first, second = lax.map(lambda c: self._sums(*c), (shares, centred))
+            second = second + lax.map(lambda c: self._spread(*c), (shares, spreads))
+            new = total, first, second, (weights * score).sum()
+            return _map(jnp.add, sums, new), None
+
+        (*moments, score), _ = lax.scan(add, zeros, _map(tiles, (x, weights, seen)))
+        return self._maximise(moments, params["mean"]), score / weights.sum()
+
+    def _expect(self, normal, x, seen):
+        """Scores of what one component sees of (dim, rows), and x's mean and spread given that."""
+        if self.covariance == "full":
+            mean, root = normal["mean"][:, None], jnp.tril(normal["scale_tril"])[:, :, None]
+            return condition(mean, root, x, seen)
+        scores = jax.vmap(self._normal.log_prob, (None, 1, None, 1))(normal, x, None, seen)
+        mean, scale = normal["mean"][:, None], normal["scale"][:, None]
+        return scores, jnp.where(seen, x, mean), jnp.where(seen, 0, scale)
+
+    def _spread(self, share, spread):
+        """Sum over rows of share times the covariance that ``spread`` is the root of."""
+        if self.covariance == "diagonal":
+            return product(spread**2, share)
+        flat = spread.reshape(self.dim, -1)
+        return product((spread * share).reshape(self.dim, -1), flat.T)
+
+    def _joint_of_seen(self, params, x, seen):
+        """log w_k + log N(what is seen of x; k) of one event, (components,)."""
+        scores = lax.map(lambda n: self._normal.log_prob(n, x, None, seen), _normals(params))
+        return jax.nn.log_softmax(params["logits"]) + scores
+
+    def _of(self, normal):
+        """A mixture like this one, of such normals."""
+        return GaussianMixture(normal.dim, self.components, self.covariance, self.jitter)
 
     def _joint(self, params, x):
         """log w_k + log N(x; k) of one event, (components,)."""
@@ -150,16 +231,25 @@ class GaussianMixture(Model):
 
         def one(component):
             share, mean = component
-            centred = x - mean[:, None]
-            ones = jnp.ones_like(x[:1])
-            if self.covariance == "diagonal":
-                sums = product(jnp.concatenate([ones, centred, centred**2]), share)
-                return sums[0], sums[1 : self.dim + 1], sums[self.dim + 1 :]
-            terms = jnp.concatenate([ones, centred])
-            sums = product(terms * share, terms.T)
-            return sums[0, 0], sums[0, 1:], sums[1:, 1:]
+            return self._sums(share, x - mean[:, None])
 
         return lax.map(one, (shares, mean))
+
+    def _sums(self, share, centred):
+        """Moments of one component."""
+        ones = jnp.ones_like(centred[:1])
+        if self.covariance == "diagonal":
+            sums = product(jnp.concatenate([ones, centred, centred**2]), share)
+            return sums[0], sums[1 : self.dim + 1], sums[self.dim + 1 :]
+        terms = jnp.concatenate([ones, centred])
+        sums = product(terms * share, terms.T)
+        return sums[0, 0], sums[0, 1:], sums[1:, 1:]
+
+    def _zeros(self, dtype):
+        """Moments and score of no rows."""
+        shape = self.components, self.dim
+        second = shape if self.covariance == "diagonal" else (*shape, self.dim)
+        return tuple(jnp.zeros(s, dtype) for s in (shape[:1], shape, second, ()))
 
     def _maximise(self, moments, mean):
         """Params from moments about ``mean``, near enough for small covariances to keep digits."""
@@ -175,6 +265,11 @@ class GaussianMixture(Model):
         covariance = covariance + self.jitter * jnp.eye(self.dim, dtype=total.dtype)
         scale_tril = jnp.linalg.cholesky(covariance)
         return {"logits": logits, "mean": mean + shift, "scale_tril": scale_tril}
+
+
+def _normals(params):
+    """The components' own params, stacked."""
+    return {k: v for k, v in params.items() if k != "logits"}
 
 
 def _tiles(parts, count):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.choice import choose, words_for
-from jaxgen.model import Model, namespace
+from jaxgen.model import Model, namespace, others
+from jaxgen.numerics import logsumexp
 from jaxgen.random import Bits, Uniform
 from jaxgen.spec import Count, NonNegative
 
@@ -103,6 +104,11 @@ class Histogram(Model):
         score = log_probs[tuple(cell)] - total - log_volume
         return jnp.where(inside, score, -jnp.inf)
 
+    def modulate(self, params, change):
+        moved = params["log_probs"] + change["log_probs"]
+        # sums of their exponentials are not to overflow
+        return {**params, "log_probs": moved - logsumexp(moved)}
+
     def noise(self):
         return {
             "cell": Bits((words_for(math.prod(self.bins)),)),
@@ -115,6 +121,26 @@ class Histogram(Model):
         cell = jnp.stack(jnp.unravel_index(flat, self.bins))
         width = (high - low) / jnp.asarray(self.bins, low.dtype)
         return jnp.minimum(low + width * (cell + noise["place"]), high)
+
+    def marginal(self, params, features):
+        log_probs = params["log_probs"].transpose((*features, *others(self, features)))
+        bins = log_probs.shape[: len(features)]
+        return self._part(params, features, logsumexp(log_probs.reshape(*bins, -1), -1))
+
+    def given(self, params, features, values):
+        rest, places = others(self, features), np.array(features)
+        low, high = params["low"][places], params["high"][places]
+        bins = jnp.asarray(self.bins, low.dtype)[places]
+        cell = jnp.minimum((values - low) * (bins / (high - low)), bins - 1).astype(int)
+        log_probs = params["log_probs"].transpose((*features, *rest))[tuple(cell)]
+        return self._part(params, rest, log_probs)
+
+    def _part(self, params, features, log_probs):
+        bounds = None if self.bounds is None else tuple(self.bounds[j] for j in features)
+        part = Histogram(log_probs.shape, bounds, self.smoothing)
+        edges = {name: params[name][np.array(features)] for name in ("low", "high")}
+        # sums of their exponentials are not to underflow
+        return part, {"log_probs": log_probs - logsumexp(log_probs), **edges}
 
     def _bounds(self, x, xp):
         if self.bounds is None:

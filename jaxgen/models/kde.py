@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.choice import choose
-from jaxgen.model import Model, namespace
+from jaxgen.model import Model, namespace, others
 from jaxgen.models.gaussian import LOG_2PI, furthest
 from jaxgen.numerics import logsumexp_of_tiles
 from jaxgen.random import Bits, Normal
@@ -105,6 +105,17 @@ class KDE(Model):
     def push(self, params, noise, y=None):
         point = choose(jax.nn.softmax(params["log_weights"]), noise["point"])
         return params["points"][point] + params["bandwidth"] * noise["z"]
+
+    def marginal(self, params, features):
+        places = np.array(features)
+        part = {"points": params["points"][:, places], "bandwidth": params["bandwidth"][places]}
+        return KDE(len(features)), {**params, **part}
+
+    def given(self, params, features, values):
+        part, rest = self.marginal(params, others(self, features))
+        _, known = self.marginal(params, features)
+        square = (((values - known["points"]) / known["bandwidth"]) ** 2).sum(1)
+        return part, {**rest, "log_weights": params["log_weights"] - 0.5 * square}
 
 
 def _squares(x, point):

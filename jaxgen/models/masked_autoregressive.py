@@ -15,7 +15,7 @@ from numpyro.distributions import constraints
 from jaxgen import nets
 from jaxgen.bijectors import spline
 from jaxgen.domains import Domain
-from jaxgen.frame import conditions, seen
+from jaxgen.frame import seen
 from jaxgen.models import heads
 from jaxgen.models.flow import Flow
 from jaxgen.random import Normal, Uniform
@@ -48,6 +48,7 @@ class MaskedAutoregressive(Flow):
       y_shape: shape of a condition; None for p(x).
       domain: where each feature lives, of ``jaxgen.domains``; one for all, None for real numbers.
         Intervals and circles are for "spline".
+      y_domain: where each number in y lives, likewise; ``Levels(10)`` for one of 10 labels.
 
     Params: ``frame``, shift and scale of x and y, from the data and not learnt; ``layers``, the
     networks, with a leading axis of layers; and for "categorical" ``levels``.
@@ -68,6 +69,7 @@ class MaskedAutoregressive(Flow):
     levels: Annotated[int, AtLeast(2)] = 2
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     def __post_init__(self):
         super().__post_init__()
@@ -126,7 +128,7 @@ class MaskedAutoregressive(Flow):
             return jnp.where(possible, self._frame.log_base(z) + log_det, -jnp.inf)
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
         network = self._network(params)
-        u = self._net.apply(network, seen(z)[None], conditions(params["frame"].get("y"), y, z))
+        u = self._net.apply(network, seen(z)[None], self._given(params, y, z))
         score = heads.Mixture.of(u).log_prob(z).sum(0)
         return jnp.where(possible, score + log_det, -jnp.inf)
 
@@ -134,7 +136,7 @@ class MaskedAutoregressive(Flow):
         level = jnp.clip(x, 0, self.levels - 1).astype(jnp.int32)
         network = self._network(params)
         known = jnp.moveaxis(params["levels"]["meaning"].T[level], -1, 0)
-        u = self._net.apply(network, known, conditions(params["frame"].get("y"), y, known[0]))
+        u = self._net.apply(network, known, self._given(params, y, known[0]))
         score = self._sum_of_levels(params, u, level)
         return jnp.where((level == x).all(0), score, -jnp.inf)
 
@@ -162,7 +164,7 @@ class MaskedAutoregressive(Flow):
 
     def _pull(self, params, x, y):
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
-        given = conditions(params["frame"].get("y"), y, z)
+        given = self._given(params, y, z)
 
         def layer(carry, own):
             z, log_det = carry
@@ -178,7 +180,7 @@ class MaskedAutoregressive(Flow):
         if not self.invertible:
             return self._draw(params, noise, y)
         z = self._frame.base(noise)
-        given = conditions(params["frame"].get("y"), y, z)
+        given = self._given(params, y, z)
 
         def layer(z, own):
             network, kind = own
@@ -200,7 +202,7 @@ class MaskedAutoregressive(Flow):
     def _draw(self, params, noise, y):
         network = self._network(params)
         uniform = noise[0] if self.head == "mixture" else noise
-        given = conditions(params["frame"].get("y"), y, uniform)
+        given = self._given(params, y, uniform)
 
         def feature(carry, own):
             i, noise = own
@@ -255,8 +257,8 @@ class MaskedAutoregressive(Flow):
         }[self.head]
         channels = self._frame.channels()
         channels = heads.CHANNELS if self.head == "categorical" else channels
-        given = 0 if self.y_shape is None else math.prod(self.y_shape)
         zeros = spline.rows(self.bins, bounded) - outputs if self.head == "spline" else 0
+        given = self._conditions.count
         return nets.Masked(self.dim, channels, given, outputs, zeros, self.width, self.depth)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from jaxgen import nets
 from jaxgen.bijectors import spline
 from jaxgen.domains import Domain
-from jaxgen.frame import conditions, seen
+from jaxgen.frame import seen
 from jaxgen.models.flow import Flow
 from jaxgen.spec import Count
 
@@ -32,6 +31,7 @@ class SplineCoupling(Flow):
       bins: pieces of a spline.
       y_shape: shape of a condition; None for p(x).
       domain: where each feature lives, of ``jaxgen.domains``; one for all, None for real numbers.
+      y_domain: where each number in y lives, likewise; ``Levels(10)`` for one of 10 labels.
 
     Params: ``frame``, shift and scale of x and y, from the data and not learnt; and
     ``layers``, the networks, with a leading axis of layers.
@@ -48,14 +48,14 @@ class SplineCoupling(Flow):
     bins: Count = 8
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     @property
     def tile(self):
         return nets.tile_of(max(self.width, self._numbers * self._bent))
 
     def init(self, key, x=None, y=None):
-        inputs = self._kept * self._frame.channels()
-        inputs += math.prod(self.y_shape) if self.y_shape is not None else 0
+        inputs = self._kept * self._frame.channels() + self._conditions.count
         outputs = self._numbers * self._bent
         layers = nets.mlp_stack(key, self.layers, inputs, outputs, self.width, self.depth)
         return {"frame": self._init_frame(x, y), "layers": layers}
@@ -71,7 +71,7 @@ class SplineCoupling(Flow):
 
     def _pull(self, params, x, y):
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
-        given = conditions(params["frame"].get("y"), y, z)
+        given = self._given(params, y, z)
 
         def layer(carry, own):
             z, log_det = carry
@@ -88,7 +88,7 @@ class SplineCoupling(Flow):
 
     def _push(self, params, noise, y):
         z = self._frame.base(noise)
-        given = conditions(params["frame"].get("y"), y, z)
+        given = self._given(params, y, z)
 
         def layer(z, own):
             network, (_, back), kind = own

@@ -227,6 +227,38 @@ class DeafToY(LinearGaussian):
         return super().log_prob(params, x, jnp.zeros(2))
 
 
+class HonestPlane(models.Gaussian):
+    pass
+
+
+class GivenNothing(HonestPlane):
+    """Takes the features for independent."""
+
+    def given(self, params, features, values):
+        rest = tuple(j for j in range(self.dim) if j not in features)
+        return self.marginal(params, rest)
+
+
+class CompletedBlindly(HonestPlane):
+    def complete(self, params, noise, x, seen, y=None):
+        return jnp.where(seen, x, self.push(params, noise))
+
+
+class SeenAsZero(HonestPlane):
+    """Scores zeros in the place of what is missing."""
+
+    def log_prob(self, params, x, y=None, seen=None):
+        return super().log_prob(params, x)
+
+
+class Forgetful(HonestPlane):
+    """Draws all anew."""
+
+    def complete(self, params, noise, x, seen, y=None):
+        return super().complete(params, noise, x, jnp.zeros_like(seen))
+
+
+_PLANE = {"mean": jnp.array([1.0, -3.0]), "scale_tril": jnp.array([[0.3, 0.0], [2.0, 0.5]])}
 _GAMMA = {"shape": jnp.array([3.0]), "rate": jnp.array([0.5])}
 _TWO = {
     "logits": jnp.array([0.5, -0.5]),
@@ -280,6 +312,10 @@ PLANTED = {
     "other scores when compiled": ("eager", Traced(2), Honest(2), GAUSSIAN),
     "hidden state": ("pure", Counting(2), Honest(2), GAUSSIAN),
     "condition ignored": ("conditions", DeafToY(), LinearGaussian(), _LINEAR),
+    "conditional that forgets": ("chain_rule", GivenNothing(2), HonestPlane(2), _PLANE),
+    "completed without a look": ("missing", CompletedBlindly(2), HonestPlane(2), _PLANE),
+    "missing values scored": ("missing", SeenAsZero(2), HonestPlane(2), _PLANE),
+    "seen values drawn anew": ("missing", Forgetful(2), HonestPlane(2), _PLANE),
     "fit 50 % too wide": ("learning", WideFit(2), Honest(2), GAUSSIAN),
     "params of another tree with data": ("start", OtherTree(2), Honest(2), GAUSSIAN),
     "params that no file holds": ("files", OddTree(2), Honest(2), None),

@@ -1,0 +1,130 @@
+"""Any family given y, by a network that says how its params change."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxgen import nets
+from jaxgen.compose.wrapper import Wrapper
+from jaxgen.lanes import lanes
+from jaxgen.model import Model
+from jaxgen.nets import MLP
+
+
+class Conditional(Wrapper):
+    """p(x | y) = p_family(x; start changed by network(y)), the network's outputs without bounds.
+
+    Of a Gaussian this is regression with a covariance that depends on y, of a GaussianMixture a
+    mixture density network, of a Categorical a classifier. ``start`` is the family fitted to x
+    alone, so that units of x do not matter.
+
+    Args:
+      net: the network, with the shape and the domain of y.
+      family: model of x, unconditional, with a ``modulate``.
+
+    Params: ``start``, those of the family, and ``frame``, shift and scale of y, from the data and
+    not learnt; and ``network``.
+
+    Source: Bishop 1994, "Mixture density networks".
+
+    >>> fitted = jaxgen.fit(Conditional(MLP((2,)), GaussianMixture(1, components=5)), x, y, key=key)
+    """
+
+    net: MLP
+    family: Model
+
+    frozen = ("start", "frame")
+    fit_method = "gradient"
+    learning_rate = 2e-3
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.family.y_shape is not None:
+            raise ValueError(
+                f"Conditional: family must be unconditional, got {self.family}, with y of shape "
+                f"{self.family.y_shape}"
+            )
+        try:
+            _ = _shapes(self.family)
+        except NotImplementedError as error:
+            raise ValueError(f"Conditional: family must have a modulate, but {error}") from None
+
+    @property
+    def inner(self):
+        return self.family
+
+    @property
+    def y_shape(self):
+        return self.net.y_shape
+
+    @property
+    def y_support(self):
+        return self.net.conditions.support
+
+    @property
+    def reparameterized(self):
+        return self.family.reparameterized
+
+    @property
+    def invertible(self):
+        return self.family.invertible
+
+    @property
+    def tile(self):
+        return nets.tile_of(max(self.net.width, self._count))
+
+    def init(self, key, x=None, y=None):
+        keys = jax.random.split(key)
+        return {
+            "start": self.family.init(keys[0], x),
+            "frame": self.net.conditions.init(y),
+            "network": self.net.init(keys[1], self._count),
+        }
+
+    def log_prob(self, params, x, y=None):
+        return self.family.log_prob(self._given(params, y), x)
+
+    def noise(self):
+        return self.family.noise()
+
+    def push(self, params, noise, y=None):
+        return self.family.push(self._given(params, y), noise)
+
+    def pull(self, params, x, y=None):
+        return self.family.pull(self._given(params, y), x)
+
+    def _given(self, params, y):
+        """The family's params at y."""
+        leaves, tree = jax.tree_util.tree_flatten(_shapes(self.family))
+        sizes = [math.prod(leaf.shape) for leaf in leaves]
+        pieces = lax.split(lanes(self._outputs)(params, y), sizes)
+        shaped = [v.reshape(leaf.shape) for v, leaf in zip(pieces, leaves, strict=True)]
+        return self.family.modulate(params["start"], jax.tree_util.tree_unflatten(tree, shaped))
+
+    def _outputs(self, params, y):
+        """What the network puts out, (numbers, ...), for y (*y_shape, ...)."""
+        rows = y.shape[len(self.y_shape) :]
+        like = jnp.zeros((0, *rows), params["network"]["in"]["w"].dtype)
+        return nets.mlp(params["network"], self.net.conditions.tell(params["frame"], y, like))
+
+    @property
+    def _count(self):
+        """Numbers in the family's params."""
+        leaves = jax.tree_util.tree_leaves(_shapes(self.family))
+        return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+@functools.cache
+def _shapes(family):
+    """The family's params as shapes, with which a ``modulate`` is tried."""
+
+    def modulated():
+        start = family.init(jax.random.key(0))
+        return family.modulate(start, start)
+
+    return jax.eval_shape(modulated)

@@ -1,0 +1,307 @@
+"""Marginals, conditionals and missing values against formulas, quadrature and known truths."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxgen import bijectors, compose, models
+from jaxgen.precision import enable_x64
+from jaxgen.random import draw
+
+RNG = np.random.default_rng(0)
+
+
+def normal(rng, dim):
+    """Mean and covariance, of a condition number around 100."""
+    root = rng.normal(size=(dim, dim))
+    return rng.normal(size=dim), root @ root.T + 0.1 * np.eye(dim)
+
+
+def conditional(mean, covariance, known, left, values):
+    """The textbook's mean and covariance of N(mean, covariance) given some features."""
+    gain = np.linalg.solve(covariance[np.ix_(known, known)], covariance[np.ix_(known, left)]).T
+    away = values - mean[list(known)]
+    rest = covariance[np.ix_(left, left)] - gain @ covariance[np.ix_(known, left)]
+    return mean[list(left)] + gain @ away, rest
+
+
+def samples(model, params, n, seed=0):
+    noise = draw(
+        model.noise(), jax.random.key(seed), np.zeros(2, np.uint32), n, jnp.zeros(()).dtype
+    )
+    return np.asarray(jax.jit(jax.vmap(model.push, (None, -1)))(params, noise))
+
+
+@pytest.mark.parametrize("dim", [5, 11])
+@pytest.mark.parametrize("known", [(3, 0), (1,), (4, 2, 0, 3)])
+def test_gaussian_agrees_with_the_textbook(dim, known):
+    mean, covariance = normal(np.random.default_rng(dim), dim)
+    left = tuple(j for j in range(dim) if j not in known)
+    values = np.random.default_rng(1).normal(size=len(known))
+    wanted = conditional(mean, covariance, known, left, values)
+    with enable_x64(True):
+        model = models.Gaussian(dim, jitter=0.5)
+        tril = np.linalg.cholesky(covariance) + np.triu(np.ones((dim, dim)), 1)  # to be ignored
+        params = {"mean": jnp.asarray(mean), "scale_tril": jnp.asarray(tril)}
+        part, at = jax.jit(model.given, static_argnums=1)(params, known, jnp.asarray(values))
+        assert part == models.Gaussian(len(left), jitter=0.5)
+        np.testing.assert_allclose(at["mean"], wanted[0], rtol=1e-10, atol=1e-10)
+        factor = np.asarray(at["scale_tril"])
+        np.testing.assert_allclose(factor, np.linalg.cholesky(wanted[1]), rtol=1e-10, atol=1e-10)
+        part, at = model.marginal(params, known)
+        assert part == models.Gaussian(len(known), jitter=0.5)
+        factor = np.linalg.cholesky(covariance[np.ix_(known, known)])
+        np.testing.assert_allclose(at["scale_tril"], factor, rtol=1e-10, atol=1e-10)
+        np.testing.assert_array_equal(at["mean"], mean[list(known)])
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_gaussian_mixture_agrees_with_the_textbook(covariance):
+    known, left, values = (2, 0), (1, 3), np.array([0.3, -0.4])
+    rng = np.random.default_rng(2)
+    logits = np.array([0.3, -1.0, 0.5])
+    normals = [normal(rng, 4) for _ in logits]
+    if covariance == "diagonal":
+        normals = [(mean, np.diag(np.diag(cov))) for mean, cov in normals]
+    joint = [
+        w + stats.multivariate_normal(m[list(known)], c[np.ix_(known, known)]).logpdf(values)
+        for w, (m, c) in zip(logits, normals, strict=True)
+    ]
+    parts = [conditional(m, c, known, left, values) for m, c in normals]
+    with enable_x64(True):
+        model = models.GaussianMixture(4, 3, covariance)
+        roots = np.stack([np.linalg.cholesky(c) for _, c in normals])
+        scale = {"scale_tril": roots}
+        if covariance == "diagonal":
+            scale = {"scale": np.diagonal(roots, axis1=1, axis2=2)}
+        params = {"logits": logits, "mean": np.stack([m for m, _ in normals]), **scale}
+        params = jax.tree_util.tree_map(jnp.asarray, params)
+        part, at = model.given(params, known, jnp.asarray(values))
+        assert part == models.GaussianMixture(2, 3, covariance)
+        weights = np.exp(joint) / np.exp(joint).sum()
+        np.testing.assert_allclose(jax.nn.softmax(at["logits"]), weights, rtol=1e-10)
+        for k, (mean, cov) in enumerate(parts):
+            np.testing.assert_allclose(at["mean"][k], mean, rtol=1e-10, atol=1e-10)
+            root = at["scale_tril"][k] if covariance == "full" else jnp.diag(at["scale"][k])
+            np.testing.assert_allclose(root @ root.T, cov, rtol=1e-10, atol=1e-10)
+        alone, at = model.marginal(params, known)
+        density = sum(np.exp(joint)) / np.exp(logits).sum()
+        np.testing.assert_allclose(alone.log_prob(at, values), np.log(density), rtol=1e-10)
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_float32_keeps_its_digits_where_a_covariance_would_lose_them(dim):
+    # all features nearly equal: the covariance's condition number is about 1e8
+    tril = np.tril(1e-4 * RNG.normal(size=(dim, dim))) + 1e-4 * np.eye(dim)
+    tril[:, 0] = 1.0
+    covariance, mean = tril @ tril.T, np.zeros(dim)
+    model = models.Gaussian(dim)
+    params = {"mean": jnp.zeros(dim), "scale_tril": jnp.asarray(tril, jnp.float32)}
+    known, left = (dim - 1, 0), tuple(range(1, dim - 1))
+    values = tril[[dim - 1, 0]] @ RNG.normal(size=dim)
+    _, wanted = conditional(mean, covariance, known, left, values)
+    _, at = model.given(params, known, jnp.asarray(values, jnp.float32))
+    got = np.asarray(at["scale_tril"], np.float64)
+    np.testing.assert_allclose(got @ got.T, wanted, rtol=2e-2, atol=2e-2 * wanted.max())
+    seen = np.isin(np.arange(dim), known)
+    x = jnp.zeros(dim).at[np.array(known)].set(values)
+    score = stats.multivariate_normal(mean[:2], covariance[np.ix_(known, known)]).logpdf(values)
+    assert abs(model.log_prob(params, x, None, jnp.asarray(seen)) - score) < 0.05
+
+
+_MIXTURE = {
+    "logits": [0.0, 1.0],
+    "mean": [[-1.0, 0.0, 2.0], [1.0, 0.5, -1.0]],
+    "scale_tril": [
+        [[1.0, 0, 0], [0.5, 0.3, 0], [0.1, -1.0, 0.6]],
+        [[0.4, 0, 0], [-0.3, 0.6, 0], [0.9, 0.2, 0.8]],
+    ],
+}
+_MIXTURE = {name: jnp.asarray(leaf) for name, leaf in _MIXTURE.items()}
+_POINTS = {
+    "points": jnp.asarray(RNG.normal(size=(20, 2)), jnp.float32),
+    "log_weights": jnp.asarray(RNG.normal(size=20), jnp.float32),
+    "bandwidth": jnp.asarray([0.3, 0.5]),
+}
+JOINTS = {
+    "gaussian mixture": (models.GaussianMixture(3, 2), _MIXTURE, (2, 0), [0.4, -0.3]),
+    "kernels": (models.KDE(2), _POINTS, (1,), [0.2]),
+    "positive": (
+        compose.Transformed(models.GaussianMixture(3, 2), bijectors.Positive()),
+        {"base": _MIXTURE, "bijector": {}},
+        (0, 1),
+        [0.8, 2.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JOINTS)
+def test_samples_given_features_follow_the_joint_density(name):
+    """KS against the joint, integrated; fails for a true model with probability 2e-5."""
+    model, params, known, values = JOINTS[name]
+    part, at = model.given(params, known, jnp.asarray(values))
+    drawn = samples(part, at, 20000)[:, 0]
+    (left,) = (j for j in range(len(known) + 1) if j not in known)
+    grid = np.linspace(drawn.min() - 1, drawn.max() + 1, 20001)
+    x = np.zeros((len(grid), len(known) + 1), np.float32)
+    x[:, left], x[:, list(known)] = grid, values
+    density = np.exp(np.asarray(jax.vmap(lambda x: model.log_prob(params, x))(x), np.float64))
+    steps = np.diff(grid) * (density[1:] + density[:-1]) / 2
+    cdf = np.append(0, np.cumsum(steps)) / steps.sum()
+    assert stats.kstest(drawn, lambda v: np.interp(v, grid, cdf)).pvalue > 2e-5
+
+
+def holes(x, share, seed=0):
+    seen = np.random.default_rng(seed).random(x.shape) > share
+    return jnp.asarray(np.where(seen, x, 0)), jnp.asarray(seen)
+
+
+def climb(model, params, x, seen, steps, weights=None):
+    step = jax.jit(lambda p: model.em_step(p, x, None, weights, seen))
+    scores = []
+    for _ in range(steps):
+        params, score = step(params)
+        scores.append(float(score))
+    return params, np.array(scores)
+
+
+def test_em_recovers_a_known_gaussian():
+    n, dim = 20000, 3
+    mean, covariance = normal(np.random.default_rng(3), dim)
+    rng = np.random.default_rng(4)
+    with enable_x64(True):
+        x, seen = holes(rng.multivariate_normal(mean, covariance, n), 0.2)
+        model = models.Gaussian(dim)
+        params, scores = climb(model, model.init(None), x, seen, 60, jnp.ones(n))
+        assert (np.diff(scores) > -1e-12).all()
+        assert scores[-1] - scores[-2] < 1e-6
+        tril = np.asarray(params["scale_tril"])
+        error = 5 * np.sqrt(np.diag(covariance) / (0.8 * n))
+        assert (np.abs(params["mean"] - mean) < error).all()
+        size = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+        assert (np.abs(tril @ tril.T - covariance) < 5 * size * np.sqrt(2 / (0.6 * n))).all()
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("make", ["normals", "mixture", "product"])
+def test_em_of_what_is_seen_climbs_and_without_holes_is_plain_em(make, covariance):
+    rng = np.random.default_rng(5)
+    x = np.concatenate([rng.normal(size=(300, 2)), rng.normal(3, 0.5, size=(201, 2))])
+    mixture = models.GaussianMixture(2, 2, covariance)
+    if make == "mixture":
+        mixture = compose.Mixture(models.Gaussian(2, "diagonal"), 2)
+    if make == "product":
+        x = np.concatenate([x, rng.integers(0, 3, size=(len(x), 1))], 1)
+        mixture = compose.Product((mixture, models.Categorical((1,), 3)))
+    assert mixture.missing == "em"
+    with enable_x64(True):
+        weights = jnp.asarray(rng.uniform(0.5, 2, len(x)))
+        start = jax.tree_util.tree_map(jnp.asarray, mixture.init(jax.random.key(1), x))
+        some, seen = holes(x, 0.3)
+        _, scores = climb(mixture, start, some, seen, 20, weights)
+        assert (np.diff(scores) > -1e-10).all()
+        assert scores[-1] > scores[0]
+        alone = jax.vmap(lambda x, s: mixture.log_prob(start, x, None, s))(some, seen)
+        np.testing.assert_allclose(scores[0], np.average(alone, weights=weights), rtol=1e-10)
+        x = jnp.asarray(x)
+        plain = mixture.em_step(start, x, None, weights)
+        whole = mixture.em_step(start, x, None, weights, jnp.ones(x.shape, bool))
+        jax.tree_util.tree_map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), plain, whole
+        )
+
+
+CLOSED = {
+    "box": models.Box(3),
+    "bits": models.Bernoulli((3,)),
+    "levels": models.Categorical((3,), 2),
+    "normal": models.Gaussian(3, "diagonal"),
+    "product": compose.Product((models.Gaussian(1, "diagonal"), models.Bernoulli((2,)))),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_estimates_are_those_of_each_feature_from_what_is_seen(name):
+    model, rng = CLOSED[name], np.random.default_rng(6)
+    x, seen = rng.integers(0, 2, size=(40, 3)).astype(float), rng.random((40, 3)) < 0.6
+    weights = rng.uniform(0.5, 2, 40)
+    assert model.missing == "closed_form"
+    got = model.estimate(np.where(seen, x, 0), None, weights, seen)
+    for j in range(3):
+        rows = seen[:, j]
+        alone = np.repeat(x[rows, j : j + 1], 3, 1)
+        part, wanted = model.marginal(model.estimate(alone, None, weights[rows]), (j,))
+        same, at = model.marginal(got, (j,))
+        assert same == part
+        jax.tree_util.tree_map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), at, wanted
+        )
+    traced = model.estimate(
+        jnp.asarray(np.where(seen, x, 0)), None, jnp.asarray(weights), jnp.asarray(seen)
+    )
+    jax.tree_util.tree_map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), traced, got)
+    seen[:, 1] = False
+    with pytest.raises(ValueError, match="x has no value of feature 1"):
+        model.estimate(np.where(seen, x, 0), None, weights, seen)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.Gaussian(2),
+        models.Gaussian(9),
+        models.Gaussian(2, "diagonal"),
+        models.GaussianMixture(2, 3),
+        models.GaussianMixture(2, 3, "diagonal"),
+        models.Box(2),
+        models.Bernoulli((2, 3)),
+        compose.Mixture(models.Categorical((2,), 3), 2),
+        compose.Product((models.Box(1), models.GaussianMixture(2, 2))),
+    ],
+    ids=str,
+)
+def test_nothing_seen_scores_zero_and_completes_to_a_sample(model):
+    params = model.init(jax.random.key(0))
+    seen = jnp.zeros(model.event_shape, bool)
+    x = jnp.zeros(model.event_shape)
+    assert abs(model.log_prob(params, x, None, seen)) < 1e-6
+    noise = draw(model.noise(), jax.random.key(1), np.zeros(2, np.uint32), 50, jnp.float32)
+    axes = (None, -1, None, None)
+    done = jax.vmap(model.complete, axes)(params, noise, x, seen)
+    events = jax.vmap(model.push, axes[:2])(params, noise)
+    np.testing.assert_allclose(done, events, rtol=1e-5, atol=1e-5)
+    grads = jax.grad(lambda p: model.log_prob(p, x + 0.0, None, seen))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree_util.tree_leaves(grads))
+
+
+def test_product_keeps_parts_apart_and_takes_them_in_turns():
+    model = compose.Product((models.Gaussian(2), models.Bernoulli((2,)), models.Box(1)))
+    params = (
+        {"mean": jnp.array([1.0, 2.0]), "scale_tril": jnp.array([[1.0, 0.0], [0.5, 2.0]])},
+        {"logits": jnp.array([0.5, -2.0])},
+        {"low": jnp.zeros(1), "high": jnp.ones(1)},
+    )
+    part, at = model.given(params, (4, 2, 1), jnp.array([0.5, 1.0, 0.0]))
+    assert part == compose.Product((models.Gaussian(1), models.Bernoulli((1,))))
+    part, _ = model.marginal(params, (4, 1))
+    assert part == compose.Product((models.Box(1), models.Gaussian(1)))
+    # features of parts in turns
+    part, at = model.marginal(params, (3, 0, 2, 1))
+    x = jnp.array([1.0, 0.3, 0.0, 4.0])
+    wanted = model.log_prob(params, jnp.array([0.3, 4.0, 0.0, 1.0, 0.5]))
+    np.testing.assert_allclose(part.log_prob(at, x), wanted, rtol=1e-6)
+    left, at_left = part.given(at, (3, 0), x[jnp.array([3, 0])])
+    alone, at_alone = part.marginal(at, (3, 0))
+    total = left.log_prob(at_left, x[1:3]) + alone.log_prob(at_alone, x[jnp.array([3, 0])])
+    np.testing.assert_allclose(total, wanted, rtol=1e-6)
+
+
+def test_maps_that_mix_features_say_so():
+    model = compose.Transformed(models.Gaussian(2), bijectors.Linear())
+    params = model.init(jax.random.key(0))
+    with pytest.raises(NotImplementedError, match="Linear"):
+        model.marginal(params, (0,))
+    with pytest.raises(NotImplementedError, match="Linear"):
+        model.given(params, (0,), jnp.zeros(1))
