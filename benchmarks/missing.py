@@ -50,7 +50,7 @@ def _compare(name, seed):
     left[np.isnan(left).all(1), 0] = 0.0  # no row of these sets loses all
     components, jitter = SETS[name]
     model = models.GaussianMixture(x.shape[1], components, jitter=jitter)
-    sides = {"jaxgen, EM": jaxgen.fit(model, left, key=jax.random.key(seed), restarts=3)}
+    sides = {"jaxgen, EM": jaxgen.fit(model, left, key=jax.random.key(seed), progress=False)}
     means = np.where(np.isnan(left), np.nanmean(left, 0), left)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says when it stops before it has converged

@@ -27,7 +27,7 @@ from jaxgen.random import Bits, Normal
 from jaxgen.spec import Count, NonNegative
 
 _TILE = 2048  # rows whose responsibilities are held at once in an EM step
-_NUMBERS = 1 << 17  # of conditional covariances held at once where values are missing
+_NUMBERS = 1 << 20  # of conditional covariances held at once where values are missing
 _UNROLLED = 2  # components scored in one step of the scan
 _map = jax.tree_util.tree_map
 

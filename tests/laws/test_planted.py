@@ -258,6 +258,16 @@ class Forgetful(HonestPlane):
         return super().complete(params, noise, x, jnp.zeros_like(seen))
 
 
+class PriorTwice(compose.PerClass):
+    def log_prior(self, params):
+        return 2 * super().log_prior(params)
+
+
+class OneClassDrawn(compose.PerClass):
+    def push(self, params, noise, y=None):
+        return super().push(params, noise, 0 * y)
+
+
 _PLANE = {"mean": jnp.array([1.0, -3.0]), "scale_tril": jnp.array([[0.3, 0.0], [2.0, 0.5]])}
 _GAMMA = {"shape": jnp.array([3.0]), "rate": jnp.array([0.5])}
 _TWO = {
@@ -265,6 +275,11 @@ _TWO = {
     "mean": jnp.array([[-2.0], [1.0]]),
     "scale_tril": jnp.array([[[0.5]], [[1.0]]]),
 }
+_CLASSES = {
+    "logits": jnp.array([1.0, 0.0]),
+    "model": {"mean": jnp.array([[0.5, -1.0], [3.0, 0.0]]), "scale": jnp.ones((2, 2))},
+}
+_TWO_CLASSES = compose.PerClass(Honest(2), 2)
 _AFFINE = {"base": GAUSSIAN, "bijector": {"shift": jnp.ones(2), "scale": jnp.array([2.0, 0.4])}}
 _LINEAR = {"w": jnp.array([1.0, -2.0]), "b": jnp.ones(1), "log_scale": jnp.zeros(1)}
 
@@ -312,6 +327,8 @@ PLANTED = {
     "other scores when compiled": ("eager", Traced(2), Honest(2), GAUSSIAN),
     "hidden state": ("pure", Counting(2), Honest(2), GAUSSIAN),
     "condition ignored": ("conditions", DeafToY(), LinearGaussian(), _LINEAR),
+    "prior counted twice": ("conditions", PriorTwice(Honest(2), 2), _TWO_CLASSES, _CLASSES),
+    "one class drawn": ("goodness_of_fit", OneClassDrawn(Honest(2), 2), _TWO_CLASSES, _CLASSES),
     "conditional that forgets": ("chain_rule", GivenNothing(2), HonestPlane(2), _PLANE),
     "completed without a look": ("missing", CompletedBlindly(2), HonestPlane(2), _PLANE),
     "missing values scored": ("missing", SeenAsZero(2), HonestPlane(2), _PLANE),
