@@ -25,11 +25,11 @@ DIM, LEVELS, RATE, DIGITS = 784, 256, 1e-6, 10
 
 
 class Entry(NamedTuple):
-    """A model, of levels or of logits, and how it is fitted."""
+    """A model, how it is fitted, and what of: "levels", "shares" of them or "logits" of those."""
 
     model: Any
     settings: dict[str, Any]
-    discrete: bool = False
+    of: str = "logits"
 
 
 def _masked(head, rate, epochs, width=1024, digits=None, **fields):
@@ -38,7 +38,7 @@ def _masked(head, rate, epochs, width=1024, digits=None, **fields):
     model = models.MaskedAutoregressive(DIM, width=width, head=head, **fields)
     model = model if digits is None else compose.Labelled(model, digits)
     settings = {"epochs": epochs, "batch_size": 256, "optimizer": Adam(rate), "validation": True}
-    return Entry(model, settings, head == "categorical")
+    return Entry(model, settings, "levels" if head == "categorical" else "logits")
 
 
 MODELS = {
@@ -63,19 +63,18 @@ def main():
         levels = _parts(data["x_train"].reshape(-1, DIM), data["x_test"].reshape(-1, DIM))
         digits = _parts(data["y_train"], data["y_test"])
     rng = np.random.default_rng(0)
-    logits, log_dets = {}, {}
+    data = {"levels": levels, "shares": {}, "logits": {}}
     for part, level in levels.items():
         share = RATE + (1 - 2 * RATE) * (level + rng.random(level.shape)) / LEVELS
-        logits[part] = np.log(share) - np.log1p(-share)
-        # of pixels on [0, 256] by their logits
-        log_dets[part] = (np.log(share * (1 - share)) - math.log((1 - 2 * RATE) / LEVELS)).sum(1)
+        data["shares"][part] = share
+        data["logits"][part] = np.log(share) - np.log1p(-share)
     rows = []
     for name in arguments.names or MODELS:
         entry = MODELS[name]
         settings = dict(entry.settings)
         if arguments.epochs and "epochs" in settings:
             settings["epochs"] = arguments.epochs
-        rows.append(_row(name, entry, settings, levels, logits, digits, log_dets["test"]))
+        rows.append(_row(name, entry, settings, data, digits))
         print(json.dumps(rows[-1]), flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -85,8 +84,8 @@ def _parts(train, test):
     return {"train": train[:50_000], "held out": train[50_000:], "test": test}
 
 
-def _row(name, entry, settings, levels, logits, digits, log_det):
-    data = levels if entry.discrete else logits
+def _row(name, entry, settings, spaces, digits):
+    data, share = spaces[entry.of], spaces["shares"]["test"]
     labelled = entry.model.classes is not None
     if "validation" in settings:
         held_out = data["held out"][:2000]
@@ -101,9 +100,11 @@ def _row(name, entry, settings, levels, logits, digits, log_det):
             "log_prob_of_digit": log_p[np.arange(len(log_p)), digits["test"]].mean(),
         }
     scores = np.asarray(fitted.log_prob(data["test"]), np.float64)
-    if entry.discrete:  # compose.Dequantized and bijectors.Inverse, here in float64
-        scores += log_det
-    bits = -(scores - log_det) / math.log(2) / DIM
+    # compose.Dequantized and bijectors.Inverse, here in float64
+    of_shares = np.log(share * (1 - share)).sum(1)
+    of_levels = of_shares - DIM * math.log((1 - 2 * RATE) / LEVELS)
+    scores += {"levels": of_levels, "shares": of_shares, "logits": 0}[entry.of]
+    bits = -(scores - of_levels) / math.log(2) / DIM
     return {
         "name": name,
         "model": repr(entry.model),

@@ -49,6 +49,10 @@ class Product(Model):
         return self.parts[0].y_shape
 
     @property
+    def y_support(self):
+        return self.parts[0].y_support
+
+    @property
     def density(self):
         kinds = {part.density for part in self.parts}
         return next(kind for kind in ("none", "bound", "estimate", "exact") if kind in kinds)
