@@ -48,6 +48,11 @@ MODELS = {
     "affine": _masked("affine", 1e-3, 10, layers=5),
     "spline": _masked("spline", 1e-3, 10, width=512, layers=2),
     "gaussians": Entry(compose.PerClass(models.Gaussian(DIM), DIGITS), {}),
+    "mixtures": Entry(
+        compose.PerClass(models.GaussianMixture(DIM, 3, jitter=0.03), DIGITS),
+        {"epochs": 30},
+        "shares",
+    ),
     "labelled": _masked("categorical", 2e-3, 15, width=512, levels=LEVELS, digits=DIGITS),
 }
 
