@@ -69,7 +69,7 @@ class Fitted:
     def classify(self, x, prior=None) -> jax.Array:
         """log p(y|x) of each label by Bayes' rule, (..., classes): see ``jaxgen.classify``.
 
-        >>> best = np.array(fitted.labels)[fitted.classify(x).argmax(-1)]
+        >>> best = np.array(labelled.labels)[labelled.classify(x).argmax(-1)]
         """
         if inputs.is_tracing(self.params, x, prior):
             return batch.classify(self.model, self.params, x, prior)
@@ -171,7 +171,7 @@ class Fitted:
           TypeError, ValueError: unknown features, none or all of them, or values of zero density.
           NotImplementedError: the model has no closed form and no density to sample by.
 
-        >>> land.given({"latitude": 45.0}).sample(jax.random.key(0), 10)
+        >>> longitudes = fitted.given({"latitude": 0.5}).sample(jax.random.key(0), 10)
         """
         from jaxgen.parts import given
 

@@ -38,11 +38,16 @@ def scene(tmp_path_factory):
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28))
     model = jaxgen.models.Gaussian(2)
     fitted = jaxgen.fit(model, x, key=jax.random.key(0))
+    fitted = jaxgen.Fitted(model, fitted.params, columns=("latitude", "longitude"))
+    y = np.array(["apple", "pear", "plum"])[np.arange(200) % 3]
+    per_class = jaxgen.compose.PerClass(model, 3)
+    labelled = jaxgen.fit(per_class, x, y, key=jax.random.key(0))
     fitted.save(folder / "gaussian.jaxgen")
     np.savetxt(folder / "events.csv", x, delimiter=",", header="latitude,longitude", comments="")
     names = {"jax": jax, "jnp": jnp, "np": np, "jaxgen": jaxgen, "bijectors": jaxgen.bijectors}
+    names |= {"y": y, "labelled": labelled, "conditions": x, "key": jax.random.key(0)}
     names |= {"x": x, "x_test": x, "images": images, "model": model, "fitted": fitted}
-    for source in (jaxgen, jaxgen.models, jaxgen.compose):
+    for source in (jaxgen, jaxgen.models, jaxgen.compose, jaxgen.domains):
         names |= {name: getattr(source, name) for name in source.__all__}
     return folder, names
 

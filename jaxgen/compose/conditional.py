@@ -32,7 +32,8 @@ class Conditional(Wrapper):
 
     Source: Bishop 1994, "Mixture density networks".
 
-    >>> fitted = jaxgen.fit(Conditional(MLP((2,)), GaussianMixture(1, components=5)), x, y, key=key)
+    >>> mixture = Conditional(MLP((2,)), GaussianMixture(2, components=5))
+    >>> fitted = jaxgen.fit(mixture, x, conditions, key=jax.random.key(0), epochs=1)
     """
 
     net: MLP

@@ -31,7 +31,7 @@ class Labelled(Wrapper):
     Params: ``logits`` (classes,), log p(y) up to a constant; ``model``, the model's.
 
     >>> flow = SplineCoupling(2, y_shape=(), y_domain=Levels(3))
-    >>> fitted = jaxgen.fit(Labelled(flow, 3), x, ["apple", "pear", ...], key=jax.random.key(0))
+    >>> fitted = jaxgen.fit(Labelled(flow, 3), x, y, key=jax.random.key(0), epochs=1)
     >>> apples = fitted.sample(jax.random.key(1), 10, "apple")
     """
 
@@ -137,8 +137,8 @@ class PerClass(Labelled):
     Params: ``logits`` (classes,), log p(y) up to a constant; ``model``, the model's with a leading
     axis of classes.
 
-    >>> fitted = jaxgen.fit(PerClass(Gaussian(64, jitter=1e-2), 10), x, y, key=jax.random.key(0))
-    >>> fitted.classify(x).argmax(-1)
+    >>> fitted = jaxgen.fit(PerClass(Gaussian(2), 3), x, y, key=jax.random.key(0))
+    >>> log_p = fitted.classify(x)
     """
 
     _told = None

@@ -77,6 +77,8 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
 
 def _start(model, key, x, y, weights):
     """The starting params from which a short run on some of the rows gets highest."""
+    if model.fit_method == "closed_form":  # EM is for missing values alone
+        return as_params(model.init(key, *for_init(x, y, weights)))
     n = len(x)
     if n > SHORT_ROWS:
         some = np.sort(np.random.default_rng(0).choice(n, SHORT_ROWS, replace=False))
