@@ -181,7 +181,9 @@ def _joint(model, params, prior, x, missing):
 
     def of_class(own):
         label, log_p = own
-        return log_p + _scores(model, params, x, jnp.full(len(x), label), missing)
+        score = _scores(model, params, x, label, missing, shared=True)
+        # a class of no weight may have no sound score
+        return jnp.where(log_p == -jnp.inf, -jnp.inf, log_p + score)
 
     return lax.map(of_class, (jnp.arange(model.classes), prior)).T
 
@@ -196,7 +198,9 @@ def _label_noise(model):
     return () if model.classes is None else Bits((words_for(model.classes),))
 
 
-def _scores(model, params, x, y, missing):
+def _scores(model, params, x, y, missing, shared=False):
+    """Scores of rows, each with its own y, or with one that all share."""
+
     def one(x, y):
         if not missing:
             return _total(x, y, lambda x: model.log_prob(params, x, y), -jnp.inf)
@@ -204,7 +208,7 @@ def _scores(model, params, x, y, missing):
         known = jnp.where(seen, x, 0)
         return _total(known, y, lambda x: model.log_prob(params, x, y, seen=seen), -jnp.inf)
 
-    return over_rows(one, (0, None if y is None else 0))(x, y)
+    return over_rows(one, (0, None if y is None or shared else 0))(x, y)
 
 
 def loss_rows(model, params, key, x, y):

@@ -69,18 +69,22 @@ class Frame:
 
     def enter(self, params, x):
         """Standard coordinates, the log-determinant of the map there, and whether x is possible."""
-        measures = self._measures(params["shift"], params["scale"], jnp)
-        shift, scale, positive = (_up(v, x) for v in (*measures, self.positive))
         low, high = (_up(v, x) for v in self._ends)
-        possible = jnp.where(positive, x > 0, (x >= low) & (x <= high))
-        z = jnp.where(positive, jnp.log(jnp.where(positive & possible, x, 1)), x)
-        log_det = -(jnp.where(positive, z, 0) + jnp.log(scale)).sum(0)
-        t = (z - shift) / scale
+        possible = jnp.where(_up(self.positive, x), x > 0, (x >= low) & (x <= high))
+        t, z, scale = self.standard(params, x)
+        log_det = -(jnp.where(_up(self.positive, x), z, 0) + jnp.log(scale)).sum(0)
         possible = possible & (jnp.abs(t) <= FURTHEST)
         t = jnp.where(possible, t, 0)
         if self.bounded.any():
             t = jnp.where(_up(self.bounded, x), jnp.clip(t, -REACH, REACH), t)
         return t, jnp.where(possible.all(0), log_det, 0), possible.all(0)
+
+    def standard(self, params, x):
+        """Standard coordinates of any x, its logarithms where it is positive, and the scale."""
+        measures = self._measures(params["shift"], params["scale"], jnp)
+        shift, scale, positive = (_up(v, x) for v in (*measures, self.positive))
+        z = jnp.where(positive, jnp.log(jnp.where(positive & (x > 0), x, 1)), x)
+        return (z - shift) / scale, z, scale
 
     def leave(self, params, t):
         """Raw features of standard coordinates."""
@@ -208,9 +212,16 @@ class Conditions:
             return jnp.zeros((0, *like.shape[1:]), like.dtype)
         y = y.reshape(-1, *like.shape[1:])
         own = {name: self._of_numbers(v) for name, v in params.items()}
-        z, _, _ = self._frame.enter(own, self._of_numbers(y).astype(like.dtype))
+        numbers = self._of_numbers(y).astype(like.dtype)
+        z = jnp.where(jnp.isnan(numbers), jnp.nan, self._frame.standard(own, numbers)[0])
+        if self._frame.bounded.any():
+            z = jnp.where(_up(self._frame.bounded, z), jnp.clip(z, -REACH, REACH), z)
         told = [y[i] == _up(np.arange(count), y) for i, count in self._levels]
-        return jnp.concatenate([seen(z, self._frame.kind), *(v.astype(like.dtype) for v in told)])
+        told = [v.astype(like.dtype) for v in told]
+        if jnp.issubdtype(y.dtype, jnp.floating):  # what is unknown makes all unknown
+            pairs = zip(told, self._levels, strict=True)
+            told = [jnp.where(jnp.isnan(y[i]), jnp.nan, v) for v, (i, _) in pairs]
+        return jnp.concatenate([seen(z, self._frame.kind), *told])
 
     def _of_numbers(self, v):
         return v[np.array(self._numbers, int)] if self._levels else v

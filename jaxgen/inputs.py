@@ -118,9 +118,9 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
     if y.shape not in (shape, (*batch_shape, *shape)):
         wanted = f"{(*batch_shape, *shape)}, one row an event, or {shape}"
         raise ValueError(f"y must have shape {wanted}; got {y.shape}")
-    y = y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)
-    if not isinstance(y, jax.core.Tracer) and model.y_support is not None:
+    if not isinstance(y, jax.core.Tracer) and model.y_support is not None and y.size:
         _check_conditions(model, np.asarray(y))
+    y = y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)
     xp = jnp if isinstance(y, jax.Array) else np
     return xp.broadcast_to(y, (*batch_shape, *shape))
 
@@ -145,14 +145,18 @@ def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
     prior = _numbers(prior, "prior")
     if prior.shape != (model.classes,):
         raise ValueError(f"prior must have shape ({model.classes},); got {prior.shape}")
-    if not isinstance(prior, jax.core.Tracer):
-        wide = np.asarray(prior, np.float64)
-        if not np.isfinite(wide).all() or (wide < 0).any() or wide.sum() <= 0:
-            raise ValueError(f"prior must hold probabilities with a positive sum; got {wide}")
-    return jnp.log(prior.astype(dtype)) - jnp.log(prior.sum().astype(dtype))
+    if isinstance(prior, jax.core.Tracer):
+        prior = prior.astype(dtype)
+        return jnp.log(prior) - jnp.log(prior.sum())
+    wide = np.asarray(prior, np.float64)
+    if not np.isfinite(wide).all() or (wide < 0).any() or wide.max() <= 0:
+        raise ValueError(f"prior must hold probabilities with a positive sum; got {wide}")
+    with np.errstate(divide="ignore"):  # by the largest first, lest the sum overflow
+        log_prior = np.log(wide / wide.max())
+        return (log_prior - np.log(np.exp(log_prior).sum())).astype(dtype)
 
 
-def as_labels(y: Any, labels: tuple[str | int, ...] | None) -> Any:
+def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> Any:
     """Places of the labels y among their names; as they came where there are no names.
 
     Raises:
@@ -164,7 +168,7 @@ def as_labels(y: Any, labels: tuple[str | int, ...] | None) -> Any:
     place = {name: i for i, name in enumerate(labels)}
     unknown = [v for v in dict.fromkeys(y.ravel().tolist()) if v not in place]
     if unknown:
-        raise ValueError(f"y: unknown label {unknown[0]!r}; known are {_listed(labels)}")
+        raise ValueError(f"{name}: unknown label {unknown[0]!r}; known are {_listed(labels)}")
     return np.array([place[v] for v in y.ravel().tolist()], np.int32).reshape(y.shape)
 
 
@@ -177,8 +181,9 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     if y is None:
         raise ValueError(f"y is missing: {model} is fitted to events and their labels")
     y = np.asarray(y)
-    if y.dtype.kind == "O" and all(isinstance(v, (str, int)) for v in y.ravel()):
-        y = np.array(y.tolist())
+    for kinds in ((str,), (int, np.integer)):  # in an array of objects, as of pandas
+        if y.dtype.kind in "OT" and all(isinstance(v, kinds) for v in y.ravel()):
+            y = np.array(y.tolist())
     if y.dtype.kind not in "biuU" or y.ndim != 1:
         raise TypeError(
             f"y must hold labels, one int or string an event; got dtype {y.dtype} and shape "

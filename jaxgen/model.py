@@ -131,7 +131,8 @@ class Model(Spec):
     # What more it may answer. A model that declares `missing` takes one more argument, `seen`, in
     # log_prob, estimate and em_step: bool of x's shape or None, what is known of x. The rest of x
     # then is zeros that mean nothing, and the score is that of what is known, the rest integrated
-    # out. Of a model with `classes` the library makes p(x) = sum_y p(y) p(x|y) and p(y|x).
+    # out. Of the log_prior and log_prob of a model with `classes`, whose y_shape is (), the library
+    # makes p(x) = sum_y p(y) p(x|y) and p(y|x).
 
     def complete(self, params, noise, x, seen, y=None):
         """x with what is not seen drawn given what is, from the noise of a ``push``."""
@@ -170,6 +171,11 @@ def namespace(*arrays) -> Any:
     It lets one ``estimate`` serve ``fit`` (float64 on the host) and EM (traced) alike.
     """
     return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+
+
+def known(seen) -> dict[str, Any]:
+    """``seen`` as a keyword for models that take it; others are never asked."""
+    return {} if seen is None else {"seen": seen}
 
 
 def others(model: Model, features: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxgen.files import writable, write_atomically
 
 _ROWS = 50_000  # rows of a CSV formatted at once
-_WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+_WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0*)?")  # no code such as 007
 
 
 class Table(NamedTuple):

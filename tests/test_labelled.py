@@ -6,8 +6,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 import jaxgen
-from jaxgen import compose, domains, models
+from jaxgen import bijectors, compose, domains, models
 from jaxgen.check import count_compiles
+from jaxgen.fit import Adam
 from jaxgen.fitted import Fitted
 
 KEY = jax.random.key(0)
@@ -194,3 +195,53 @@ def test_evaluate_takes_names():
     for labels, wanted in ((names, fitted.log_prob(x, names)), (None, fitted.log_prob(x))):
         report = jaxgen.evaluate(fitted, x, labels, key=KEY, n_samples=300)
         assert report.accuracy.log_likelihood == pytest.approx(float(wanted.mean()), rel=1e-5)
+
+
+def test_frequencies_are_counted_inside_other_models():
+    """Not those of rows that a start repeats and validation holds out."""
+    x, y = events(n=600)
+    x = np.exp(x / 10)
+    weights = np.where(y == 0, 9.0, 1.0)
+    shares = np.bincount(y, weights) / weights.sum()
+    per_class = compose.PerClass(models.Gaussian(2), 3)
+    more = {"weights": weights, "optimizer": Adam(1e-3), "epochs": 1, "key": KEY}
+    for model in (
+        compose.Transformed(per_class, bijectors.Positive()),
+        compose.Mixture(per_class, 2),
+    ):
+        fitted = jaxgen.fit(model, x, y, **more)
+        np.testing.assert_allclose(np.exp(model.log_prior(fitted.params)), shares, rtol=1e-4)
+
+
+def test_a_class_without_density_is_no_nan():
+    x, y = events(n=600)
+    boxes = jaxgen.fit(compose.PerClass(compose.Mixture(models.Box(2), 2), 3), x, y, key=KEY)
+    given = boxes.given({0: float(x[0, 0])})
+    assert np.isfinite(float(given.log_prob(x[:1, 1:])[0]))
+    np.testing.assert_allclose(np.exp(given.classify(x[:1, 1:]))[0], np.eye(3)[y[0]], atol=1e-6)
+
+
+def test_awkward_priors_and_empty_batches():
+    x, y = events()
+    fitted = jaxgen.fit(compose.PerClass(models.Gaussian(2), 3), x, y, key=KEY)
+    equal = np.asarray(fitted.classify(x[:5], prior=[1, 1, 1]))
+    for prior in ([1e-46] * 3, [1e300] * 3, np.full(3, 3e38, np.float32)):
+        np.testing.assert_allclose(fitted.classify(x[:5], prior=prior), equal, atol=1e-5)
+    none = np.zeros(0, int)
+    assert fitted.log_prob(x[:0], none).shape == (0,)
+    assert fitted.sample(KEY, 0, none).shape == (0, 2)
+    assert fitted.classify(x[:0]).shape == (0, 3)
+
+
+def test_freeze_names_params_of_the_whole():
+    x, y = events()
+    model = compose.PerClass(models.Gaussian(2), 3)
+    start = jaxgen.fit(model, x, y, key=KEY)
+    more = {"optimizer": Adam(1e-2), "epochs": 1, "key": KEY}
+    fitted = jaxgen.fit(start, x, y, freeze=("logits", "model/mean"), **more)
+    np.testing.assert_array_equal(fitted.params["model"]["mean"], start.params["model"]["mean"])
+    moved = fitted.params["model"]["scale_tril"] != start.params["model"]["scale_tril"]
+    assert np.asarray(moved).any()
+    for names, kind in ((("mean",), ValueError), ((1,), TypeError)):
+        with pytest.raises(kind, match="freeze"):
+            jaxgen.fit(model, x, y, freeze=names, **more)

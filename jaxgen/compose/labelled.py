@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from jaxgen.by_index import by_index
 from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, namespace
+from jaxgen.model import Model, known, namespace
 from jaxgen.spec import Count
 
 _TILES = 64  # of the model's own, within which rows are sorted by class
@@ -45,6 +45,11 @@ class Labelled(Wrapper):
             raise ValueError(
                 f"{name}: model must have the y_shape {wanted}, got {self.model} with y_shape "
                 f"{self.model.y_shape}"
+            )
+        if self.model.y_support is not None and not self.model.y_support(self.classes - 1):
+            raise ValueError(
+                f"{type(self).__name__}: model must know {self.classes} labels, but the last does "
+                f"not suit the y_domain of {self.model}"
             )
 
     _told: ClassVar[tuple[int, ...] | None] = ()  # y_shape of the model
@@ -81,10 +86,10 @@ class Labelled(Wrapper):
         return jax.nn.log_softmax(params["logits"])
 
     def init(self, key, x=None, y=None):
-        return {"logits": self.log_frequencies(y), "model": self.model.init(key, x, y)}
+        return {"logits": log_frequencies(self.classes, y), "model": self.model.init(key, x, y)}
 
     def log_prob(self, params, x, y=None, seen=None):
-        return self.model.log_prob(params["model"], x, y, **_known(seen))
+        return self.model.log_prob(params["model"], x, y, **known(seen))
 
     def loss(self, params, noise, x, y=None):
         return self.model.loss(params["model"], noise, x, y)
@@ -105,22 +110,12 @@ class Labelled(Wrapper):
         return self.model.complete(params["model"], noise, x, seen, y)
 
     def estimate(self, x, y=None, weights=None, seen=None):
-        own = self.model.estimate(x, y, weights, **_known(seen))
-        return {"logits": self.log_frequencies(y, weights), "model": own}
+        own = self.model.estimate(x, y, weights, **known(seen))
+        return {"logits": log_frequencies(self.classes, y, weights), "model": own}
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
-        own, score = self.model.em_step(params["model"], x, y, weights, **_known(seen))
-        return {"logits": self.log_frequencies(y, weights), "model": own}, score
-
-    def log_frequencies(self, y=None, weights=None):
-        """The log shares of each label among y (n,); equal ones where y is None."""
-        if y is None:
-            return jnp.zeros(self.classes)
-        xp = namespace(y, weights)
-        weights = xp.ones(len(y)) if weights is None else weights
-        total = xp.where(y[:, None] == np.arange(self.classes), weights[:, None], 0).sum(0)
-        with np.errstate(divide="ignore"):
-            return xp.log(total / total.sum())
+        own, score = self.model.em_step(params["model"], x, y, weights, **known(seen))
+        return {"logits": log_frequencies(self.classes, y, weights), "model": own}, score
 
 
 class PerClass(Labelled):
@@ -150,15 +145,18 @@ class PerClass(Labelled):
     def init(self, key, x=None, y=None):
         keys = jax.random.split(key, self.classes)
         if x is None:
-            return {"logits": self.log_frequencies(), "model": jax.vmap(self.model.init)(keys)}
+            return {
+                "logits": log_frequencies(self.classes),
+                "model": jax.vmap(self.model.init)(keys),
+            }
         y = np.asarray(y)
         each = [self.model.init(k, x[of_class(y, i)]) for i, k in enumerate(keys)]
-        return {"logits": self.log_frequencies(y), "model": stack(each)}
+        return {"logits": log_frequencies(self.classes, y), "model": stack(each)}
 
     def log_prob(self, params, x, y=None, seen=None):
         def score(own, args):
             x, seen = args
-            return self.model.log_prob(own, x, **_known(seen))
+            return self.model.log_prob(own, x, **known(seen))
 
         return self._of_class(score, params, y, (x, seen))
 
@@ -176,26 +174,37 @@ class PerClass(Labelled):
         return self._of_class(lambda own, args: self.model.complete(own, *args), params, y, args)
 
     def estimate(self, x, y=None, weights=None, seen=None):
-        logits = self.log_frequencies(y, weights)
+        logits = log_frequencies(self.classes, y, weights)
         if namespace(x, weights) is jnp:
             weights = jnp.ones(len(x), x.dtype) if weights is None else weights
             shares = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
-            own = jax.vmap(lambda share: self.model.estimate(x, None, share, **_known(seen)))
+            own = jax.vmap(lambda share: self.model.estimate(x, None, share, **known(seen)))
             return {"logits": logits, "model": own(shares)}
-        size = int(np.bincount(y).max())
-        each = []
-        for k in range(self.classes):
-            rows, own_weights = repeated(of_class(y, k), size, weights)
-            known = _known(None if seen is None else seen[rows])
-            each.append(of_label(k, self.model.estimate, x[rows], None, own_weights, **known))
+        places = [of_class(y, k) for k in range(self.classes)]
+        each = self._estimates(
+            [(rows, None if weights is None else weights[rows]) for rows in places], x, seen
+        )
+        if len({_shapes(params) for params in each}) > 1:  # a KDE's, which holds its events
+            size = max(map(len, places))
+            each = self._estimates([repeated(rows, size, weights) for rows in places], x, seen)
         return {"logits": logits, "model": stack(each)}
+
+    def _estimates(self, own, x, seen):
+        """Params of each class, of its rows and their weights."""
+        return [
+            of_label(
+                k, self.model.estimate, x[rows], None, weights,
+                **known(None if seen is None else seen[rows]),
+            )
+            for k, (rows, weights) in enumerate(own)
+        ]  # fmt: skip
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
         shares = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
-        step = lambda own, share: self.model.em_step(own, x, None, share, **_known(seen))  # noqa: E731
+        step = lambda own, share: self.model.em_step(own, x, None, share, **known(seen))  # noqa: E731
         own, scores = jax.vmap(step)(params["model"], shares)
         score = (scores * shares.sum(1)).sum() / weights.sum()
-        return {"logits": self.log_frequencies(y, weights), "model": own}, score
+        return {"logits": log_frequencies(self.classes, y, weights), "model": own}, score
 
     def marginal(self, params, features):
         model, own = self._each(lambda own: self.model.marginal(own, features), params)
@@ -210,15 +219,27 @@ class PerClass(Labelled):
 
     def _of_class(self, fn, params, y, args):
         """``fn(params, args)`` with the params of class y; NaN where there is no such class."""
-        known = (y >= 0) & (y < self.classes)
-        index = jnp.where(known, y, 0).astype(jnp.int32)
+        possible = (y >= 0) & (y < self.classes)
+        index = jnp.where(possible, y, 0).astype(jnp.int32)
         out = by_index(fn, params["model"], index, args)
-        return _map(lambda v: jnp.where(known, v, jnp.nan) if _is_float(v) else v, out)
+        return _map(lambda v: jnp.where(possible, v, jnp.nan) if _is_float(v) else v, out)
 
     def _each(self, part, params):
         """The model that ``part(params)`` makes of each class, the same for all, and its params."""
         first = _map(lambda v: v[0], params["model"])
         return part(first)[0], jax.vmap(lambda own: part(own)[1])(params["model"])
+
+
+def log_frequencies(classes: int, y=None, weights=None):
+    """The log share of each label among y (n,); equal ones where y is None."""
+    if y is None:
+        return jnp.zeros(classes)
+    if namespace(y, weights) is jnp:
+        total = jnp.zeros(classes).at[y].add(1 if weights is None else weights)
+        return jnp.log(total / total.sum())
+    total = np.bincount(np.asarray(y, int), weights, minlength=classes)
+    with np.errstate(divide="ignore"):
+        return np.log(total / total.sum())
 
 
 def of_class(y, label: int) -> np.ndarray:
@@ -255,9 +276,8 @@ def of_label(label: int, fn, *args, **kwargs):
         raise ValueError(f"of the events of label {label}: {error}") from error
 
 
-def _known(seen):
-    """Of models that take it; others are never asked."""
-    return {} if seen is None else {"seen": seen}
+def _shapes(params):
+    return tuple(np.shape(leaf) for leaf in jax.tree_util.tree_leaves(params))
 
 
 def _is_float(v):

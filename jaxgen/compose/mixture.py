@@ -10,7 +10,7 @@ from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.choice import choose, words_for
 from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, namespace
+from jaxgen.model import Model, known, namespace
 from jaxgen.numerics import logsumexp
 from jaxgen.random import Bits
 from jaxgen.spec import Count
@@ -98,10 +98,10 @@ class Mixture(Wrapper):
         return Mixture(part, self.count), {"logits": params["logits"], "component": own}
 
     def given(self, params, features, values):
-        known, at = self._each(lambda p: self.component.marginal(p, features), params)
-        if known.y_shape is not None:
+        whole, at = self._each(lambda p: self.component.marginal(p, features), params)
+        if whole.y_shape is not None:
             raise NotImplementedError(f"{self}: which part made the features depends on y")
-        scores = jax.vmap(lambda p: known.log_prob(p, values))(at)
+        scores = jax.vmap(lambda p: whole.log_prob(p, values))(at)
         part, own = self._each(lambda p: self.component.given(p, features, values), params)
         logits = jax.nn.log_softmax(params["logits"]) + scores
         return Mixture(part, self.count), {"logits": logits, "component": own}
@@ -133,12 +133,13 @@ class Mixture(Wrapper):
         return jax.vmap(part)(params["component"])
 
     def _joint(self, params, x, y, seen=None):
-        more = {} if seen is None else {"seen": seen}
-        scores = jax.vmap(lambda p: self.component.log_prob(p, x, y, **more))(params["component"])
-        return jax.nn.log_softmax(params["logits"]) + scores
+        score = lambda p: self.component.log_prob(p, x, y, **known(seen))  # noqa: E731
+        log_weights = jax.nn.log_softmax(params["logits"])
+        # a part of no weight may have no sound score
+        scores = jax.vmap(score)(params["component"])
+        return jnp.where(log_weights == -jnp.inf, -jnp.inf, log_weights + scores)
 
     def _maximise(self, x, y, shares, seen=None):
         total = shares.sum(0)
-        more = {} if seen is None else {"seen": seen}
-        estimate = jax.vmap(lambda share: self.component.estimate(x, y, share, **more))
+        estimate = jax.vmap(lambda share: self.component.estimate(x, y, share, **known(seen)))
         return {"logits": jnp.log(total / total.sum()), "component": estimate(shares.T)}

@@ -50,7 +50,8 @@ class Product(Model):
 
     @property
     def y_support(self):
-        return self.parts[0].y_support
+        supports = [part.y_support for part in self.parts if part.y_support is not None]
+        return _Every(tuple(supports)) if supports else None
 
     @property
     def density(self):
@@ -229,6 +230,34 @@ def _size(part):
 
 def _shapes(params):
     return [jnp.shape(leaf) for leaf in jax.tree_util.tree_leaves(params)]
+
+
+class _Every(constraints.Constraint):
+    """All of some constraints on the same number."""
+
+    def __init__(self, each):
+        self.each = each
+        super().__init__()
+
+    @property
+    def event_dim(self):
+        return self.each[0].event_dim
+
+    @property
+    def is_discrete(self):
+        return any(constraint.is_discrete for constraint in self.each)
+
+    def __call__(self, x):
+        return functools.reduce(operator.and_, (constraint(x) for constraint in self.each))
+
+    def feasible_like(self, prototype):
+        return self.each[-1].feasible_like(prototype)
+
+    def tree_flatten(self):
+        return (), ((), {"each": self.each})
+
+    def eq(self, other, static=False):
+        return isinstance(other, _Every) and self.each == other.each
 
 
 class _Parts(constraints.Constraint):

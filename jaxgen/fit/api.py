@@ -139,10 +139,11 @@ def fit(
     if isinstance(model, Fitted):
         start, columns, labels = as_params(model.params), model.columns, model.labels
     if spec.classes is not None:
-        labels = inputs.names_of_labels(spec, y) if labels is None else labels
+        if not isinstance(model, Fitted):
+            labels = inputs.names_of_labels(spec, y)
         y = inputs.as_labels(y, labels)
         if isinstance(validation, tuple) and len(validation) == 2:
-            validation = validation[0], inputs.as_labels(validation[1], labels)
+            validation = validation[0], inputs.as_labels(validation[1], labels, "validation: y")
     key = inputs.as_key(key)
     may_miss = spec.missing is not None and optimizer is None
     x, y, weights = training_data(spec, x, y, weights, may_miss)
@@ -206,8 +207,7 @@ def _learn(spec, start, data: Data, how: _How):
     settings = how.settings
     if isinstance(spec, Labelled) and how.method != "closed_form":
         own = None if start is None else start["model"]
-        names = (settings.freeze,) if isinstance(settings.freeze, str) else settings.freeze
-        names = tuple(name.removeprefix("model/").removeprefix("model.") for name in names)
+        names = freezing.below("model", settings.freeze, spec.frozen)
         how = how._replace(settings=settings._replace(freeze=names))
         model = spec.model
         if not isinstance(spec, PerClass):
@@ -220,8 +220,8 @@ def _learn(spec, start, data: Data, how: _How):
             params, history = by_class.gradient(
                 spec, own, data, how.key, how.validation, how.checkpoint, how.settings
             )
-        logits = jnp.asarray(np.asarray(spec.log_frequencies(data.y, data.weights)), float)
-        return type(spec)(model, spec.classes), {"logits": logits, "model": params}, history
+        spec = type(spec)(model, spec.classes)
+        return spec, by_class.with_frequencies(spec, {"model": params}, data), history
     if how.method == "closed_form":
         return spec, *_closed_form(spec, data)
     if how.method == "em":
@@ -231,7 +231,7 @@ def _learn(spec, start, data: Data, how: _How):
     if settings.members is not None:
         spec = Mixture(spec, settings.members)
         params = {"logits": jnp.asarray(np.zeros(settings.members)), "component": params}
-    return spec, params, history
+    return spec, by_class.with_frequencies(spec, params, data), history
 
 
 def _closed_form(spec, data: Data):
@@ -270,7 +270,7 @@ def _method(spec, missing: bool, **given) -> str:
 def _by_gradient(spec, start, data: Data, how: _How):
     """Learnt params, with a leading axis of members where there are some, and the history."""
     x, y, weights, kept = data
-    key, validation, checkpoint, settings = how[1], *how[3:]
+    key, validation, checkpoint, settings = how.key, how.validation, how.checkpoint, how.settings
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
     if weights is not None:
         weights = weights / weights.mean()  # their ratios matter; tiny ones would underflow

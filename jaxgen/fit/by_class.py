@@ -12,9 +12,19 @@ from numbers import Real
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.compose.labelled import PerClass, of_class, of_label, repeated, stack
+from jaxgen.compose import Dequantized, Mixture, Product, Transformed
+from jaxgen.compose.labelled import (
+    Labelled,
+    PerClass,
+    log_frequencies,
+    of_class,
+    of_label,
+    repeated,
+    stack,
+)
 from jaxgen.fit import em as one_em
 from jaxgen.fit import freezing, optimizers
 from jaxgen.fit import gradient as by_gradient
@@ -36,6 +46,25 @@ from jaxgen.fit.rows import (
 _map = jax.tree_util.tree_map
 
 
+def with_frequencies(spec, params, data: Data):
+    """params whose labels have the frequencies of the data, wherever in the model they are."""
+    if isinstance(spec, Labelled):
+        counted = np.asarray(log_frequencies(spec.classes, data.y, data.weights))
+        return {**params, "logits": jnp.asarray(counted, float)}
+    if isinstance(spec, Transformed):
+        return {**params, "base": with_frequencies(spec.base, params["base"], data)}
+    if isinstance(spec, Dequantized):
+        return with_frequencies(spec.base, params, data)
+    if isinstance(spec, Product):
+        pairs = zip(spec.parts, params, strict=True)
+        return tuple(with_frequencies(part, own, data) for part, own in pairs)
+    if isinstance(spec, Mixture) and spec.classes is not None:
+        own = [_map(lambda v, k=k: v[k], params["component"]) for k in range(spec.count)]
+        own = [with_frequencies(spec.component, part, data) for part in own]
+        return {**params, "component": _map(lambda *leaves: jnp.stack(leaves), *own)}
+    return params
+
+
 def em(spec: PerClass, start, data: Data, key, epochs, restarts, progress):
     """Params with a leading axis of classes, and the history."""
     places = [of_class(data.y, k) for k in range(spec.classes)]
@@ -54,7 +83,7 @@ def em(spec: PerClass, start, data: Data, key, epochs, restarts, progress):
                 k, one_em.run, spec.model, of_start, own, own_key, epochs, restarts, progress, label
             )
         )
-    shares = np.exp(spec.log_frequencies(data.y, data.weights))
+    shares = np.exp(log_frequencies(spec.classes, data.y, data.weights))
     each = [history for _, history in results]
     steps = max(history["steps"] for history in each)
     length = max(len(history["train"]) for history in each)
@@ -164,7 +193,7 @@ def _side_by_side(parts, numbers) -> tuple[Rows, list]:
         each.append(pad(x[rows], None, own_weights / own_weights.mean()))
         numbered.append(own[rows])
     x, weights = (np.stack([np.asarray(getattr(r, n)) for r in each]) for n in ("x", "weights"))
-    return Rows(jax.numpy.asarray(x), None, jax.numpy.asarray(weights), each[0].count), numbered
+    return Rows(jnp.asarray(x), None, jnp.asarray(weights), each[0].count), numbered
 
 
 def _row_of(rows: Rows, k: int) -> Rows:

@@ -15,6 +15,7 @@ from jax import lax
 from jaxgen import inputs
 from jaxgen.fit.progress import Progress, chunk_length
 from jaxgen.fit.rows import Data, Rows, as_params, check_scores, for_init, has_missing, pad
+from jaxgen.model import check_seen
 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
 EPOCHS = 200
@@ -43,6 +44,8 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
     """
     epochs = EPOCHS if epochs is None else epochs
     x, y, weights, numbers = data
+    if has_missing(x):
+        check_seen(~np.isnan(x))
     rows = pad(x, y, weights)
     results, failure = [], None
     with Progress(progress, epochs * restarts) as bar:

@@ -57,11 +57,7 @@ def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool
     Raises:
       TypeError, ValueError: freeze is no sequence of names, names no param, or leaves none.
     """
-    names = (freeze,) if isinstance(freeze, str) else freeze
-    if not isinstance(names, (tuple, list, set, frozenset)) or any(
-        not isinstance(name, str) for name in names
-    ):
-        raise TypeError(f"freeze must be a sequence of names of params, got {freeze!r:.60}")
+    names = _names(freeze)
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     paths = [tuple(_component(entry) for entry in path) for path, _ in leaves]
     frozen = [False] * len(leaves)
@@ -79,6 +75,31 @@ def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool
     if not any(mask):
         raise ValueError("freeze leaves no param to learn")
     return mask
+
+
+def below(part: str, freeze: Any, always: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that freeze gives within one of the params, but those that are frozen anyway.
+
+    Raises:
+      TypeError, ValueError: as ``learnt``.
+    """
+    names = []
+    for name in _names(freeze):
+        path = name.replace(".", "/")
+        if path.startswith(f"{part}/"):
+            names.append(path.removeprefix(f"{part}/"))
+        elif path not in always:
+            raise ValueError(f"freeze names no param: {name!r} is not below {part!r}")
+    return tuple(names)
+
+
+def _names(freeze):
+    names = (freeze,) if isinstance(freeze, str) else freeze
+    if not isinstance(names, (tuple, list, set, frozenset)) or any(
+        not isinstance(name, str) for name in names
+    ):
+        raise TypeError(f"freeze must be a sequence of names of params, got {freeze!r:.60}")
+    return names
 
 
 def split(params: Any, mask: tuple[bool, ...]) -> tuple[list, list]:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen import batch, inputs
-from jaxgen.compose import Dequantized, Product, Transformed
+from jaxgen.compose import Dequantized, Labelled, PerClass, Product, Transformed
 from jaxgen.model import Model
 from jaxgen.random import is_leaf
 
@@ -155,7 +155,7 @@ def has_own_loss(model) -> bool:
     loss = type(model).loss
     if loss is Product.loss:
         return any(map(has_own_loss, model.parts))
-    if loss in (Transformed.loss, Dequantized.loss):
+    if loss in (Transformed.loss, Dequantized.loss, Labelled.loss, PerClass.loss):
         return has_own_loss(model.inner)
     return loss is not Model.loss
 
