@@ -180,7 +180,10 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     """
     if y is None:
         raise ValueError(f"y is missing: {model} is fitted to events and their labels")
-    y = np.asarray(y)
+    try:
+        y = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"y must hold one label an event: {error}") from None
     for kinds in ((str,), (int, np.integer)):  # in an array of objects, as of pandas
         if y.dtype.kind in "OT" and all(isinstance(v, kinds) for v in y.ravel()):
             y = np.array(y.tolist())

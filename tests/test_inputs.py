@@ -73,6 +73,7 @@ def row(request):
     x = np.zeros((N, *case.model.event_shape))
     x = np.asarray(case.model.support.feasible_like(x), np.float64)
     y = None if case.y is None else np.zeros((N, *case.model.y_shape))
+    y = y if case.model.classes is None else np.arange(N) % case.model.classes
     return Fitted(case.model, case.model.init(KEY)), x, y
 
 
@@ -83,12 +84,14 @@ def refused(name, call):
     assert len(str(caught.value)) < 500
 
 
-def bad_conditions(fitted):
+def bad_conditions(fitted, known=False):
+    """known: where the model knows p(y), a missing y is none of them."""
     if fitted.model.y_shape is None:
         return {"surplus": np.zeros(N), "surplus scalar": 0}
     shape = fitted.model.y_shape
+    missing = {} if known and fitted.model.classes is not None else {"missing": None}
     return {
-        "missing": None,
+        **missing,
         "wrong rows": np.zeros((N + 1, *shape)),
         "wrong width": np.zeros((N, *shape[:-1], 1 + sum(shape[-1:]))),
         "text": np.full((N, *shape), "a"),
@@ -101,7 +104,7 @@ def test_log_prob_refuses(row):
     for bad in BAD_X.values():
         refused("x", lambda bad=bad: fitted.log_prob(bad(x), y))
         refused("x", lambda bad=bad: pure_log_prob(fitted.model, fitted.params, bad(x), y))
-    for bad in bad_conditions(fitted).values():
+    for bad in bad_conditions(fitted, known=True).values():
         refused("y", lambda bad=bad: fitted.log_prob(x, bad))
 
 
@@ -112,14 +115,16 @@ def test_sample_refuses(row):
         refused("key", lambda key=key: pure_sample(fitted.model, fitted.params, key, N, y))
     for n in BAD_COUNTS.values():
         refused("n", lambda n=n: fitted.sample(KEY, n, y))
-    for bad in bad_conditions(fitted).values():
+    for bad in bad_conditions(fitted, known=True).values():
         refused("y", lambda bad=bad: fitted.sample(KEY, N, bad))
 
 
 def test_fit_refuses(row):
     fitted, x, y = row
     model = fitted.model
-    for bad in BAD_TRAINING_X.values():
+    for name, bad in BAD_TRAINING_X.items():
+        if name == "NaN" and model.missing is not None and x[0].size > 1:
+            continue  # a missing value
         refused("x", lambda bad=bad: fit(model, bad(x), y, key=KEY))
     for bad in bad_conditions(fitted).values():
         refused("y", lambda bad=bad: fit(model, x, bad, key=KEY))

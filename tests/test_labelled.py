@@ -205,9 +205,10 @@ def test_frequencies_are_counted_inside_other_models():
     shares = np.bincount(y, weights) / weights.sum()
     per_class = compose.PerClass(models.Gaussian(2), 3)
     more = {"weights": weights, "optimizer": Adam(1e-3), "epochs": 1, "key": KEY}
+    diagonal = compose.PerClass(models.Gaussian(2, "diagonal", jitter=0.1), 3)
     for model in (
         compose.Transformed(per_class, bijectors.Positive()),
-        compose.Mixture(per_class, 2),
+        compose.Mixture(diagonal, 2),
     ):
         fitted = jaxgen.fit(model, x, y, **more)
         np.testing.assert_allclose(np.exp(model.log_prior(fitted.params)), shares, rtol=1e-4)

@@ -235,8 +235,8 @@ def log_frequencies(classes: int, y=None, weights=None):
     if y is None:
         return jnp.zeros(classes)
     if namespace(y, weights) is jnp:
-        total = jnp.zeros(classes).at[y].add(1 if weights is None else weights)
-        return jnp.log(total / total.sum())
+        counts = jnp.zeros(classes).at[y].add(1 if weights is None else weights)
+        return jnp.log(counts / counts.sum())
     total = np.bincount(np.asarray(y, int), weights, minlength=classes)
     with np.errstate(divide="ignore"):
         return np.log(total / total.sum())
