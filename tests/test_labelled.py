@@ -211,6 +211,7 @@ def test_frequencies_are_counted_inside_other_models():
         compose.Mixture(diagonal, 2),
     ):
         fitted = jaxgen.fit(model, x, y, **more)
+        assert fitted.history["stopped"] == "epochs"
         np.testing.assert_allclose(np.exp(model.log_prior(fitted.params)), shares, rtol=1e-4)
 
 

@@ -177,9 +177,8 @@ class PerClass(Labelled):
         logits = log_frequencies(self.classes, y, weights)
         if namespace(x, weights) is jnp:
             weights = jnp.ones(len(x), x.dtype) if weights is None else weights
-            shares = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
             own = jax.vmap(lambda share: self.model.estimate(x, None, share, **known(seen)))
-            return {"logits": logits, "model": own(shares)}
+            return {"logits": logits, "model": own(self._own_weights(y, weights))}
         places = [of_class(y, k) for k in range(self.classes)]
         each = self._estimates(
             [(rows, None if weights is None else weights[rows]) for rows in places], x, seen
@@ -200,10 +199,10 @@ class PerClass(Labelled):
         ]  # fmt: skip
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
-        shares = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
         step = lambda own, share: self.model.em_step(own, x, None, share, **known(seen))  # noqa: E731
-        own, scores = jax.vmap(step)(params["model"], shares)
-        score = (scores * shares.sum(1)).sum() / weights.sum()
+        own, scores = jax.vmap(step)(params["model"], self._own_weights(y, weights))
+        shares = jnp.zeros(self.classes, weights.dtype).at[y].add(weights)
+        score = (scores * shares).sum() / weights.sum()
         return {"logits": log_frequencies(self.classes, y, weights), "model": own}, score
 
     def marginal(self, params, features):
@@ -223,6 +222,11 @@ class PerClass(Labelled):
         index = jnp.where(possible, y, 0).astype(jnp.int32)
         out = by_index(fn, params["model"], index, args)
         return _map(lambda v: jnp.where(possible, v, jnp.nan) if _is_float(v) else v, out)
+
+    def _own_weights(self, y, weights):
+        """Of the rows in each class, (classes, n); of all in one that none has weight in."""
+        own = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
+        return jnp.where(own.sum(1, keepdims=True) > 0, own, weights)
 
     def _each(self, part, params):
         """The model that ``part(params)`` makes of each class, the same for all, and its params."""
