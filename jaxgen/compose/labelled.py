@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -256,11 +256,14 @@ def of_class(y, label: int) -> np.ndarray:
     return rows
 
 
-def repeated(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, np.ndarray]:
+def repeated(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, Any]:
     """``size`` places, those of rows in turn, and weights (size,) that leave each its share.
 
-    Classes of one size share one compiled program, and their params have one shape.
+    Classes of one size share one compiled program, and their params have one shape. Weights are
+    None where they are and none is repeated.
     """
+    if weights is None and size == len(rows):
+        return rows, None
     times = -(-(size - np.arange(len(rows))) // len(rows))
     own = np.ones(len(rows)) if weights is None else weights[rows]
     chosen = np.arange(size) % len(rows)

@@ -190,7 +190,9 @@ def _side_by_side(parts, numbers) -> tuple[Rows, list]:
     each, numbered = [], []
     for (x, _, weights), own in zip(parts, numbers, strict=True):
         rows, own_weights = repeated(np.arange(len(x)), size, weights)
-        each.append(pad(x[rows], None, own_weights / own_weights.mean()))
+        if own_weights is not None:
+            own_weights = own_weights / own_weights.mean()
+        each.append(pad(x[rows], None, own_weights))
         numbered.append(own[rows])
     x, weights = (np.stack([np.asarray(getattr(r, n)) for r in each]) for n in ("x", "weights"))
     return Rows(jnp.asarray(x), None, jnp.asarray(weights), each[0].count), numbered
