@@ -17,7 +17,7 @@ import numpy as np
 import jaxgen
 from jaxgen import Fitted, models
 
-SETS = {"wine": (1, 0.1), "digits": (10, 0.05)}  # components, added to the diagonal of covariances
+SETS = {"wine": (1, 0.1), "digits": (3, 0.05)}  # components, added to the diagonal of covariances
 SHARE = 0.2
 
 

@@ -22,7 +22,7 @@ _started = itertools.count()
 def pytest_runtest_setup(item):
     # Linux gives a process 65,530 memory maps, a compiled program takes ten, and without any left
     # the compiler crashes
-    if next(_started) % 20 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 40_000:
+    if next(_started) % 20 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 25_000:
         import jax
 
         jax.clear_caches()
