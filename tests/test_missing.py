@@ -54,7 +54,8 @@ def test_learns_scores_and_completes(model):
     assert np.isfinite(filled).all()
     assert (filled[known] == holes.astype(np.float32)[known]).all()
     assert not (filled == np.asarray(fitted.impute(holes, jax.random.key(1)))).all()
-    np.testing.assert_array_equal(filled[:7], fitted.impute(holes[:7], KEY))
+    # not to the bit: products of matrices round by the size of the block
+    np.testing.assert_allclose(filled[:7], fitted.impute(holes[:7], KEY), rtol=1e-5)
     empty = np.full((1, 3), np.nan)
     assert float(fitted.log_prob(empty)[0]) == pytest.approx(0.0, abs=1e-5)
     if model.classes:
