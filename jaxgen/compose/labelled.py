@@ -230,8 +230,7 @@ class PerClass(Labelled):
 
     def _each(self, part, params):
         """The model that ``part(params)`` makes of each class, the same for all, and its params."""
-        first = _map(lambda v: v[0], params["model"])
-        return part(first)[0], jax.vmap(lambda own: part(own)[1])(params["model"])
+        return jax.vmap(part)(params["model"])
 
 
 def log_frequencies(classes: int, y=None, weights=None):
@@ -271,7 +270,7 @@ def repeated(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, Any
 
 
 def stack(trees: list):
-    """One pytree of many, with a leading axis, on the host."""
+    """One pytree of many, with a leading axis, on the host, where nothing is compiled."""
     return _map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
 
 

@@ -22,7 +22,6 @@ from jaxgen.fit.rows import (
     as_params,
     check_scores,
     for_init,
-    has_missing,
     has_own_loss,
     member_keys,
     noise_key,
@@ -149,7 +148,7 @@ def fit(
     x, y, weights = training_data(spec, x, y, weights, may_miss)
     method = _method(
         spec,
-        has_missing(x),
+        inputs.has_missing(x),
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -237,7 +236,7 @@ def _learn(spec, start, data: Data, how: _How):
 def _closed_form(spec, data: Data):
     x, y, weights, numbers = data
     known = {}
-    if has_missing(x):
+    if inputs.has_missing(x):
         known = {"seen": ~np.isnan(x)}
     params = as_params(spec.estimate(np.nan_to_num(x) if known else x, y, weights, **known))
     some = np.random.default_rng(0).permutation(len(x))[:_CHECKED]

@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxgen import inputs
 from jaxgen.fit.progress import Progress, chunk_length
-from jaxgen.fit.rows import Data, Rows, as_params, check_scores, for_init, has_missing, pad
+from jaxgen.fit.rows import Data, Rows, as_params, check_scores, for_init, pad
 from jaxgen.model import check_seen
 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
@@ -44,7 +44,7 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
     """
     epochs = EPOCHS if epochs is None else epochs
     x, y, weights, numbers = data
-    if has_missing(x):
+    if inputs.has_missing(x):
         check_seen(~np.isnan(x))
     rows = pad(x, y, weights)
     results, failure = [], None
@@ -106,7 +106,7 @@ def _one(model, start, rows: Rows, epochs, bar):
     dtype = rows.weights.dtype
     state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
     train: list[float] = []
-    done, missing = 0, has_missing(rows.x)
+    done, missing = 0, inputs.has_missing(rows.x)
     while True:
         end = np.int32(min(done + length, epochs + 1))
         state, scores = _chunk(model, room, missing, rows, state, end, np.int32(epochs))

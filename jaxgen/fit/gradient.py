@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import compiler
+from jaxgen.compose.labelled import stack
 from jaxgen.fit import freezing, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, versions
 from jaxgen.fit.epochs import LIMIT, NAN, PATIENCE, RUNNING, Fixed, Program, State, begin, chunk
@@ -22,6 +23,7 @@ from jaxgen.fit.rows import Rows, size_class
 STEPS = 5000  # minibatches planned for when epochs are not given
 EPOCHS = (20, 1000)  # fewest and most of them
 
+_map = jax.tree_util.tree_map
 _begin, _chunk = (compiler.jit(function, static_argnums=0) for function in (begin, chunk))
 
 
@@ -97,7 +99,8 @@ def run(
     length, room = chunk_length(epochs)
     size = min(settings.batch_size, size_class(int(train.count)))
     program = Program(model, static, layout, size, room, members, settings.own_rows)
-    learnt, rest = freezing.split(starts[0] if members is None else _stack(starts), mask)
+    start = starts[0] if members is None else _map(jnp.asarray, stack(starts))
+    learnt, rest = freezing.split(start, mask)
     # unless asked to, no early end: the low learning rates at the end settle the params
     patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)
     judges = train if judge is None else judge
@@ -156,13 +159,6 @@ def _resumed(checkpoint, program, fixed, learnt):
         return None
     state = jax.eval_shape(functools.partial(begin, program), fixed, learnt)
     return checkpoint.read(_Trail(state, fixed.rest, None, None, None))
-
-
-def _stack(trees):
-    def stack(*leaves):
-        return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))  # compiles nothing
-
-    return jax.tree_util.tree_map(stack, *trees)
 
 
 def _news(trail, done):

@@ -129,7 +129,7 @@ def check_scores(model, params, rows: Rows, numbers, name, which="the starting",
     its density may be dear, or none.
     """
     by_loss = key is not None and has_own_loss(model)
-    score = _scores_missing if has_missing(rows.x) else _scores
+    score = _scores_missing if inputs.has_missing(rows.x) else _scores
     scores = np.asarray(score(model, by_loss, params, key, rows.x, rows.y))[: int(rows.count)]
     bad = ~np.isfinite(scores)
     if bad.any():
@@ -200,10 +200,6 @@ def _scores_missing(model, by_loss, params, key, x, y):
 def member_keys(key, members: int):
     """Keys of fits that run side by side."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))
-
-
-def has_missing(x) -> bool:
-    return bool(np.isnan(np.asarray(x)).any())
 
 
 def _dtype(array, dtype):
