@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from jaxgen.compose.transformed import Transformed
 from jaxgen.fitted import Fitted
 from jaxgen.model import others
 from jaxgen.models.gaussian_mixture import GaussianMixture
+from jaxgen.warn import warn
 
 _EVENTS = 16384  # drawn from the model to fit the proposal to
 _PROPOSALS = 4096  # that measure it
@@ -255,11 +255,9 @@ def _marginal(fitted, places, key):
     found = _measure(_points(spec, params, few))
     effective = float(np.median(found.effective))
     if effective < _WANTED / 4:
-        warnings.warn(
+        warn(
             f"marginal: {effective:.3g} effective points of {spec.candidates} make up a log "
-            "density by importance sampling: log densities are poor, draws exact",
-            RuntimeWarning,
-            stacklevel=4,
+            "density by importance sampling: log densities are poor, draws exact"
         )
     error = float(np.sqrt(np.mean(found.error**2)))
     return spec, params, _history(effective, spec.candidates, error)
@@ -279,11 +277,9 @@ def _given(fitted, places, known, key, values):
     found = _measure(np.asarray(Fitted(spec, params).log_prob(drawn)) - proposer.log_prob(drawn))
     _require_density(found.log_mean, values)
     if found.effective < _POOR:
-        warnings.warn(
+        warn(
             f"given: {found.effective:.3g} of {_PROPOSALS} draws of importance sampling are "
-            f"effective at {values}: draws and log densities will be poor",
-            RuntimeWarning,
-            stacklevel=4,
+            f"effective at {values}: draws and log densities will be poor"
         )
     spec = dataclasses.replace(spec, candidates=_candidates(found, _PROPOSALS))
     params["log_total"] = jnp.asarray(found.log_mean, known.dtype)

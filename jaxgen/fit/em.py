@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from jaxgen import inputs
 from jaxgen.fit.progress import Progress, chunk_length
 from jaxgen.fit.rows import Data, Rows, as_params, check_scores, for_init, pad
 from jaxgen.model import check_seen
+from jaxgen.warn import warn
 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
 EPOCHS = 200
@@ -67,11 +67,9 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
 
     params, history = max(results, key=lambda result: _rank(result[1]))
     if history["stopped"].startswith("nan"):
-        warnings.warn(
+        warn(
             f"EM of {model} stopped: the log-likelihood was not finite at step "
-            f"{history['steps']}; the last finite params are returned",
-            RuntimeWarning,
-            stacklevel=4,
+            f"{history['steps']}; the last finite params are returned"
         )
     if restarts > 1:
         history["restarts"] = [other["train"][-1] for _, other in results]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from jaxgen.fit.checkpoint import Checkpoint, versions
 from jaxgen.fit.epochs import LIMIT, NAN, PATIENCE, RUNNING, Fixed, Program, State, begin, chunk
 from jaxgen.fit.progress import Progress, chunk_length
 from jaxgen.fit.rows import Rows, size_class
+from jaxgen.warn import warn
 
 STEPS = 5000  # minibatches planned for when epochs are not given
 EPOCHS = (20, 1000)  # fewest and most of them
@@ -210,10 +210,8 @@ def _warn_of_nan(model, history):
     for i, own in enumerate(history.get("members", [history])):
         if own["stopped"].startswith("nan"):
             whose = f"member {i} of {model}" if "members" in history else model
-            warnings.warn(
+            warn(
                 f"training {whose} stopped: the loss was not finite at step {own['steps']} (epoch "
                 f"{own['epochs'] + 1}); the best params before it, of epoch {own['best_epoch']}, "
-                "are returned",
-                RuntimeWarning,
-                stacklevel=5,  # where fit was called
+                "are returned"
             )
