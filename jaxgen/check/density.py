@@ -197,7 +197,7 @@ def _smooth_leaves(subject):
     smooth = []
     for i, (leaf, s) in enumerate(zip(leaves, tree_leaves(square), strict=True)):
         leaf = np.asarray(leaf)
-        if leaf.dtype.kind != "f":
+        if leaf.dtype.kind != "f" or not leaf.size:
             smooth.append(False)
             continue
         size = np.where(s > 1e-12, 0.03 / np.sqrt(leaf.size * np.maximum(s, 1e-12)), 0.0)
