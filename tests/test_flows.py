@@ -108,26 +108,30 @@ def test_zero_numbers_are_the_identity():
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("wild", [1e30, -1e30, 3e38, 1e15, np.inf, -np.inf])
-def test_a_wild_row_leaves_the_gradients_of_others(name, wild):
+def test_a_wild_row_leaves_the_gradients_of_others(name):
     """A row far away has no density and no gradient; one bad event may not spoil a batch."""
     model = SMALL[name]
     params = away_from_init(model, KEY)
-    x = np.asarray(jaxgen.sample(model, params, KEY, 8))
-    with_wild = x.copy()
-    with_wild[3, 1] = wild
+    x = np.array(jaxgen.sample(model, params, KEY, 8))
+    others, wild_one = np.arange(8) != 3, np.arange(8) == 3
 
-    def total(params, x):
-        scores = batch.log_prob_rows(model, params, x, None)
-        return jnp.where(jnp.arange(8) == 3, 0, scores).sum(), scores
+    @jax.jit
+    def gradient(params, x, which):
+        def total(params):
+            scores = batch.log_prob_rows(model, params, x, None)
+            return jnp.where(which, scores, 0).sum(), scores
 
-    wanted, _ = jax.grad(total, has_aux=True)(params, x)
-    got, scores = jax.grad(total, has_aux=True)(params, with_wild)
-    assert not np.isnan(scores).any()
-    for a, b in zip(*map(jax.tree_util.tree_leaves, (got, wanted)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-    whole = jax.grad(lambda p: batch.log_prob_rows(model, p, with_wild, None)[3])(params)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree_util.tree_leaves(whole))
+        return jax.grad(total, has_aux=True)(params)
+
+    wanted, _ = gradient(params, x, others)
+    for wild in (1e30, -1e30, 3e38, 1e15, np.inf, -np.inf):
+        x[3, 1] = wild
+        got, scores = gradient(params, x, others)
+        assert not np.isnan(scores).any()
+        for a, b in zip(*map(jax.tree_util.tree_leaves, (got, wanted)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        own, _ = gradient(params, x, wild_one)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree_util.tree_leaves(own))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -156,7 +160,7 @@ def test_round_trip(name):
             z = draw(model.noise(), KEY, np.zeros(2, np.uint32), 4096, dtype).T
             x = np.asarray(fitted.push(z))
             again = np.asarray(fitted.push(fitted.pull(x)))
-            stretch = jax.vmap(jax.jacfwd(lambda z, own=own: model.push(own, z)))(z)
+            stretch = jax.jit(jax.vmap(jax.jacfwd(model.push, 1), (None, 0)))(own, z)
             rounding = np.finfo(dtype).eps * spline.REACH * np.linalg.norm(stretch, axis=(1, 2))
             error = np.abs(again - x) / (1 + np.abs(x))
             assert (error.max(1) < np.maximum(gap, rounding)).all()
