@@ -183,6 +183,18 @@ def others(model: Model, features: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(j for j in range(math.prod(model.event_shape)) if j not in features)
 
 
+def given_of_each(model: Model, params, log_weights, features, values):
+    """The model of all other features given these, of many that differ in params and weight.
+
+    params have a leading axis. Returns the model, its params with that axis, and the log weights
+    with what the values say of each: its log density of them is added.
+    """
+    part, at = jax.vmap(lambda own: model.marginal(own, features))(params)
+    scores = jax.vmap(lambda own: part.log_prob(own, values))(at)
+    rest, own = jax.vmap(lambda own: model.given(own, features, values))(params)
+    return rest, own, log_weights + scores
+
+
 def check_seen(seen) -> None:
     """Raise where no row has a value of some feature; seen is (n, *event_shape), on the host."""
     never = ~seen.any(0).reshape(-1)

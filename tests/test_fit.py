@@ -1,6 +1,5 @@
 """fit: what it finds, what it compiles, and what it says when it cannot."""
 
-import contextlib
 import math
 import warnings
 
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxgen.check import count_compiles
 from jaxgen.fit import Adam, fit
 from jaxgen.fit.em import SHORT_RUNS
 from jaxgen.fit.optimizers import ByStructure
@@ -23,18 +23,6 @@ from jaxgen.random import Normal
 from jaxgen.spec import Count
 
 KEY = jax.random.key(0)
-_compiled: list[str] = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: _compiled.append(event) if "backend_compile_duration" in event else None
-)
-
-
-@contextlib.contextmanager
-def compiles():
-    """How many programs the block compiled, as a list that fills when it ends."""
-    before, count = len(_compiled), []
-    yield count
-    count.append(len(_compiled) - before)
 
 
 class Exponential(Model):
@@ -227,7 +215,7 @@ def test_em_compiles_once_for_data_of_like_size():
     x = two_normals(1000)
     start = Fitted(GaussianMixture(1, 2), GaussianMixture(1, 2).init(KEY, two_normals(100, seed=1)))
     fit(start, x, key=KEY)
-    with compiles() as count:
+    with count_compiles() as count:
         fit(start, x, key=KEY)
         fit(start, two_normals(990, seed=2), key=jax.random.key(1), epochs=30)
     assert count == [0]
@@ -237,7 +225,7 @@ def test_gradient_compiles_once_for_equal_arguments():
     x = exponential(1000)
     first = fit(Exponential(), x, key=KEY, epochs=3, optimizer=optax.adam(1e-3))
     default = fit(Exponential(), x, key=KEY, epochs=3)
-    with compiles() as count:
+    with count_compiles() as count:
         again = fit(Exponential(), x, key=KEY, epochs=3, optimizer=optax.adam(1e-3))
         other = fit(Exponential(), exponential(1020, seed=1), key=KEY, epochs=5, patience=3,
                     optimizer=optax.adam(1e-3))  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxgen.check import count_compiles
 from jaxgen.compose import Mixture
 from jaxgen.files import write_atomically
 from jaxgen.fit import Adam, checkpoint, epochs, fit, gradient, optimizers
@@ -26,18 +27,6 @@ from jaxgen.precision import enable_x64
 from jaxgen.random import Normal
 
 KEY = jax.random.key(0)
-_compiled: list[str] = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: _compiled.append(event) if "backend_compile_duration" in event else None
-)
-
-
-@contextlib.contextmanager
-def compiles():
-    """How many programs the block compiled, as a list that fills when it ends."""
-    before, count = len(_compiled), []
-    yield count
-    count.append(len(_compiled) - before)
 
 
 class Noisy(Model):
@@ -261,7 +250,7 @@ def test_adam_on_one_vector_is_adam_on_a_tree(freeze):
     both = zip(*map(jax.tree_util.tree_leaves, (ours.params, theirs.params)), strict=True)
     for a, b in both:
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    with compiles() as count:
+    with count_compiles() as count:
         plain = fit(Network(), x, optimizer=Adam(0.02, clip=0.5), **settings)
     assert count == [0]
     assert plain.history["train"] != ours.history["train"]
@@ -364,7 +353,7 @@ def test_an_optimizer_a_member():
         assert_close(
             member(fitted, i), fit(Network(), x, key=key, optimizer=specs[i], **settings).params
         )
-    with compiles() as count:
+    with count_compiles() as count:
         fit(Network(), x, key=KEY, optimizer=(Adam(1e-4),) * 3, ensemble=3, **settings)
     assert count == [0]
 
@@ -548,7 +537,7 @@ def test_a_run_goes_on_where_it_stopped(model, settings, after, tmp_path, monkey
 
     counted.clear()
     written = path.stat().st_mtime_ns
-    with compiles() as count:
+    with count_compiles() as count:
         again = fit(model, x, checkpoint=path, **settings)
     assert_same_bits(again, whole)
     assert counted == []

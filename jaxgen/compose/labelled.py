@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from jaxgen.by_index import by_index
 from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, known, namespace
+from jaxgen.model import Model, given_of_each, known, namespace
 from jaxgen.spec import Count
 
 _TILES = 64  # of the model's own, within which rows are sorted by class
@@ -206,14 +206,12 @@ class PerClass(Labelled):
         return {"logits": log_frequencies(self.classes, y, weights), "model": own}, score
 
     def marginal(self, params, features):
-        model, own = self._each(lambda own: self.model.marginal(own, features), params)
+        model, own = jax.vmap(lambda own: self.model.marginal(own, features))(params["model"])
         return PerClass(model, self.classes), {"logits": params["logits"], "model": own}
 
     def given(self, params, features, values):
-        part, own = self._each(lambda own: self.model.marginal(own, features), params)
-        scores = jax.vmap(lambda own: part.log_prob(own, values))(own)
-        rest, own = self._each(lambda own: self.model.given(own, features, values), params)
-        logits = self.log_prior(params) + scores  # what the values say of the label
+        prior = self.log_prior(params)
+        rest, own, logits = given_of_each(self.model, params["model"], prior, features, values)
         return PerClass(rest, self.classes), {"logits": logits, "model": own}
 
     def _of_class(self, fn, params, y, args):
@@ -227,10 +225,6 @@ class PerClass(Labelled):
         """Of the rows in each class, (classes, n); of all in one that none has weight in."""
         own = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
         return jnp.where(own.sum(1, keepdims=True) > 0, own, weights)
-
-    def _each(self, part, params):
-        """The model that ``part(params)`` makes of each class, the same for all, and its params."""
-        return jax.vmap(part)(params["model"])
 
 
 def log_frequencies(classes: int, y=None, weights=None):

@@ -10,7 +10,7 @@ from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.choice import choose, words_for
 from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, known, namespace
+from jaxgen.model import Model, given_of_each, known, namespace
 from jaxgen.numerics import logsumexp
 from jaxgen.random import Bits
 from jaxgen.spec import Count
@@ -94,16 +94,17 @@ class Mixture(Wrapper):
         return by_index(complete, params["component"], which, (noise["component"], x, seen, y))
 
     def marginal(self, params, features):
-        part, own = self._each(lambda p: self.component.marginal(p, features), params)
+        marginal = lambda own: self.component.marginal(own, features)  # noqa: E731
+        part, own = jax.vmap(marginal)(params["component"])
         return Mixture(part, self.count), {"logits": params["logits"], "component": own}
 
     def given(self, params, features, values):
-        whole, at = self._each(lambda p: self.component.marginal(p, features), params)
-        if whole.y_shape is not None:
+        if self.y_shape is not None:
             raise NotImplementedError(f"{self}: which part made the features depends on y")
-        scores = jax.vmap(lambda p: whole.log_prob(p, values))(at)
-        part, own = self._each(lambda p: self.component.given(p, features, values), params)
-        logits = jax.nn.log_softmax(params["logits"]) + scores
+        log_weights = jax.nn.log_softmax(params["logits"])
+        part, own, logits = given_of_each(
+            self.component, params["component"], log_weights, features, values
+        )
         return Mixture(part, self.count), {"logits": logits, "component": own}
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
@@ -127,10 +128,6 @@ class Mixture(Wrapper):
             parts.append(self.component.init(keys[k], x[rows], None if y is None else y[rows]))
         component = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *parts)
         return {"logits": jnp.log(shares.mean(0) + 1e-3), "component": component}
-
-    def _each(self, part, params):
-        """The spec that a part of each component has, one for all, and its stacked params."""
-        return jax.vmap(part)(params["component"])
 
     def _joint(self, params, x, y, seen=None):
         score = lambda p: self.component.log_prob(p, x, y, **known(seen))  # noqa: E731

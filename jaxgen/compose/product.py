@@ -7,7 +7,6 @@ import functools
 import itertools
 import math
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from numpyro.distributions import constraints
 
 from jaxgen.bijectors import Permute
 from jaxgen.compose.transformed import Transformed
-from jaxgen.model import Model, check_seen, namespace
+from jaxgen.model import Model, check_seen, known, namespace
 
 
 class Product(Model):
@@ -98,11 +97,8 @@ class Product(Model):
         return tuple(p.init(key, v, y) for p, v in zip(self.parts, self._split(x), strict=True))
 
     def log_prob(self, params, x, y=None, seen=None):
-        if seen is not None:
-            split: Any = zip(self.parts, params, self._split(x), self._split(seen), strict=True)
-            return sum(part.log_prob(p, v, y, seen=s) for part, p, v, s in split)
-        split = zip(self.parts, params, self._split(x), strict=True)
-        return sum(part.log_prob(p, v, y) for part, p, v in split)
+        split = zip(self.parts, params, self._split(x), self._known(seen), strict=True)
+        return sum(part.log_prob(p, v, y, **own) for part, p, v, own in split)
 
     def loss(self, params, noise, x, y=None):
         split = zip(self.parts, params, noise, self._split(x), strict=True)
@@ -153,46 +149,30 @@ class Product(Model):
         return Product(parts), left
 
     def estimate(self, x, y=None, weights=None, seen=None):
-        if seen is not None:
-            if namespace(x, weights) is np:
-                check_seen(seen)  # here, where features have the numbers that users know
-            split: Any = zip(self.parts, self._split(x), self._split(seen), strict=True)
-            return tuple(part.estimate(v, y, weights, seen=s) for part, v, s in split)
-        split = zip(self.parts, self._split(x), strict=True)
-        return tuple(part.estimate(v, y, weights) for part, v in split)
+        if seen is not None and namespace(x, weights) is np:
+            check_seen(seen)  # here, where features have the numbers that users know
+        split = zip(self.parts, self._split(x), self._known(seen), strict=True)
+        return tuple(part.estimate(v, y, weights, **own) for part, v, own in split)
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
-        if seen is not None:
-            return self._em_step_of_seen(params, x, y, weights, seen)
         new, total = [], 0.0
-        for part, p, v in zip(self.parts, params, self._split(x), strict=True):
-            if part.fit_method == "em":
-                p, score = part.em_step(p, v, y, weights)
+        split = zip(self.parts, params, self._split(x), self._known(seen), strict=True)
+        for part, p, v, own in split:
+            if (part.fit_method if seen is None else part.missing) == "em":
+                p, score = part.em_step(p, v, y, weights, **own)
             else:
-                axes = (None, 0, None if y is None else 0)
-                score = jax.vmap(part.log_prob, in_axes=axes)(p, v, y)
+                score = _scores(part, p, v, y, **own)
                 score = jnp.average(score, weights=weights)
-                better = part.estimate(v, y, weights)
+                better = part.estimate(v, y, weights, **own)
                 if _shapes(better) == _shapes(p):  # not a KDE, whose points would be the padding
                     p = better
             new.append(p)
             total = total + score
         return tuple(new), total
 
-    def _em_step_of_seen(self, params, x, y, weights, seen):
-        new, total = [], 0.0
-        split: Any = zip(self.parts, params, self._split(x), self._split(seen), strict=True)
-        for part, p, v, s in split:
-            if part.missing == "em":
-                p, score = part.em_step(p, v, y, weights, seen=s)
-            else:
-                axes = (None, 0, None if y is None else 0, 0)
-                score = jax.vmap(part.log_prob, axes)(p, v, y, s)
-                score = jnp.average(score, weights=weights)
-                p = part.estimate(v, y, weights, seen=s)
-            new.append(p)
-            total = total + score
-        return tuple(new), total
+    def _known(self, seen):
+        """What each part is told of what is seen, as keywords."""
+        return map(known, [None] * len(self.parts) if seen is None else self._split(seen))
 
     def _own(self, features):
         """By number of the part, the places within it of those features that are its own."""
@@ -226,6 +206,13 @@ class Product(Model):
 
 def _size(part):
     return math.prod(part.event_shape)
+
+
+def _scores(part, params, x, y, seen=None):
+    """Scores of rows, of what is seen of them."""
+    axes = (None, 0, None if y is None else 0, None if seen is None else 0)
+    score = lambda p, v, y, s: part.log_prob(p, v, y, **known(s))  # noqa: E731
+    return jax.vmap(score, axes)(params, x, y, seen)
 
 
 def _shapes(params):

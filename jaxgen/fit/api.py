@@ -14,7 +14,7 @@ import numpy as np
 from jaxgen import inputs
 from jaxgen.compose import Labelled, Mixture, PerClass
 from jaxgen.fit import by_class, em, freezing, gradient, optimizers
-from jaxgen.fit.checkpoint import Checkpoint, describe_data, digest
+from jaxgen.fit.checkpoint import Checkpoint, describe_data
 from jaxgen.fit.epochs import JUDGING, STARTS
 from jaxgen.fit.held_out import SHARE, hold_out
 from jaxgen.fit.rows import (
@@ -29,7 +29,7 @@ from jaxgen.fit.rows import (
     training_data,
 )
 from jaxgen.fitted import Fitted
-from jaxgen.model import Model
+from jaxgen.model import Model, known
 
 _BATCH_SIZE = 256
 _CHECKED = 1024  # rows on which a closed form is checked
@@ -235,10 +235,10 @@ def _learn(spec, start, data: Data, how: _How):
 
 def _closed_form(spec, data: Data):
     x, y, weights, numbers = data
-    known = {}
+    what, seen = x, None
     if inputs.has_missing(x):
-        known = {"seen": ~np.isnan(x)}
-    params = as_params(spec.estimate(np.nan_to_num(x) if known else x, y, weights, **known))
+        what, seen = np.nan_to_num(x), ~np.isnan(x)
+    params = as_params(spec.estimate(what, y, weights, **known(seen)))
     some = np.random.default_rng(0).permutation(len(x))[:_CHECKED]
     few = (v if v is None else v[some] for v in (x, y, weights))
     check_scores(spec, params, pad(*few), numbers[some], "x", "the fitted")
@@ -286,10 +286,9 @@ def _by_gradient(spec, start, data: Data, how: _How):
         starts = [start] * len(keys)
     mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
     if checkpoint is not None:
-        by_share = isinstance(validation, Real)
+        judged_by = validation if isinstance(validation, Real) else held
         of = gradient.describe(spec, key, settings)
-        of |= describe_data(x, y, weights, start)
-        of["validation"] = repr(float(validation)) if by_share else digest(*held)
+        of |= describe_data(x, y, weights, judged_by, start)
         checkpoint = Checkpoint(checkpoint, of)
     train, judge = pad(*split), None if held is None else pad(*held)
 

@@ -28,7 +28,7 @@ from jaxgen.compose.labelled import (
 from jaxgen.fit import em as one_em
 from jaxgen.fit import freezing, optimizers
 from jaxgen.fit import gradient as by_gradient
-from jaxgen.fit.checkpoint import Checkpoint, describe_data, digest
+from jaxgen.fit.checkpoint import Checkpoint, describe_data
 from jaxgen.fit.epochs import JUDGING, STARTS
 from jaxgen.fit.held_out import SHARE, hold_out
 from jaxgen.fit.rows import (
@@ -154,8 +154,9 @@ def gradient(
         starts = [_map(lambda v, k=k: v[k], start) for k in range(spec.classes)]
     mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
     if checkpoint is not None:
-        of = by_gradient.describe(spec, key, settings) | describe_data(x, y, weights, start)
-        of["validation"] = repr(float(validation)) if held_out is None else digest(*held_out)
+        judged_by = validation if held_out is None else held_out
+        of = by_gradient.describe(spec, key, settings)
+        of |= describe_data(x, y, weights, judged_by, start)
         checkpoint = Checkpoint(checkpoint, of)
 
     def check(k):

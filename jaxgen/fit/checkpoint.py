@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import time
+from numbers import Real
 from typing import Any
 
 import jax
@@ -118,10 +119,19 @@ def versions(*packages: str) -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
-def describe_data(x, y, weights, start) -> dict[str, str]:
-    """What a run learns from, as part of a checkpoint's description."""
-    start = "" if start is None else digest(*jax.tree_util.tree_leaves(start))
-    return {"x": digest(x), "y": digest(y), "weights": digest(weights), "start": start}
+def describe_data(x, y, weights, validation, start) -> dict[str, str]:
+    """What a run learns from, as part of a checkpoint's description.
+
+    validation: the share of the rows held out, or the arrays of other rows.
+    """
+    by_share = isinstance(validation, Real)
+    return {
+        "x": digest(x),
+        "y": digest(y),
+        "weights": digest(weights),
+        "validation": repr(float(validation)) if by_share else digest(*validation),
+        "start": "" if start is None else digest(*jax.tree_util.tree_leaves(start)),
+    }
 
 
 def digest(*arrays: Any) -> str:

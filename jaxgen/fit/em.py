@@ -14,7 +14,7 @@ from jax import lax
 from jaxgen import inputs
 from jaxgen.fit.progress import Progress, chunk_length
 from jaxgen.fit.rows import Data, Rows, as_params, check_scores, for_init, pad
-from jaxgen.model import check_seen
+from jaxgen.model import check_seen, known
 from jaxgen.warn import warn
 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
@@ -129,10 +129,10 @@ def _one(model, start, rows: Rows, epochs, bar):
 def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
     """Steps up to ``end``, fewer when EM stops; and the scores of the params they began with."""
     first = state.step
-    seen = ~jnp.isnan(rows.x)
-    data, what = rows.x, {}
+    x, seen = rows.x, None
     if missing:
-        data, what = jnp.where(seen, rows.x, 0), {"seen": seen}
+        seen = ~jnp.isnan(x)
+        x = jnp.where(seen, x, 0)
 
     def more(carry):
         state, _ = carry
@@ -140,7 +140,7 @@ def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
 
     def step(carry):
         state, scores = carry
-        new, score = model.em_step(state.params, data, rows.y, rows.weights, **what)
+        new, score = model.em_step(state.params, x, rows.y, rows.weights, **known(seen))
         new = jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, state.params)
         score = score.astype(state.score.dtype)
         finite, gain = jnp.isfinite(score), score - state.score
@@ -154,9 +154,9 @@ def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
 
         params = jax.tree_util.tree_map(choose, new, state.params, state.previous)
         scores = scores.at[state.step - first].set(score)
-        known = jnp.where(worse, state.score, score)
+        reached = jnp.where(worse, state.score, score)
         count = state.step + going.astype(state.step.dtype)
-        return _State(state.params, params, known, count, status), scores
+        return _State(state.params, params, reached, count, status), scores
 
     scores = jnp.full(room, math.nan, state.score.dtype)
     return lax.while_loop(more, step, (state, scores))

@@ -68,9 +68,8 @@ class Gaussian(Model):
         xp = namespace(x, weights)
         if seen is not None:
             return self._estimate_of_seen(x, weights, seen, xp)
-        if xp is np and self.jitter == 0 and (x.max(0) == x.min(0)).any():
-            constant = int((x.max(0) == x.min(0)).argmax())
-            raise ValueError(f"x is constant in feature {constant}: pass jitter > 0 to {self}")
+        if xp is np and self.jitter == 0:
+            self._check_varied(x.min(0), x.max(0))
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         share = weights / weights.sum()
         mean = share @ x
@@ -158,17 +157,22 @@ class Gaussian(Model):
     def _scale_name(self):
         return "scale" if self.covariance == "diagonal" else "scale_tril"
 
+    def _check_varied(self, low, high):
+        """Raise where a feature lies between equal ends, so that its variance is zero."""
+        constant = low == high
+        if constant.any():
+            raise ValueError(
+                f"x is constant in feature {int(constant.argmax())}: pass jitter > 0 to {self}"
+            )
+
     def _estimate_of_seen(self, x, weights, seen, xp):
         if self.covariance == "full":
             raise NotImplementedError("Gaussian: a full covariance of what is seen takes EM")
         if xp is np:
             check_seen(seen)
-            low, high = (np.where(seen, x, edge).T for edge in (np.inf, -np.inf))
-            constant = low.min(1) == high.max(1)
-            if self.jitter == 0 and constant.any():
-                raise ValueError(
-                    f"x is constant in feature {int(constant.argmax())}: pass jitter > 0 to {self}"
-                )
+            if self.jitter == 0:
+                low, high = (np.where(seen, x, edge) for edge in (np.inf, -np.inf))
+                self._check_varied(low.min(0), high.max(0))
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         share = xp.where(seen, weights[:, None], 0)
         share = share / share.sum(0)

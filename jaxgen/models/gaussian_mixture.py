@@ -12,7 +12,7 @@ from jax import lax
 from jaxgen import kmeans
 from jaxgen.by_index import by_index
 from jaxgen.choice import choose, words_for
-from jaxgen.model import Model
+from jaxgen.model import Model, given_of_each
 from jaxgen.models.gaussian import (
     SCALARS,
     Gaussian,
@@ -121,10 +121,9 @@ class GaussianMixture(Model):
         return self._of(part), {"logits": params["logits"], **normals}
 
     def given(self, params, features, values):
-        known, at = jax.vmap(lambda p: self._normal.marginal(p, features))(_normals(params))
-        scores = jax.vmap(lambda p: known.log_prob(p, values))(at)
-        part, rest = jax.vmap(lambda p: self._normal.given(p, features, values))(_normals(params))
-        return self._of(part), {"logits": jax.nn.log_softmax(params["logits"]) + scores, **rest}
+        normals, log_weights = _normals(params), jax.nn.log_softmax(params["logits"])
+        part, rest, logits = given_of_each(self._normal, normals, log_weights, features, values)
+        return self._of(part), {"logits": logits, **rest}
 
     def modulate(self, params, change):
         normals = jax.vmap(self._normal.modulate)(_normals(params), _normals(change))
