@@ -211,15 +211,18 @@ def _scores(model, params, x, y, missing, shared=False):
     return over_rows(one, (0, None if y is None or shared else 0))(x, y)
 
 
-def loss_rows(model, params, key, x, y):
-    """Losses of checked rows, with noise of their own; one event's does not depend on others."""
+def loss_rows(model, params, key, x, y, events):
+    """Losses of checked rows, with noise of their own; one event's does not depend on others.
+
+    events: how many there are to learn from, of which these are some.
+    """
 
     def one(noise, x, y):
         return _total(x, y, lambda x: model.loss(params, noise, x, y), jnp.inf)
 
     def rows(first, count, xy):
         start = jnp.stack(_later(np.zeros(2, np.uint32), first))
-        noise = draw(model.loss_noise(), key, start, count, x.dtype)
+        noise = draw(model.loss_noise(), key, start, count, x.dtype, events)
         if jax.tree_util.tree_leaves(noise):
             noise = computed_once(noise, key_words(key)[0])
         return over_rows(one, (-1, 0, None if y is None else 0))(noise, *xy)

@@ -57,7 +57,7 @@ def stream(model, params, key, n, y, start, place=None) -> Iterator[jax.Array]:
 def log_prob(model, params, x, y, batch_shape, place=None):
     """Scores, of the shape batch_shape, of checked events (n, *event_shape)."""
     devices = devices_of(params, place)
-    size = block_size(model, params, len(x), more=_classes_scored(model, y))
+    size = block_size(model, params, len(x), more=_scored(model, y))
     program = _log_prob_missing if _has_missing(model, x) else _log_prob_block
     parts = _blocks(program, model, size, params, (x, y), 0, len(x), devices)
     return _placed(_join(parts, len(x), batch_shape), place)
@@ -65,7 +65,7 @@ def log_prob(model, params, x, y, batch_shape, place=None):
 
 def classify(model, params, x, prior, batch_shape):
     """log p(y|x), (*batch_shape, classes); prior is log p(y), or None for the learnt one."""
-    size = block_size(model, params, len(x), more=_classes_scored(model, None))
+    size = block_size(model, params, len(x), more=_scored(model, None))
     program = _classify_missing if _has_missing(model, x) else _classify_block
     shared = params, prior
     parts = _blocks(program, model, size, shared, (x, None), 0, len(x), devices_of(params))
@@ -229,8 +229,9 @@ def _join(parts, n, batch_shape=None):
     return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
 
 
-def _classes_scored(model, y):
-    return model.classes if y is None and model.classes is not None else 0
+def _scored(model, y):
+    """Scalars that scoring an event takes beside it."""
+    return model.scratch + (model.classes if y is None and model.classes is not None else 0)
 
 
 def _has_missing(model, x):

@@ -57,7 +57,9 @@ class Model(Spec):
     invertible: ClassVar[bool] = False  # is there a pull?
     elementwise: ClassVar[bool] = False  # does push read each noise scalar once? Only for speed
     tile: ClassVar[int | None] = None  # rows a network takes at once on a CPU core; None: all
-    fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "gradient"
+    scratch: ClassVar[int] = 0  # scalars that scoring one event holds in memory, beside it
+    fit_method: ClassVar[Literal["closed_form", "em", "gradient", "mcmc"]] = "gradient"
+    keep: ClassVar[Literal["best", "last"]] = "best"  # params of the best epoch, or of the last
     learning_rate: ClassVar[float] = 5e-3  # peak, of the optimizer that fit takes by default
     frozen: ClassVar[tuple[str, ...]] = ()  # params that gradients must not move, such as bounds
     classes: ClassVar[int | None] = None  # y is one of so many labels, and p(y) is known
@@ -109,7 +111,11 @@ class Model(Spec):
         return -self.log_prob(params, x, y)
 
     def loss_noise(self) -> Any:
-        """Pytree of noise leaves that one event's loss takes; () for a loss without noise."""
+        """Pytree of noise leaves that one event's loss takes; () for a loss without noise.
+
+        An ``Events`` leaf among them is the number of events that are learnt from: the more they
+        are, the less a prior of params weighs in the loss of one.
+        """
         return ()
 
     def estimate(self, x, y=None, weights=None) -> Params:
@@ -127,6 +133,14 @@ class Model(Spec):
         the params that came in.
         """
         raise NotImplementedError(f"{type(self).__name__} has no EM step")
+
+    def draw_posteriors(self, keys, data, progress=None) -> tuple[Params, list[dict]]:
+        """Params that hold draws of posteriors, with ``fit_method = "mcmc"``, and what to record.
+
+        keys are (fits,); data a list of (x, y, weights), as many rows in each; progress as in
+        ``fit``. Params have a leading axis of fits.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no posterior to draw from")
 
     # What more it may answer. A model that declares `missing` takes one more argument, `seen`, in
     # log_prob, estimate and em_step: bool of x's shape or None, what is known of x. The rest of x

@@ -52,14 +52,18 @@ class Key(Spec):
     """One typed PRNG key a row, for a model that cannot name its noise beforehand."""
 
 
-Leaf = Uniform | Normal | Bits | Key
+class Events(Spec):
+    """No noise but what else a loss may ask for: the number of events that are learnt from."""
+
+
+Leaf = Uniform | Normal | Bits | Key | Events
 
 
 def is_leaf(value: Any) -> bool:
     return isinstance(value, Leaf)
 
 
-def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any) -> Any:
+def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any, events: Any = None) -> Any:
     """Noise for rows start .. start + n - 1.
 
     Args:
@@ -68,6 +72,7 @@ def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any) -> Any:
       start: (2,) uint32, high and low word of the first row's number.
       n: number of rows.
       dtype: float dtype of Uniform and Normal leaves.
+      events: what ``Events`` leaves stand for, a scalar.
 
     Returns:
       The pytree with each leaf an array of the leaf's shape and the rows on a LAST axis of size n,
@@ -79,6 +84,9 @@ def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any) -> Any:
     leaves, tree = jax.tree_util.tree_flatten(noise, is_leaf=is_leaf)
     drawn = []
     for i, leaf in enumerate(leaves):
+        if isinstance(leaf, Events):
+            drawn.append(jnp.broadcast_to(jnp.asarray(events, dtype), (n,)))
+            continue
         # fold_in(key, i) of JAX's threefry keys is the hash of the counter (0, i)
         leaf_key = threefry.threefry2x32(key0, key1, jnp.uint32(0), jnp.uint32(i))
         drawn.append(_draw_leaf(leaf, leaf_key, row, dtype))

@@ -53,6 +53,14 @@ class Product(Model):
         return _Every(tuple(supports)) if supports else None
 
     @property
+    def scratch(self):
+        return sum(part.scratch for part in self.parts)
+
+    @property
+    def keep(self):
+        return "last" if any(part.keep == "last" for part in self.parts) else "best"
+
+    @property
     def density(self):
         kinds = {part.density for part in self.parts}
         return next(kind for kind in ("none", "bound", "estimate", "exact") if kind in kinds)

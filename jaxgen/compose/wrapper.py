@@ -41,9 +41,17 @@ class Wrapper(Model):
         return self.inner.tile
 
     @property
+    def scratch(self):
+        return self.inner.scratch
+
+    @property
     def learning_rate(self):
         return self.inner.learning_rate
 
     @property
     def fit_method(self):
         return self.inner.fit_method
+
+    @property
+    def keep(self):
+        return self.inner.keep

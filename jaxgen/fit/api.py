@@ -16,7 +16,7 @@ from jaxgen.compose import Labelled, Mixture, PerClass
 from jaxgen.fit import by_class, em, freezing, gradient, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, describe_data
 from jaxgen.fit.epochs import JUDGING, STARTS
-from jaxgen.fit.held_out import SHARE, hold_out
+from jaxgen.fit.held_out import hold_out, share_of
 from jaxgen.fit.rows import (
     Data,
     as_params,
@@ -31,6 +31,7 @@ from jaxgen.fit.rows import (
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model, known
 
+_map = jax.tree_util.tree_map
 _BATCH_SIZE = 256
 _CHECKED = 1024  # rows on which a closed form is checked
 _ARGUMENTS = {  # those that apply to each method, of those that not all take
@@ -47,6 +48,7 @@ _ARGUMENTS = {  # those that apply to each method, of those that not all take
         "checkpoint",
         "progress",
     ),
+    "mcmc": ("progress",),
 }
 
 
@@ -215,6 +217,8 @@ def _learn(spec, start, data: Data, how: _How):
             params, history = by_class.em(
                 spec, own, data, how.key, settings.epochs, how.restarts, settings.progress
             )
+        elif how.method == "mcmc":
+            params, history = by_class.mcmc(spec, data, how.key, settings.progress)
         else:
             params, history = by_class.gradient(
                 spec, own, data, how.key, how.validation, how.checkpoint, how.settings
@@ -223,6 +227,9 @@ def _learn(spec, start, data: Data, how: _How):
         return spec, by_class.with_frequencies(spec, {"model": params}, data), history
     if how.method == "closed_form":
         return spec, *_closed_form(spec, data)
+    if how.method == "mcmc":
+        params, (history,) = spec.draw_posteriors(how.key[None], [data[:3]], settings.progress)
+        return spec, _map(lambda v: v[0], params), history
     if how.method == "em":
         found = em.run(spec, start, data, how.key, settings.epochs, how.restarts, settings.progress)
         return spec, *found
@@ -248,7 +255,9 @@ def _closed_form(spec, data: Data):
 
 def _method(spec, missing: bool, **given) -> str:
     """How to fit, after checking that every argument given applies."""
-    method = "gradient" if given["optimizer"] is not None else spec.fit_method
+    method = spec.fit_method
+    if given["optimizer"] is not None and method != "mcmc":
+        method = "gradient"
     if missing:
         method = spec.missing
     if method not in _ARGUMENTS:
@@ -257,6 +266,7 @@ def _method(spec, missing: bool, **given) -> str:
         if value is not None and name not in _ARGUMENTS[method]:
             others = [m for m, names in _ARGUMENTS.items() if name in names]
             hint = "; pass an optimizer to fit by gradient" if "gradient" in others else ""
+            hint = "" if method == "mcmc" else hint
             raise ValueError(
                 f"{name} does not apply: {spec} is fitted by {method}, and {name} is for "
                 f"{' and '.join(others)}{hint}"
@@ -271,9 +281,10 @@ def _by_gradient(spec, start, data: Data, how: _How):
     x, y, weights, kept = data
     key, validation, checkpoint, settings = how.key, how.validation, how.checkpoint, how.settings
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
+    each = 1.0 if weights is None else weights.mean()
     if weights is not None:
-        weights = weights / weights.mean()  # their ratios matter; tiny ones would underflow
-    validation = SHARE if validation is None else validation
+        weights = weights / each  # their ratios matter; tiny ones would underflow
+    validation = share_of(spec) if validation is None else validation
     split, held, places, held_places = hold_out(spec, key, x, y, weights, validation)
     if settings.epochs is None:
         epochs = gradient.planned_epochs(len(split[0]), settings.batch_size)
@@ -290,7 +301,9 @@ def _by_gradient(spec, start, data: Data, how: _How):
         of = gradient.describe(spec, key, settings)
         of |= describe_data(x, y, weights, judged_by, start)
         checkpoint = Checkpoint(checkpoint, of)
-    train, judge = pad(*split), None if held is None else pad(*held)
+    own_x, own_y, own_weights = split
+    train = pad(own_x, own_y, own_weights, each)
+    judge = None if held is None else pad(*held)
 
     def check(member):
         """Raise where the member's start gives a row no finite score."""

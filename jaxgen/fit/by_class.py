@@ -30,7 +30,7 @@ from jaxgen.fit import freezing, optimizers
 from jaxgen.fit import gradient as by_gradient
 from jaxgen.fit.checkpoint import Checkpoint, describe_data
 from jaxgen.fit.epochs import JUDGING, STARTS
-from jaxgen.fit.held_out import SHARE, hold_out
+from jaxgen.fit.held_out import hold_out, share_of
 from jaxgen.fit.rows import (
     Data,
     Rows,
@@ -100,6 +100,20 @@ def em(spec: PerClass, start, data: Data, key, epochs, restarts, progress):
     return as_params(stack([params for params, _ in results])), history
 
 
+def mcmc(spec: PerClass, data: Data, key, progress):
+    """Params with a leading axis of classes, and the history."""
+    places = [of_class(data.y, k) for k in range(spec.classes)]
+    largest = max(map(len, places))
+    each = []
+    for own in places:  # rows of one number, with weights that leave each class its own
+        rows, weights = repeated(own, largest, data.weights)
+        each.append((data.x[rows], None, weights))
+    keys = member_keys(key, spec.classes)
+    params, histories = spec.model.draw_posteriors(keys, each, progress)
+    steps = sum(history["steps"] for history in histories)
+    return params, {**histories[0], "steps": steps, "classes": histories}
+
+
 def gradient(
     spec: PerClass,
     start,
@@ -116,7 +130,7 @@ def gradient(
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
     stacked_keys = member_keys(key, spec.classes)
     keys = list(stacked_keys)
-    validation = SHARE if validation is None else validation
+    validation = share_of(spec) if validation is None else validation
     held_out = None if isinstance(validation, Real) else _held_out(spec, validation)
     parts, judges, numbers, judged_numbers = [], [], [], []
     for k in range(spec.classes):
@@ -191,13 +205,13 @@ def _side_by_side(parts, numbers) -> tuple[Rows, list]:
     each, numbered = [], []
     for (x, _, weights), own in zip(parts, numbers, strict=True):
         rows, own_weights = repeated(np.arange(len(x)), size, weights)
-        if own_weights is not None:
-            own_weights = own_weights / own_weights.mean()
-        each.append(pad(x[rows], None, own_weights))
+        share = 1.0 if own_weights is None else own_weights.mean()
+        own_weights = None if own_weights is None else own_weights / share
+        each.append(pad(x[rows], None, own_weights, share))
         numbered.append(own[rows])
-    x, weights = (np.stack([np.asarray(getattr(r, n)) for r in each]) for n in ("x", "weights"))
-    return Rows(jnp.asarray(x), None, jnp.asarray(weights), each[0].count), numbered
+    rows = _map(lambda *leaves: jnp.asarray(np.stack(leaves)), *map(jax.device_get, each))
+    return rows._replace(count=each[0].count), numbered
 
 
 def _row_of(rows: Rows, k: int) -> Rows:
-    return Rows(rows.x[k], None, rows.weights[k], rows.count)
+    return Rows(rows.x[k], None, rows.weights[k], rows.count, rows.events[k])

@@ -31,7 +31,7 @@ class Fixed(NamedTuple):
 
 
 _BY_MEMBER = Fixed(None, None, 0, 0, 0, None, None)  # type: ignore[arg-type]
-_OWN_ROWS = Rows(0, 0, 0, None)  # of each member; as many for all
+_OWN_ROWS = Rows(0, 0, 0, None, 0)  # of each member; as many for all
 
 
 class State(NamedTuple):
@@ -122,7 +122,7 @@ def _epoch(program, fixed, state, epoch):
 
         def loss(live):
             params = freezing.merge(live, fixed.rest, program.layout)
-            losses = batch.loss_rows(program.model, params, key, x, y)
+            losses = batch.loss_rows(program.model, params, key, x, y, train.events)
             return (weights * jnp.where(weights > 0, losses, 0)).sum() / weight
 
         value, grads = jax.value_and_grad(loss)(live)
@@ -142,7 +142,9 @@ def _epoch(program, fixed, state, epoch):
 
     running = state.status == RUNNING
     sound = (bad == batches) & ~jnp.isnan(score)
-    better = running & sound & (score > state.best_score)
+    better = running & sound
+    if program.model.keep == "best":
+        better &= score > state.best_score
     best = jax.tree_util.tree_map(lambda a, b: jnp.where(better, a, b), live, state.best)
     best_epoch = jnp.where(better, epoch + 1, state.best_epoch)
     status = jnp.where(epoch + 1 >= fixed.epochs, LIMIT, RUNNING)

@@ -12,6 +12,11 @@ from jaxgen.fit.rows import training_data
 SHARE = 0.1
 
 
+def share_of(model) -> float:
+    """Of the rows, held out by default: none where they would decide nothing."""
+    return SHARE if model.keep == "best" else 0.0
+
+
 def hold_out(model, key, x, y, weights, validation):
     """Training data, held-out data or None, and in x the places of both (None: not of x)."""
     everything = np.arange(len(x))

@@ -35,6 +35,7 @@ class Rows(NamedTuple):
     y: Any
     weights: Any
     count: Any  # of real rows, which lead
+    events: Any  # that they stand for, before weights were scaled
 
 
 def size_class(n: int) -> int:
@@ -43,11 +44,15 @@ def size_class(n: int) -> int:
     return max(_SMALLEST, -(-n // step) * step)
 
 
-def pad(x, y, weights) -> Rows:
-    """Checked float64 rows in JAX's default float dtype, padded to a size class."""
+def pad(x, y, weights, each=1.0) -> Rows:
+    """Checked float64 rows in JAX's default float dtype, padded to a size class.
+
+    each: events that a unit of weight stands for.
+    """
     n = len(x)
     dtype = jnp.zeros(()).dtype
     weights = np.ones(n) if weights is None else weights
+    events = np.asarray(weights.sum() * each, dtype)
 
     def fill(array, value):
         out = np.empty((size_class(n), *array.shape[1:]), _dtype(array, dtype))
@@ -55,7 +60,7 @@ def pad(x, y, weights) -> Rows:
         return jnp.asarray(out)
 
     y = None if y is None else fill(y, y[0])
-    return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n))
+    return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n), events)
 
 
 def training_data(model, x, y, weights, missing=False):
@@ -130,7 +135,7 @@ def check_scores(model, params, rows: Rows, numbers, name, which="the starting",
     """
     by_loss = key is not None and has_own_loss(model)
     score = _scores_missing if inputs.has_missing(rows.x) else _scores
-    scores = np.asarray(score(model, by_loss, params, key, rows.x, rows.y))[: int(rows.count)]
+    scores = np.asarray(score(model, by_loss, params, key, rows))[: int(rows.count)]
     bad = ~np.isfinite(scores)
     if bad.any():
         row = int(bad.argmax())
@@ -162,14 +167,14 @@ def has_own_loss(model) -> bool:
 
 def mean_score(model, params, key, rows: Rows):
     """Weighted mean of minus the loss of the rows: of an ordinary model the log-likelihood."""
-    scores = _tiled_scores(model, True, params, key, rows.x, rows.y)
+    scores = _tiled_scores(model, True, params, key, rows)
     live = rows.weights > 0  # padding may not turn 0 x -inf into NaN
     weighted = jnp.where(live, rows.weights * jnp.where(live, scores, 0), 0)
     return weighted.sum() / rows.weights.sum()
 
 
-def _tiled_scores(model, by_loss, params, key, x, y, missing=False):
-    size = len(x)
+def _tiled_scores(model, by_loss, params, key, rows: Rows, missing=False):
+    size = len(rows.x)
     tile = size if size <= _TILE else min(_TILE, size & -size)
 
     def cut(v):
@@ -179,21 +184,21 @@ def _tiled_scores(model, by_loss, params, key, x, y, missing=False):
         i, x, y = own
         if by_loss:
             # a tile numbers its rows from 0, so each needs a key of its own
-            return -batch.loss_rows(model, params, noise_key(model, key, i), x, y)
+            return -batch.loss_rows(model, params, noise_key(model, key, i), x, y, rows.events)
         return batch.log_prob_rows(model, params, x, y, missing)
 
-    tiles = jnp.arange(size // tile), cut(x), None if y is None else cut(y)
+    tiles = jnp.arange(size // tile), cut(rows.x), None if rows.y is None else cut(rows.y)
     return lax.map(score, tiles).reshape(size)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _scores(model, by_loss, params, key, x, y):
-    return _tiled_scores(model, by_loss, params, key, x, y)
+def _scores(model, by_loss, params, key, rows):
+    return _tiled_scores(model, by_loss, params, key, rows)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _scores_missing(model, by_loss, params, key, x, y):
-    return _tiled_scores(model, by_loss, params, key, x, y, True)
+def _scores_missing(model, by_loss, params, key, rows):
+    return _tiled_scores(model, by_loss, params, key, rows, True)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -1,0 +1,145 @@
+"""The same model fitted to many data sets of one shape, side by side in one program."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen import inputs
+from jaxgen.compose.labelled import stack
+from jaxgen.fit import freezing, gradient, optimizers
+from jaxgen.fit.epochs import JUDGING, STARTS
+from jaxgen.fit.rows import (
+    as_params,
+    check_scores,
+    for_init,
+    member_keys,
+    noise_key,
+    pad,
+    training_data,
+)
+from jaxgen.fitted import Fitted
+from jaxgen.model import Model
+
+_map = jax.tree_util.tree_map
+
+
+def fit_each(
+    model: Model,
+    x: Any,
+    y: Any = None,
+    *,
+    key: jax.Array,
+    epochs: int | None = None,
+    batch_size: int = 256,
+    optimizer: Any = None,
+    progress: bool | None = None,
+) -> Fitted:
+    """Fit a model to each of many data sets, such as bootstraps or simulations.
+
+    Models fitted by gradients train side by side, in one program, as do the chains of programs
+    fitted by NUTS; nothing is held out and the last params are kept.
+
+    Args:
+      model: a spec without labels.
+      x: events (fits, n, *event_shape): as many for each fit.
+      y: conditions (fits, n, *y_shape), or (n, *y_shape) for all fits alike.
+      key: a typed PRNG key; fit i has ``jax.random.fold_in(key, i)``.
+      epochs, batch_size, optimizer, progress: as in ``jaxgen.fit``.
+
+    Returns:
+      A Fitted whose params have a leading axis of fits, for use under ``jax.vmap``; ``history``
+      holds "seconds" and "fits", the history of each. ``unstack`` gives a list of single ones.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong kind, shape or range, by its name.
+
+    >>> rows = np.random.default_rng(0).integers(len(x), size=(64, len(x)))
+    >>> bootstraps = fit_each(model, x[rows], y[rows], key=key)
+    >>> scores = jax.vmap(lambda one: one.log_prob(x, y))(bootstraps)
+    """
+    began = time.perf_counter()
+    if not isinstance(model, Model):
+        raise TypeError(f"model must be a Model such as Gaussian(2), got {model!r:.60}")
+    if model.classes is not None or model.fit_method not in ("gradient", "mcmc"):
+        raise ValueError(
+            f"model must be fitted by gradients or mcmc, without labels of its own, got {model}"
+        )
+    key = inputs.as_key(key)
+    data = _data_sets(model, x, y)
+    keys = member_keys(key, len(data))
+    if model.fit_method == "mcmc":
+        if optimizer is not None or epochs is not None:
+            raise ValueError(f"optimizer and epochs do not apply: {model} is fitted by mcmc")
+        params, histories = model.draw_posteriors(keys, data, progress)
+    else:
+        optimizer = optimizers.Adam(model.learning_rate) if optimizer is None else optimizer
+        batch_size = inputs.as_count(batch_size, "batch_size", 1)
+        if epochs is None:
+            epochs = gradient.planned_epochs(len(data[0][0]), batch_size)
+        epochs = inputs.as_count(epochs, "epochs", 1)
+        settings = gradient.Settings(
+            epochs, batch_size, None, optimizer, (), len(data), progress, own_rows=True
+        )
+        params, histories = _by_gradient(model, data, keys, settings)
+    history = {"fits": histories, "seconds": time.perf_counter() - began}
+    return Fitted(model, params, history)
+
+
+def unstack(fitted: Fitted) -> list[Fitted]:
+    """Single fits out of one whose params have a leading axis of them."""
+    params = jax.device_get(fitted.params)
+    histories = fitted.history.get("fits")
+    count = len(jax.tree_util.tree_leaves(params)[0])
+    return [
+        Fitted(
+            fitted.model,
+            _map(lambda v, i=i: jnp.asarray(v[i]), params),
+            histories[i] if histories else None,
+            fitted.columns,
+            fitted.labels,
+        )
+        for i in range(count)
+    ]
+
+
+def _data_sets(model, x, y):
+    """Checked data of each fit: (x, y, None)."""
+    x = np.asarray(x)
+    least = len(model.event_shape) + 2
+    if x.ndim != least or not x.shape[0]:
+        shape = ", ".join(["fits", "n", *map(str, model.event_shape)])
+        raise ValueError(f"x must have shape ({shape}) for {model}; got {x.shape}")
+    own = model.y_shape is not None and y is not None and np.ndim(y) == len(model.y_shape) + 2
+    if own and len(y) != len(x):
+        raise ValueError(f"y must hold conditions for the {len(x)} data sets in x; got {len(y)}")
+    data = []
+    for i, rows in enumerate(x):
+        try:
+            data.append(training_data(model, rows, y[i] if own else y, None))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"of data set {i}: {error}") from None
+    return data
+
+
+def _by_gradient(model, data, keys, settings):
+    each = list(keys)
+    starts = [
+        as_params(model.init(jax.random.fold_in(own, STARTS), *for_init(*rows)))
+        for own, rows in zip(each, data, strict=True)
+    ]
+    mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
+    padded = [pad(*rows) for rows in data]
+    train = stack(padded)
+    train = _map(jnp.asarray, train)._replace(count=padded[0].count)
+
+    def check(i):
+        own = noise_key(model, each[i], JUDGING)
+        check_scores(model, starts[i], padded[i], np.arange(len(data[i][0])), "x", key=own)
+
+    params, history = gradient.run(model, starts, check, mask, train, None, keys, settings, None)
+    return params, history["members"]

@@ -1,0 +1,393 @@
+"""A fitted model as a NumPyro distribution: a prior, a likelihood or a guide."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import math
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.transforms import Transform, biject_to
+from numpyro.distributions.util import validate_sample
+
+from jaxgen import batch, inputs
+from jaxgen.compose import Product
+from jaxgen.domains import constraint as constraint_of
+from jaxgen.fitted import Fitted
+from jaxgen.models import Box, Histogram
+
+_map = jax.tree_util.tree_map
+
+
+def as_distribution(fitted: Fitted, y=None) -> Distribution:
+    """A fitted model as a NumPyro distribution p(x) or p(x|y).
+
+    Its density has gradients in x, in y and in the params, but for those that the model freezes,
+    such as bounds. Its support is the model's: of a ``Box`` or a ``Histogram``, alone or in a
+    ``Product``, the one that the params say. NaN in x is a missing value where the model takes
+    such, as in ``jaxgen.log_prob``.
+
+    Draws of a model that is not reparameterized, such as a mixture, have no gradient in the params
+    and ``has_rsample`` is False: as a guide it learns by ``TraceGraph_ELBO``, whereas
+    ``Trace_ELBO`` would leave it as it is. To train a model within a program, make its params a
+    site: ``numpyro.param("flow", lambda _: fitted.params)``.
+
+    Args:
+      fitted: model and params, such as ``jaxgen.fit`` gives.
+      y: conditions (*batch_shape, *y_shape), or labels by place or name; None for an unconditional
+        model, and for the marginal of one of labels, sum_y p(y) p(x|y).
+
+    Returns:
+      A distribution with the model's event_shape and the batch_shape of y, () without one.
+
+    Raises:
+      TypeError, ValueError: fitted is no ``Fitted`` or has no density; y is missing, surplus, or of
+        the wrong kind or shape.
+
+    >>> import numpyro
+    >>> from numpyro.infer import MCMC, NUTS
+    >>> def program(y):
+    ...     theta = numpyro.sample("theta", as_distribution(fitted))
+    ...     numpyro.sample("y", numpyro.distributions.Normal(theta.sum(), 0.5), obs=y)
+    >>> mcmc = MCMC(NUTS(program), num_warmup=200, num_samples=200, progress_bar=False)
+    >>> mcmc.run(jax.random.key(1), 0.7)
+    >>> mcmc.get_samples()["theta"].shape
+    (200, 2)
+    """
+    if not isinstance(fitted, Fitted):
+        raise TypeError(
+            f"fitted must be a jaxgen.Fitted, as jaxgen.fit returns; got {type(fitted).__name__}"
+        )
+    model = fitted.model
+    if model.density == "none":
+        raise ValueError(f"fitted must have a density, but {model} has none")
+    batch_shape = ()
+    if y is not None and model.y_shape is not None:
+        y = inputs.as_labels(y, fitted.labels)
+        dims = np.ndim(y) - len(model.y_shape)
+        if dims < 0 or np.shape(y)[dims:] != model.y_shape:
+            wanted = _named(model.y_shape)
+            raise ValueError(f"y must have shape {wanted} for {model}; got {np.shape(y)}")
+        batch_shape = np.shape(y)[:dims]
+    y = inputs.as_conditions(model, y, batch_shape, inputs.float_dtype(fitted.params))
+    y = None if y is None else jnp.asarray(y)
+    params = jax.tree_util.tree_map_with_path(
+        functools.partial(_held, model.frozen), _map(jnp.asarray, fitted.params)
+    )
+    return ModelDistribution(model, params, y, batch_shape)
+
+
+class ModelDistribution(Distribution):
+    """What ``as_distribution`` makes; its arguments are checked there."""
+
+    pytree_data_fields = ("params", "y")
+    pytree_aux_fields = ("model", "_own_dims", "_y_dims")
+
+    def __init__(self, model, params, y, batch_shape):
+        self.model, self.params, self.y = model, params, y
+        # what vmap adds to the shapes later are further dimensions of the batch
+        self._own_dims = tuple(map(jnp.ndim, jax.tree_util.tree_leaves(params)))
+        self._y_dims = len(batch_shape)
+        super().__init__(batch_shape, model.event_shape)
+
+    @constraints.dependent_property
+    def support(self):
+        if _varies(self.model):
+            return _support(self.model, self.params)
+        entry = _entry(self.model.support)
+        plain = isinstance(entry, constraints.ParameterFreeConstraint) and not entry.is_discrete
+        return self.model.support if plain else _Fixed(self.model)
+
+    @property
+    def has_rsample(self):
+        return self.model.reparameterized
+
+    @property
+    def has_enumerate_support(self):
+        return self.event_shape == () and self.is_discrete and _levels(self.model) is not None
+
+    def enumerate_support(self, expand=True):
+        if not self.has_enumerate_support:
+            raise NotImplementedError(f"{self.model} has no support that could be enumerated")
+        low, high = _levels(self.model)
+        values = jnp.arange(low, high + 1, dtype=jnp.int32)
+        values = values.reshape(-1, *[1] * len(self.batch_shape))
+        return jnp.broadcast_to(values, (len(values), *self.batch_shape)) if expand else values
+
+    @validate_sample
+    def log_prob(self, value, intermediates=None):
+        x = jnp.array(value)  # a copy: within a jit, jaxgen.log_prob takes no constant
+        dims = x.ndim - len(self.event_shape)
+        if dims < 0 or x.shape[dims:] != self.event_shape:
+            wanted = _named(self.event_shape)
+            raise ValueError(f"value must have shape {wanted} for {self.model}; got {x.shape}")
+        shape = jnp.broadcast_shapes(x.shape[:dims], self._leading())
+        x = jnp.broadcast_to(x, (*shape, *self.event_shape))
+        return self._in_rows(shape, self._score, x)
+
+    def sample(self, key, sample_shape=()):
+        x = self._in_rows((*sample_shape, *self._leading()), self._draw, key=inputs.as_key(key))
+        # half of a gradient, as through the draws of a mixture's parts, would mislead
+        return x if self.has_rsample else lax.stop_gradient(x)
+
+    def _score(self, _, params, own):
+        x, y, _ = own
+        return batch.log_prob(self.model, params, x, y)
+
+    def _draw(self, n, params, own):
+        _, y, key = own
+        return batch.sample(self.model, params, key, n, y)
+
+    def _validate_sample(self, value):
+        value = jnp.asarray(value)
+        unknown = jnp.isnan(value).any(tuple(range(-len(self.event_shape), 0)))
+        unknown = unknown.reshape(*unknown.shape, *[1] * len(self.event_shape))
+        # of NaN, which lies in no support, log_prob knows what to say
+        known = jnp.where(unknown, self.support.feasible_like(value), value)
+        return super()._validate_sample(known)
+
+    def _groups(self):
+        """The leading dimensions of the batch: those that the params have."""
+        own = zip(jax.tree_util.tree_leaves(self.params), self._own_dims, strict=True)
+        return jnp.broadcast_shapes(*(v.shape[: v.ndim - dims] for v, dims in own))
+
+    def _leading(self):
+        """The batch shape of params and y: ``batch_shape`` is of old where a vmap has been."""
+        groups = self._groups()
+        shape = (*groups, *[1] * self._y_dims) if groups else ()
+        if self.y is None:
+            return shape
+        own = self.y.shape[: self.y.ndim - len(self.model.y_shape)]
+        return jnp.broadcast_shapes(shape, own)
+
+    def _in_rows(self, shape, fn, x=None, key=None):
+        """``fn(n, params, (x, y, key))`` of n rows, with x (*shape, ...), as (*shape, ...)."""
+        y = self.y
+        if y is not None:
+            y = jnp.broadcast_to(y, (*shape, *self.model.y_shape))
+        groups, first = self._groups(), len(shape) - len(self._leading())
+        front, there = range(len(groups)), range(first, first + len(groups))
+        groups, rest = shape[first : there.stop], shape[:first] + shape[there.stop :]
+        size, n = math.prod(groups), math.prod(rest)
+        if not groups:
+            x, y = _map(lambda v: v.reshape(n, *v.shape[len(shape) :]), (x, y))
+            out = fn(n, self.params, (x, y, key))
+            return out.reshape(*shape, *out.shape[1:])
+
+        def apart(v):
+            return jnp.moveaxis(v, there, front).reshape(size, n, *v.shape[len(shape) :])
+
+        def repeated(v, dims):
+            own = v.shape[v.ndim - dims :]
+            return jnp.broadcast_to(v, (*groups, *own)).reshape(size, *own)
+
+        leaves, tree = jax.tree_util.tree_flatten(self.params)
+        params = jax.tree_util.tree_unflatten(tree, map(repeated, leaves, self._own_dims))
+        keys = None if key is None else jax.random.split(key, size)
+        own = *_map(apart, (x, y)), keys
+        out = jax.vmap(functools.partial(fn, n))(params, own)
+        return jnp.moveaxis(out.reshape(*groups, *rest, *out.shape[2:]), front, there)
+
+
+@promote_batch_shape.register
+def _promote_batch_shape(d: ModelDistribution):
+    new = copy.copy(d)
+    new._batch_shape = d._leading()
+    return new
+
+
+def _named(shape):
+    """A shape with any number of leading dimensions, for an error."""
+    return f"({', '.join(['...', *map(str, shape)])})"
+
+
+def _held(frozen, path, leaf):
+    """A param without gradient where the model freezes it, as ``fit`` does."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    held = any(name == own or name.startswith(f"{own}/") for own in frozen)
+    return lax.stop_gradient(leaf) if held else leaf
+
+
+# Supports that NumPyro can map the reals onto.
+
+
+def _varies(model):
+    """Whether the support follows from the params."""
+    return isinstance(model, Box | Histogram) or (
+        isinstance(model, Product) and any(map(_varies, model.parts))
+    )
+
+
+def _support(model, params=None):
+    """The support, narrower where params say more, of constraints that ``biject_to`` knows."""
+    if params is not None and isinstance(model, Box | Histogram):
+        return constraints.independent(constraints.interval(params["low"], params["high"]), 1)
+    support = model.support
+    if hasattr(support, "domains"):  # of each number its own
+        each = tuple(constraint_of((domain,), ()) for domain in support.domains)
+        return _Pieces(each, ((),) * len(each))
+    if hasattr(support, "parts"):  # of a product
+        own = params if isinstance(model, Product) and params else [None] * len(support.parts)
+        each = tuple(map(_support, support.parts, own))
+        return _Pieces(each, tuple(part.event_shape for part in support.parts))
+    return support
+
+
+def _entry(support):
+    """The constraint of one number, where all have the same."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def _levels(model):
+    """The lowest and the highest value of a discrete model, or None."""
+    entry = _entry(model.support)
+    if entry is constraints.boolean:
+        return 0, 1
+    ends = getattr(entry, "lower_bound", None), getattr(entry, "upper_bound", None)
+    return None if None in ends else ends
+
+
+def _equal(self, other):
+    return bool(self.eq(other, static=True))  # which NumPyro 0.19 would not ask
+
+
+class _Fixed(constraints.ParameterFreeConstraint):
+    """The support of a model whatever its params: mixtures of NumPyro take no other."""
+
+    def __init__(self, model):
+        self.model = model
+        super().__init__()
+
+    @property
+    def is_discrete(self):
+        return _entry(_support(self.model)).is_discrete  # independent ones did not always tell
+
+    @property
+    def event_dim(self):
+        return _support(self.model).event_dim
+
+    def __call__(self, x):
+        return _support(self.model)(x)
+
+    def feasible_like(self, prototype):
+        return _support(self.model).feasible_like(prototype)
+
+    def __repr__(self):
+        return repr(_support(self.model))  # by which NumPyro tells why it cannot map it
+
+    def tree_flatten(self):
+        return (), ((), {"model": self.model})
+
+    def eq(self, other, static=False):
+        return isinstance(other, _Fixed) and self.model == other.model
+
+    __eq__ = _equal
+
+
+class _Pieces(constraints.Constraint):
+    """Consecutive numbers of a vector, each piece in a shape and a constraint of its own."""
+
+    event_dim = 1
+
+    def __init__(self, each, shapes):
+        self.each, self.shapes = each, shapes
+        super().__init__()
+
+    @property
+    def is_discrete(self):
+        return any(_entry(own).is_discrete for own in self.each)
+
+    def __call__(self, x):
+        pieces = zip(self.each, _cut(x, self.shapes), strict=True)
+        return functools.reduce(operator.and_, (own(v) for own, v in pieces))
+
+    def feasible_like(self, prototype):
+        pieces = zip(self.each, _cut(prototype, self.shapes), strict=True)
+        return _joined([own.feasible_like(v) for own, v in pieces], jnp.ndim(prototype) - 1)
+
+    def __repr__(self):
+        return f"Pieces{self.each}"
+
+    def tree_flatten(self):
+        return (self.each,), (("each",), {"shapes": self.shapes})
+
+    def eq(self, other, static=False):
+        same = isinstance(other, _Pieces) and self.shapes == other.shapes
+        return same and all(a == b for a, b in zip(self.each, other.each, strict=True))
+
+    __eq__ = _equal
+
+
+class _OfPieces(Transform):
+    """The reals onto a vector in pieces: each piece by the map onto its own constraint."""
+
+    domain = constraints.real_vector
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    @property
+    def codomain(self):
+        return self.pieces
+
+    @property
+    def maps(self):
+        return [biject_to(own) for own in self.pieces.each]
+
+    @property
+    def free(self):
+        """The shapes of the pieces on the side of the reals."""
+        pairs = zip(self.maps, self.pieces.shapes, strict=True)
+        return tuple(own.inverse_shape(shape) for own, shape in pairs)
+
+    def __call__(self, x):
+        pieces = zip(self.maps, _cut(x, self.free), strict=True)
+        return _joined([own(v) for own, v in pieces], jnp.ndim(x) - 1)
+
+    def _inverse(self, y):
+        pieces = zip(self.maps, _cut(y, self.pieces.shapes), strict=True)
+        return _joined([own.inv(v) for own, v in pieces], jnp.ndim(y) - 1)
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        pieces = zip(self.maps, _cut(x, self.free), _cut(y, self.pieces.shapes), strict=True)
+        dets = [own.log_abs_det_jacobian(v, w) for own, v, w in pieces]
+        return _joined(dets, jnp.ndim(x) - 1).sum(-1)
+
+    def forward_shape(self, shape):
+        return (*shape[:-1], sum(map(math.prod, self.pieces.shapes)))
+
+    def inverse_shape(self, shape):
+        return (*shape[:-1], sum(map(math.prod, self.free)))
+
+    def tree_flatten(self):
+        return (self.pieces,), (("pieces",), {})
+
+    def eq(self, other, static=False):
+        return isinstance(other, _OfPieces) and self.pieces == other.pieces
+
+    __eq__ = _equal
+
+
+biject_to.register(_Pieces, _OfPieces)
+biject_to.register(_Fixed, lambda support: biject_to(_support(support.model)))
+
+
+def _cut(x, shapes):
+    """The pieces of a vector, or of a batch of them."""
+    ends = list(itertools.accumulate(map(math.prod, shapes)))
+    pieces = jnp.split(x, ends[:-1], -1)
+    return [v.reshape(*v.shape[:-1], *shape) for v, shape in zip(pieces, shapes, strict=True)]
+
+
+def _joined(pieces, dims):
+    """The vectors whose pieces have so many dimensions of a batch."""
+    return jnp.concatenate([v.reshape(*v.shape[:dims], -1) for v in pieces], -1)

@@ -1,0 +1,195 @@
+"""The no-U-turn sampler over a program's globals: chains and data sets in one compiled program."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from numpyro.infer.hmc import hmc
+
+from jaxgen import compiler
+from jaxgen.compose.labelled import stack
+from jaxgen.fit.progress import CHUNKS, Progress
+from jaxgen.fit.rows import pad, size_class
+from jaxgen.warn import warn
+
+_CANDIDATES = 8  # draws of the prior, the likeliest of which a chain starts from
+_WORST_R_HAT = 1.05
+_FEWEST = 8  # rows, of whose multiples there are programs
+
+_map = jax.tree_util.tree_map
+
+
+class Rows(NamedTuple):
+    """Data, or with a leading axis that of several fits."""
+
+    x: Any
+    y: Any
+    weights: Any
+
+
+def run(program, keys, data, progress=None) -> tuple[Any, list[dict[str, Any]]]:
+    """Draws of the posteriors of several fits.
+
+    Args:
+      program: a ``Program`` whose posterior is ``NUTS``.
+      keys: (fits,).
+      data: (x, y, weights) of each fit, as many rows in each.
+
+    Returns the params, with a leading axis of fits, and the history of each.
+    """
+    # stacked on the host: a compiled stack would be compiled for every number of fits
+    rows = _map(jnp.asarray, stack([_rows_of(program, *own) for own in data]))
+    nuts = program.posterior
+    total = nuts.warmup + nuts.draws
+    state = _compiled_begin(program, keys, rows)
+    start = np.asarray(state.potential_energy)
+    if not np.isfinite(start).all():
+        raise ValueError(
+            f"x cannot be fitted: the prior of program {program.program.name} gives it zero density"
+        )
+    length = -(-total // CHUNKS)
+    kept: list[Any] = []
+    with Progress(progress, total) as bar:
+        for first in range(0, total, length):
+            state, records = _compiled_steps(program, state, rows, length)
+            kept.append(jax.device_get(records))
+            bar.advance(min(length, total - first), -float(np.mean(state.potential_energy)))
+    # (fits, chains, steps, ...)
+    records = _map(lambda *parts: np.concatenate(parts, 2)[:, :, nuts.warmup : total], *kept)
+    draws = _map(lambda v: v.reshape(len(v), -1, *v.shape[3:]), records.values)
+    history = [_history(program, _map(lambda v, i=i: v[i], records)) for i in range(len(keys))]
+    if len(history) == 1:
+        _warn_of(program, history[0])
+    return {"posterior": {"draws": _map(jnp.asarray, draws)}, "program": {}}, history
+
+
+def _rows_of(program, x, y, weights) -> Rows:
+    """Rows of one fit, padded to few sizes where a row has no latents of its own."""
+    padded = pad(x, y, weights)
+    if not program.sites.locals:
+        few = -(-len(x) // _FEWEST) * _FEWEST
+        count = few if few < size_class(1) else len(padded.x)  # of few, most would be padding
+    elif weights is None or np.allclose(weights, 1):
+        count = len(x)
+    else:
+        raise ValueError(
+            f"weights do not apply: program {program.program.name} has continuous latents of each "
+            "row, drawn with the globals"
+        )
+    return Rows(*(v if v is None else np.asarray(v)[:count] for v in padded[:3]))
+
+
+class _Record(NamedTuple):
+    """Of one step."""
+
+    values: Any  # globals
+    locals: Any
+    diverging: Any
+    accept: Any
+    steps: Any
+
+
+def _begin(program, keys, rows):
+    def one(key, rows):
+        starts, key = jax.random.split(key)
+        candidates = jax.vmap(lambda key: _start(program, key, rows))(
+            jax.random.split(starts, _CANDIDATES)
+        )
+        scores = jax.vmap(lambda position: program.log_joint(position, *rows))(candidates)
+        best = jnp.argmax(jnp.where(jnp.isnan(scores), -jnp.inf, scores))
+        begin, _ = _kernel(program, rows)
+        return begin(_map(lambda v: v[best], candidates), key)
+
+    def chains(key, rows):
+        each = jax.random.split(key, program.posterior.chains)
+        return jax.vmap(one, (0, None))(each, rows)
+
+    return jax.vmap(chains)(keys, rows)
+
+
+def _steps(program, state, rows, count):
+    def one(state, rows):
+        begin, step = _kernel(program, rows)
+        begin(state.z, jax.random.key(0))  # which tells ``step`` how to adapt; its result is unused
+
+        def next_one(state, _):
+            state = step(state)
+            values, _, _ = program.constrain(state.z["globals"], {})
+            return state, _Record(
+                values, state.z["locals"], state.diverging, state.accept_prob, state.num_steps
+            )
+
+        return lax.scan(next_one, state, length=count)
+
+    return jax.vmap(jax.vmap(one, (0, None)))(state, rows)
+
+
+_compiled_begin = compiler.jit(_begin, static_argnums=0)
+_compiled_steps = compiler.jit(_steps, static_argnums=(0, 3))
+
+
+def _kernel(program, rows):
+    nuts = program.posterior
+    begin, step = hmc(lambda position: -program.log_joint(position, *rows), algo="NUTS")
+
+    def start(position, key):
+        return begin(
+            position,
+            nuts.warmup,
+            dense_mass=nuts.dense_mass,
+            target_accept_prob=nuts.target_accept,
+            rng_key=jax.random.key_data(key),
+        )
+
+    return start, step
+
+
+def _start(program, key, rows):
+    of_globals, of_locals = jax.random.split(key)
+    free = program.prior_draw(of_globals, {})
+    values, _, _ = program.constrain(free, {})
+    draw = lambda key, y: program.locals_draw(values, key, y)  # noqa: E731
+    axes = 0, None if rows.y is None else 0
+    each = jax.vmap(draw, axes)(jax.random.split(of_locals, len(rows.x)), rows.y)
+    return {"globals": free, "locals": each}
+
+
+def _history(program, records) -> dict[str, Any]:
+    """What to know of a fit's chains."""
+    worst = {
+        name: float(np.max(split_gelman_rubin(v))) if v[0, 0].size else 1.0
+        for name, v in records.values.items()
+    }
+    sizes = {name: float(np.min(effective_sample_size(v))) for name, v in records.values.items()}
+    return {
+        "method": "mcmc",
+        "steps": int(records.steps.sum()),
+        "epochs": 0,
+        "train": [],
+        "validation": [],
+        "stopped": "draws",
+        "divergences": int(records.diverging.sum()),
+        "accept": float(records.accept.mean()),
+        "r_hat": worst,
+        "ess": sizes,
+    }
+
+
+def _warn_of(program, history) -> None:
+    """A RuntimeWarning where the chains cannot be trusted."""
+    if history["divergences"]:
+        warn(
+            f"{history['divergences']} draws of {program.program.name} diverged: its posterior has "
+            "corners that NUTS cannot reach; reparameterise it, or raise target_accept"
+        )
+    unsettled = {n: v for n, v in history["r_hat"].items() if not v <= _WORST_R_HAT}
+    if unsettled:
+        warn(
+            f"the chains of {program.program.name} disagree, r_hat {unsettled}: raise warmup, or "
+            "reparameterise it"
+        )

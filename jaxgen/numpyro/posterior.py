@@ -1,0 +1,318 @@
+"""How the globals of a program are known: by a point, a guide, or draws of their posterior."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import ndtri
+from numpyro import handlers
+from numpyro.infer.autoguide import AutoGuide
+
+from jaxgen.numpyro.function import Function, function
+from jaxgen.numpyro.sites import trace, transform_of
+from jaxgen.spec import Count, Spec
+
+_map = jax.tree_util.tree_map
+_MEDIAN_OF = 15  # draws of the prior, where a fit starts
+_SCALE = 0.1  # of a mean field at the start
+_TRIED = 100  # draws of a guide, to see where it goes
+
+
+class Posterior(Spec):
+    """Base of the ways. A ``program`` below is the ``Program`` whose globals are held.
+
+    ``learnt`` are the values of its ``numpyro.param`` sites.
+    """
+
+    fit_method: ClassVar[Literal["gradient", "mcmc"]] = "gradient"
+
+    @property
+    def count(self) -> int:
+        """How many draws of the globals the density is an average over."""
+        raise NotImplementedError
+
+    def check(self, program) -> None:
+        """Raise where the program cannot be learnt so."""
+
+    def init(self, program, learnt, key) -> Any:
+        """Params to start from."""
+        raise NotImplementedError
+
+    def values(self, program, params, learnt) -> Any:
+        """All draws of the globals that make up the density, by site, each (draws, *shape)."""
+        raise NotImplementedError
+
+    def one(self, program, params, learnt, key) -> tuple[Any, Any]:
+        """A draw of the globals, and its log q - log p in nats, for the evidence lower bound."""
+        raise NotImplementedError
+
+
+class Point(Posterior):
+    """The likeliest globals given the data: the mode of the posterior, MAP.
+
+    Args:
+      jacobian: False for the mode in the space that the program names (NumPyro's AutoDelta), True
+        for that in the space without constraints (where AutoLaplaceApproximation puts its centre).
+        Of Gamma(3, 1) the first is 2, the second 3.
+
+    Params: ``loc``, by site, without constraints.
+    """
+
+    jacobian: bool = False
+
+    count = 1
+
+    def init(self, program, learnt, key):
+        return {"loc": _center(program, learnt, key)}
+
+    def values(self, program, params, learnt):
+        values, _, _ = program.constrain(params["loc"], learnt)
+        return _map(lambda v: v[None], values)
+
+    def one(self, program, params, learnt, key):
+        values, log_p, log_det = program.constrain(params["loc"], learnt)
+        return values, -log_p - log_det if self.jacobian else -log_p
+
+
+class MeanField(Posterior):
+    """Independent normals in the space without constraints: NumPyro's AutoNormal.
+
+    Args:
+      draws: how many values of the globals, the same every time, the density is an average over.
+        They are spread evenly in each number (a Latin hypercube).
+
+    Params: ``loc`` and ``log_scale``, by site.
+
+    Source: Kucukelbir et al. 2017, "Automatic differentiation variational inference".
+    """
+
+    draws: Count = 100
+
+    @property
+    def count(self):
+        return self.draws
+
+    def init(self, program, learnt, key):
+        loc = _center(program, learnt, key)
+        return {"loc": loc, "log_scale": _map(lambda v: jnp.full_like(v, np.log(_SCALE)), loc)}
+
+    def values(self, program, params, learnt):
+        keys = _keys(params["loc"], fixed_key())
+        spread = _map(lambda v, key: _spread(key, self.draws, v), params["loc"], keys)
+        free = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), spread)
+        return jax.vmap(lambda v: program.constrain(v, learnt)[0])(free)
+
+    def one(self, program, params, learnt, key):
+        draw = lambda v, key: jax.random.normal(key, v.shape, v.dtype)  # noqa: E731
+        noise = _map(draw, params["loc"], _keys(params["loc"], key))
+        free = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), noise)
+        values, log_p, log_det = program.constrain(free, learnt)
+        terms = _map(
+            lambda s, z: (-s - 0.5 * z * z - 0.5 * np.log(2 * np.pi)).sum(),
+            params["log_scale"], noise,
+        )  # fmt: skip
+        return values, sum(jax.tree_util.tree_leaves(terms)) - log_p - log_det
+
+
+class Guide(Posterior):
+    """A NumPyro guide of the globals.
+
+    Args:
+      guide: a function of what the program is called with, that samples every global and nothing
+        else, with ``numpyro.param``; or a class of ``numpyro.infer.autoguide``, such as
+        ``AutoMultivariateNormal``.
+      draws: how many values of the globals, the same every time, the density is an average over.
+
+    Params: those of the guide, by name, without constraints.
+    """
+
+    guide: Function
+    draws: Count = 100
+
+    @property
+    def count(self):
+        return self.draws
+
+    def __post_init__(self):
+        if callable(self.guide):
+            object.__setattr__(self, "guide", function(self.guide))
+        super().__post_init__()
+
+    def init(self, program, learnt, key):
+        return init_params(_run(self, program, {}, key))
+
+    def check(self, program):
+        _look(self, program)
+
+    def values(self, program, params, learnt):
+        own = self._params(program, params)
+        names = [site.name for site in program.sites.globals]
+
+        def draw(key):
+            sites = _run(self, program, own, key)
+            return {name: sites[name]["value"] for name in names}
+
+        return jax.vmap(draw)(jax.random.split(fixed_key(), self.draws))
+
+    def one(self, program, params, learnt, key):
+        sites = _run(self, program, self._params(program, params), key)
+        values = {site.name: sites[site.name]["value"] for site in program.sites.globals}
+        log_q = sum(_log_q(s) for s in sites.values() if s["type"] == "sample")
+        return values, log_q - program.log_prior_of(values, learnt)
+
+    def _params(self, program, params):
+        return constrained(params, _look(self, program).transforms)
+
+
+class NUTS(Posterior):
+    """Draws of the posterior by the no-U-turn sampler; the locals of the data are drawn with them.
+
+    Args:
+      draws: kept of each chain.
+      warmup: steps before, in which step size and mass matrix adapt.
+      chains: run side by side.
+      target_accept: mean probability of acceptance that the step size aims at.
+      dense_mass: whether the mass matrix knows correlations.
+
+    Params: ``draws``, by site, (chains x draws, *shape).
+
+    Source: Hoffman and Gelman 2014; run by ``numpyro.infer``.
+    """
+
+    draws: Count = 250
+    warmup: Count = 500
+    chains: Count = 4
+    target_accept: float = 0.8
+    dense_mass: bool = False
+
+    fit_method = "mcmc"
+
+    @property
+    def count(self):
+        return self.chains * self.draws
+
+    def check(self, program):
+        sites, name = program.sites, program.program.name
+        if sites.params:
+            raise ValueError(
+                f"posterior: NUTS draws no numpyro.param, and program {name} has "
+                f"{sorted(sites.params)}; make them sample sites, or fit by gradients"
+            )
+        if not sites.globals:
+            raise ValueError(f"posterior: program {name} has no global latents for NUTS to draw")
+
+    def init(self, program, learnt, key):
+        def draw(key):
+            return program.constrain(program.prior_draw(key, learnt), learnt)[0]
+
+        return {"draws": jax.vmap(draw)(jax.random.split(key, self.count))}
+
+    def values(self, program, params, learnt):
+        return params["draws"]
+
+
+def init_params(sites):
+    """Values of ``numpyro.param`` sites without their constraints."""
+    found = {}
+    for name, site in sites.items():
+        if site["type"] == "param":
+            found[name] = _map(transform_of(site).inv, site["value"])
+    return found
+
+
+def constrained(params, transforms):
+    """The values of those sites that the params stand for; ``transforms`` by name."""
+    return {name: _map(transforms[name], value) for name, value in params.items()}
+
+
+def _center(program, learnt, key):
+    """Medians of a few draws of the prior."""
+    keys = jax.random.split(key, _MEDIAN_OF)
+    draws = jax.vmap(lambda key: program.prior_draw(key, learnt))(keys)
+    return _map(lambda v: jnp.median(v, 0), draws)
+
+
+def _both(params):
+    return params["loc"], params["log_scale"]
+
+
+def _keys(tree, key):
+    """A key for each leaf."""
+    leaves, structure = jax.tree_util.tree_flatten(tree)
+    keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
+    return jax.tree_util.tree_unflatten(structure, keys)
+
+
+def fixed_key():
+    # behind a barrier: the compiler would draw the numbers itself, slowly
+    return jax.random.wrap_key_data(lax.optimization_barrier(jnp.zeros(2, jnp.uint32)))
+
+
+def _spread(key, count, like):
+    """Standard normals (count, *shape), evenly spread in each column and shuffled."""
+    cells = ndtri((jnp.arange(count, dtype=like.dtype) + 0.5) / count)
+    cells = jnp.broadcast_to(cells.reshape(-1, *[1] * like.ndim), (count, *like.shape))
+    return jax.random.permutation(key, cells, independent=True)
+
+
+class _Looked(NamedTuple):
+    """A guide and what it is made of."""
+
+    call: Function
+    transforms: dict[str, Any]
+
+
+def _run(guide: Guide, program, params, key):
+    return trace(_look(guide, program).call, program.sites.argument, key, params)
+
+
+@functools.lru_cache(maxsize=256)
+def _look(guide: Guide, program) -> _Looked:
+    """The guide, checked against the program."""
+    call = guide.guide
+    wanted = {site.name: site for site in program.sites.globals}
+    if isinstance(call.call, type) and issubclass(call.call, AutoGuide):
+        hidden = [name for name in program.sites.example if name not in wanted]
+        rows = {name: program.sites.example[name] for name in hidden}
+        globals_alone = handlers.block(handlers.substitute(program.program.call, rows), hide=hidden)
+        call = function(call.call(globals_alone))
+
+    def fail(what):
+        raise ValueError(f"guide {guide.guide.name}: {what}")
+
+    with jax.ensure_compile_time_eval():
+        try:
+            sites = trace(call, program.sites.argument, jax.random.key(0), {})
+        except NotImplementedError:
+            fail("its sites must have proper distributions, which can be drawn from")
+    samples = {n: s for n, s in sites.items() if s["type"] == "sample"}
+    found = {n for n, s in samples.items() if not s["infer"].get("is_auxiliary")}
+    if found != set(wanted):
+        fail(f"it must sample the globals {sorted(wanted)} of the program; it has {sorted(found)}")
+    for name in found:
+        site, shape = samples[name], np.shape(samples[name]["value"])
+        if shape != wanted[name].shape:
+            fail(f"site {name!r} must have shape {wanted[name].shape}, got {shape}")
+        if site["is_observed"]:
+            fail(f"site {name!r} must not be observed")
+    values = {name: samples[name]["value"] for name in found}
+    with jax.ensure_compile_time_eval():
+        for name, support in program.supports(values).items():
+            draws = samples[name]["fn"].expand_by((_TRIED,)).sample(jax.random.PRNGKey(0))
+            if not np.all(support(draws)):
+                fail(
+                    f"site {name!r} is drawn outside of the support of the program's, "
+                    f"{support}, such as {np.ravel(draws)[np.argmin(np.ravel(support(draws)))]}"
+                )
+    return _Looked(call, {n: transform_of(s) for n, s in sites.items() if s["type"] == "param"})
+
+
+def _log_q(site):
+    value, between = site["value"], site["intermediates"]
+    log_q = site["fn"].log_prob(value, between) if between else site["fn"].log_prob(value)
+    return log_q.sum()

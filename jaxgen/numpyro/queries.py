@@ -1,0 +1,194 @@
+"""What a fitted program can be asked beyond ``log_prob`` and ``sample``: its draws, one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxgen import compiler, inputs
+from jaxgen.compose import Labelled, PerClass
+from jaxgen.fitted import Fitted
+from jaxgen.numerics import logsumexp
+from jaxgen.numpyro.program import Program
+from jaxgen.numpyro.sites import trace
+
+_RUNS = 2**22  # of the program for one row, held at once
+
+
+class Estimate(NamedTuple):
+    """log p(x|y) of rows, and how much to trust it.
+
+    Attributes:
+      log_prob: (n,), nats.
+      ess: (n,), the effective number of the K samples of each row, a mean over the draws of the
+        globals; infinite where nothing is sampled. A few only: raise K, or learn a proposal.
+      method: "exact", "enumerated" or "importance-weighted, ...".
+    """
+
+    log_prob: Any
+    ess: Any
+    method: str
+
+
+def posterior(fitted: Fitted) -> dict[str, jax.Array]:
+    """Draws of the globals of a fitted program, by site, each (draws, *shape)."""
+    program, params = program_of(fitted)
+    return _values(program, params)
+
+
+def predictive(fitted: Fitted, key: jax.Array, y=None, n: int | None = None) -> jax.Array:
+    """Joint draws of rows, (draws, n, *event_shape): the rows of a draw share its globals.
+
+    ``fitted.sample`` draws rows apart, each with globals of its own, any number of them.
+
+    Args:
+      fitted: a fitted program, or ``Labelled`` one.
+      key: a typed PRNG key.
+      y: conditions (n, *y_shape).
+      n: number of rows, of an unconditional program.
+
+    >>> bands = np.quantile(predictive(fitted, key, grid), [0.05, 0.95], 0)
+    """
+    program, params = program_of(fitted)
+    key = inputs.as_key(key)
+    if program.y_shape is None:
+        if y is not None:
+            raise ValueError(f"y was given, but {program} is unconditional (its y_shape is None)")
+        argument: Any = inputs.as_count(n, "n", 1)
+        return _predictive_of_count(program, argument, params, key)
+    if n is not None:
+        raise ValueError("n does not apply: there are as many rows as conditions y")
+    y = inputs.as_labels(y, fitted.labels)
+    count = np.shape(y)[0] if np.ndim(y) > len(program.y_shape) else 1
+    y = inputs.as_conditions(program, y, (count,), inputs.float_dtype(params))
+    return _predictive(program, params, key, y)
+
+
+def log_likelihood(fitted: Fitted, x, y=None) -> jax.Array:
+    """log p(x | y, globals) of each draw of the globals and each row, (draws, n), in nats.
+
+    Args:
+      fitted: a fitted program, or ``Labelled`` one.
+      x: events (n, *event_shape).
+      y: conditions (n, *y_shape).
+    """
+    program, params, x, y = _asked(fitted, x, y)
+    return _by_rows(_log_likelihood, program, params, (x, y)).T
+
+
+def estimate(fitted: Fitted, x, y=None, *, key: jax.Array, samples: int | None = None) -> Estimate:
+    """log p(x|y) with samples of each row's own, their effective number, and the method.
+
+    Args:
+      fitted: a fitted program, or ``Labelled`` one.
+      x: events (n, *event_shape).
+      y: conditions (n, *y_shape).
+      key: a typed PRNG key.
+      samples: K, by default the program's.
+    """
+    program, params, x, y = _asked(fitted, x, y)
+    if samples is not None:
+        program = dataclasses.replace(program, samples=inputs.as_count(samples, "samples", 1))
+    keys = jax.random.split(inputs.as_key(key), len(x))
+    log_prob, ess = _by_rows(_estimate, program, params, (x, y, keys))
+    return Estimate(log_prob, ess, program.method)
+
+
+def latents(fitted: Fitted, key: jax.Array, x, y=None) -> dict[str, jax.Array]:
+    """Draws of the local latents given x, by site, each (draws, n, *shape): one a draw of globals.
+
+    Continuous ones are resampled from the K samples of ``from_program``.
+    """
+    program, params, x, y = _asked(fitted, x, y)
+    keys = jax.random.split(inputs.as_key(key), len(x))
+    drawn = _by_rows(_latents, program, params, (x, y, keys))
+    return {name: jnp.swapaxes(v, 0, 1) for name, v in drawn.items()}
+
+
+def program_of(fitted):
+    """The program in a fitted model, and its params."""
+    model = fitted.model if isinstance(fitted, Fitted) else None
+    if isinstance(model, Program):
+        return model, fitted.params
+    if isinstance(model, Labelled) and not isinstance(model, PerClass):
+        inner = model.model
+        if isinstance(inner, Program):
+            return inner, fitted.params["model"]
+    what = type(fitted).__name__ if model is None else str(model)
+    raise TypeError(f"fitted must be a fitted program (see from_program), got {what:.80}")
+
+
+def _asked(fitted, x, y):
+    program, params = program_of(fitted)
+    dtype = inputs.float_dtype(params)
+    x = inputs.as_events(program, x, dtype)
+    if x.ndim != len(program.event_shape) + 1:
+        raise ValueError(f"x must have one batch dimension, (n, ...); got shape {x.shape}")
+    y = inputs.as_conditions(program, inputs.as_labels(y, fitted.labels), (len(x),), dtype)
+    return program, params, x, y
+
+
+def _by_rows(function, program, params, rows):
+    size = max(_RUNS // program.scratch, 1)
+    return function(program, size, params, rows)
+
+
+def _each(function, size, rows):
+    return lax.map(lambda own: function(*own), rows, batch_size=size)
+
+
+def _values_of(program, params):
+    return program.values(params)
+
+
+def _predict(program, params, key, y):
+    values = program.values(params)
+    keys = jax.random.split(key, program.count)
+
+    def draw(values, key):
+        known = {**values, **program.learnt(params)}
+        x = trace(program.program, y, key, known)[program.observed]["value"]
+        rows = jnp.moveaxis(x, program.sites.observed.axis, 0)
+        return rows.reshape(len(rows), *program.event_shape)
+
+    return jax.vmap(draw)(values, keys) if values else draw({}, key)[None]
+
+
+def _row_log_likelihood(program, size, params, rows):
+    return _each(lambda x, y: program.log_prob_each(params, x, y), size, rows)
+
+
+def _row_estimate(program, size, params, rows):
+    def of_row(x, y, key):
+        log_weights = program.log_weights_each(params, x, y, key)
+        each = logsumexp(log_weights, 1)
+        ess = jnp.exp(2 * each - logsumexp(2 * log_weights, 1)).mean()
+        ess = ess if program.sites.locals else jnp.full_like(ess, jnp.inf)
+        return logsumexp(each) - np.log(log_weights.size), ess
+
+    return _each(of_row, size, rows)
+
+
+def _row_latents(program, size, params, rows):
+    values = program.values(params)
+
+    def of_row(x, y, key):
+        draw = lambda values, key: program.latents(params, values, key, x, y)  # noqa: E731
+        return jax.vmap(draw)(values, jax.random.split(key, program.count))
+
+    return _each(of_row, size, rows)
+
+
+_values = compiler.jit(_values_of, static_argnums=0)
+_predictive = compiler.jit(_predict, static_argnums=0)
+_predictive_of_count = compiler.jit(
+    lambda program, n, params, key: _predict(program, params, key, n), static_argnums=(0, 1)
+)
+_log_likelihood = compiler.jit(_row_log_likelihood, static_argnums=(0, 1))
+_estimate = compiler.jit(_row_estimate, static_argnums=(0, 1))
+_latents = compiler.jit(_row_latents, static_argnums=(0, 1))

@@ -1,0 +1,334 @@
+"""What a NumPyro program is made of: its sites, found by running it for a few rows."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+
+from jaxgen.numpyro.drawing import Drawing
+from jaxgen.numpyro.function import Function
+
+MOST_COMBINATIONS = 4096  # of values of discrete latents, summed over for each row
+
+
+class Site(NamedTuple):
+    """A site of a program that is run for one row."""
+
+    name: str
+    shape: tuple[int, ...]  # of a value, the plate's axis of one row included
+    axis: int | None  # of the plate in it, from the end; None: outside of the plate
+    free: tuple[int, ...]  # shape of a value without constraints; of a discrete one ()
+    discrete: bool
+    rsample: bool
+
+
+class Sites(NamedTuple):
+    """All that matter, by what they are."""
+
+    globals: tuple[Site, ...]  # latent, outside of the plate
+    locals: tuple[Site, ...]  # latent and continuous, within
+    discrete: tuple[Site, ...]  # latent and discrete, within
+    combinations: dict[str, np.ndarray]  # all values that those can take together, (m, *shape)
+    observed: Site
+    params: dict[str, Any]  # of numpyro.param, the transforms to their constraints
+    support: Any  # of one event
+    argument: Any  # what the program is called with, where nothing but the globals is asked for
+    example: dict[str, np.ndarray]  # values of one row
+
+    @property
+    def event_shape(self):
+        return _without(self.observed.shape, self.observed.axis)
+
+
+class Asked(NamedTuple):
+    """What the sites depend on, of a program's spec."""
+
+    program: Function
+    observed: str
+    y_shape: tuple[int, ...] | None
+    levels: int | None
+    plate: str | None
+
+
+def trace(program: Function, argument, key, values, substitute=None) -> dict[str, Any]:
+    """The sites of one run; key is a typed or raw PRNG key, values those of sites by name.
+
+    substitute: gives the value of a site, or None.
+    """
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+
+    def value_of(site):
+        known = values.get(site["name"]) if site["type"] in ("sample", "param") else None
+        return substitute(site) if known is None and substitute is not None else known
+
+    put = handlers.substitute(substitute_fn=value_of)
+    with handlers.trace() as sites, Drawing(), handlers.seed(rng_seed=key), put:
+        program.call(argument)
+    return sites
+
+
+@functools.lru_cache(maxsize=256)
+def sites_of(asked: Asked) -> Sites:
+    """The sites of a program.
+
+    Raises:
+      ValueError: the program cannot serve as a density of rows; the message names the site.
+    """
+    with jax.ensure_compile_time_eval():
+        return _Look(asked).sites()
+
+
+class _Look:
+    """Runs of a program for two rows, for three, and for the first of the three alone.
+
+    They differ in y and in what is drawn, so what must not depend on either can be seen to.
+    """
+
+    def __init__(self, asked: Asked):
+        self.asked = asked
+        self.two = self._run(2, 0)
+        self.frame = self._frame()
+        latent = [n for n, s in self.two.items() if s["type"] == "sample" and not s["is_observed"]]
+        self.outside = [n for n in latent if not self._within(self.two[n])]
+        self._check_sites()
+        self._check_shapes(self._run(3, 1))
+        # globals of one value, so that what hears of the rows can be told
+        kept = {name: self.two[name]["value"] for name in self.outside}
+        self.three = self._run(3, 1, kept)
+
+    def fail(self, what: str):
+        raise ValueError(f"program {self.asked.program.name}: {what}")
+
+    def _argument(self, n, seed, first):
+        """Of the first of n rows."""
+        asked = self.asked
+        if asked.y_shape is None:
+            return first
+        if asked.levels is not None:
+            return jnp.asarray(np.arange(n) % asked.levels, jnp.int32)[:first]
+        y = np.random.default_rng(seed).uniform(0.1, 0.9, (n, *asked.y_shape))
+        return jnp.asarray(y[:first], float)
+
+    def _run(self, n, seed, values=None, first=None):
+        asked = self.asked
+        argument = self._argument(n, seed, n if first is None else first)
+        try:
+            return trace(asked.program, argument, jax.random.key(seed), values or {})
+        except NotImplementedError as error:
+            self.fail(f"its sites must have proper distributions, which can be drawn from: {error}")
+        except AssertionError as error:
+            if "unique name" in str(error):
+                self.fail(f"two sites have one name: {error}")
+            raise
+        except TypeError as error:
+            what = "the number of rows" if asked.y_shape is None else "y, rows leading,"
+            self.fail(f"it must run when called with {what} alone: {error}")
+
+    def _frame(self):
+        """The plate of rows, as the observed site knows it."""
+        asked, site = self.asked, self.two.get(self.asked.observed)
+        samples = [n for n, s in self.two.items() if s["type"] == "sample"]
+        if site is None or site["type"] != "sample":
+            self.fail(f"it has no observed site {asked.observed!r}; its sample sites are {samples}")
+        if site["is_observed"]:
+            self.fail(
+                f"site {asked.observed!r} must be free: let the program take {asked.observed}=None "
+                f"and pass obs={asked.observed}"
+            )
+        frames = [f for f in site["cond_indep_stack"] if asked.plate in (None, f.name)]
+        rows = [f for f in frames if f.size == 2]
+        if not rows:
+            plates = [f"{f.name!r} of size {f.size}" for f in site["cond_indep_stack"]]
+            self.fail(
+                f"the observed site {asked.observed!r} must be within a plate over the rows, of "
+                f"size 2 for 2 rows; it is within {plates or 'no plate'}"
+            )
+        if len(rows) > 1:
+            names = [f.name for f in rows]
+            self.fail(f"plate must name that of the rows, one of {names}")
+        size, subsample = self.two[rows[0].name]["args"]
+        if subsample not in (None, size):
+            self.fail(
+                f"plate {rows[0].name!r} must have no subsample_size: fit chooses the minibatches"
+            )
+        return rows[0]
+
+    def _within(self, site):
+        return any(f.name == self.frame.name for f in site["cond_indep_stack"])
+
+    def _check_sites(self):
+        for name, site in self.two.items():
+            if site["type"] == "param" and self._within(site):
+                self.fail(f"param {name!r} must be outside of the plate {self.frame.name!r}")
+            if site["type"] != "sample":
+                continue
+            if site["is_observed"] and self._within(site):
+                self.fail(
+                    f"site {name!r} in the plate {self.frame.name!r} is observed too; the rows' "
+                    f"density is of {self.asked.observed!r} alone"
+                )
+            if self._within(site) and not np.all(np.asarray(site.get("scale") or 1) == 1):
+                self.fail(f"site {name!r} must not be scaled: its density would not add up to one")
+            if not self._within(site) and not site["is_observed"] and site["fn"].is_discrete:
+                self.fail(
+                    f"latent {name!r} is discrete and outside of the plate {self.frame.name!r}: "
+                    "no gradient can fit it"
+                )
+
+    def _check_shapes(self, three):
+        if list(self.two) != list(three):
+            only = sorted(set(self.two) ^ set(three))
+            self.fail(f"its sites must not depend on the rows, but these come and go: {only}")
+        for name, site in self.two.items():
+            shapes = [_shapes(run[name]["value"]) for run in (self.two, three)]
+            what = "param" if site["type"] == "param" else "latent"
+            if (name in self.outside or what == "param") and shapes[0] != shapes[1]:
+                self.fail(
+                    f"{what} {name!r} is outside of the plate {self.frame.name!r}, yet its shape "
+                    f"varies with the rows: {shapes[0]} for 2, {shapes[1]} for 3"
+                )
+
+    def sites(self) -> Sites:
+        two, asked = self.two, self.asked
+        for name in self.outside:
+            self._check_apart(name)
+        params = {n: transform_of(s) for n, s in two.items() if s["type"] == "param"}
+        within = [
+            n for n, s in two.items()
+            if s["type"] == "sample" and self._within(s) and n != asked.observed
+        ]  # fmt: skip
+        each = {name: self._site(name) for name in [*self.outside, *within, asked.observed]}
+        discrete = tuple(each[n] for n in within if each[n].discrete)
+        found = Sites(
+            tuple(each[n] for n in self.outside),
+            tuple(each[n] for n in within if not each[n].discrete),
+            discrete,
+            self._combinations(discrete),
+            each[asked.observed],
+            params,
+            self._support(),
+            1 if asked.y_shape is None else np.asarray(self._argument(3, 1, 1)),
+            {},
+        )
+        return found._replace(example=self._check_rows(found))
+
+    def _check_apart(self, name):
+        """A latent outside of the plate must not hear of the rows."""
+        value = self.two[name]["value"]
+        two, three = (np.asarray(r[name]["fn"].log_prob(value)) for r in (self.two, self.three))
+        if not np.allclose(two, three, rtol=1e-4, atol=1e-5, equal_nan=True):
+            self.fail(
+                f"latent {name!r} is outside of the plate {self.frame.name!r}, yet its "
+                "distribution depends on the rows or their number"
+            )
+
+    def _check_rows(self, found: Sites):
+        """Values of a row, whose density must not hear of the other rows."""
+        values = {n: s["value"] for n, s in self.three.items() if s["type"] == "sample"}
+        for site in (*found.locals, *found.discrete, found.observed):
+            values[site.name] = jnp.take(values[site.name], np.array([0]), axis=site.axis)
+        alone = self._run(3, 1, values, first=1)
+        for site in (*found.locals, *found.discrete, found.observed):
+            scores = [_score(run[site.name]) for run in (self.three, alone)]
+            axis = self.frame.dim
+            first = np.take(scores[0], [0], axis=axis) if np.ndim(scores[0]) >= -axis else scores[0]
+            if not np.allclose(first, scores[1], rtol=1e-3, atol=1e-4, equal_nan=True):
+                self.fail(
+                    f"site {site.name!r} of a row depends on other rows: its log p is "
+                    f"{np.ravel(first)[:3]} with them, {np.ravel(scores[1])[:3]} alone"
+                )
+        return {n: np.asarray(s["value"]) for n, s in alone.items() if s["type"] == "sample"}
+
+    def _site(self, name) -> Site:
+        site = self.two[name]
+        fn, shape = site["fn"], jnp.shape(site["value"])
+        axis = None
+        if self._within(site):
+            axis = self.frame.dim - fn.event_dim
+            if len(shape) < -axis or shape[axis] != 2:
+                self.fail(f"site {name!r} must have a value for each row, got shape {shape} for 2")
+            shape = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :])
+        if fn.is_discrete:
+            return Site(name, shape, axis, (), True, False)
+        free = tuple(biject_to(fn.support).inverse_shape(shape))
+        return Site(name, shape, axis, free, False, bool(fn.has_rsample))
+
+    def _combinations(self, discrete):
+        values = []
+        for site in discrete:
+            fn = self.two[site.name]["fn"]
+            if not fn.has_enumerate_support or fn.event_dim:
+                self.fail(f"latent {site.name!r} is discrete, yet its values cannot be enumerated")
+            two, three = (self._enumerated(run, site.name) for run in (self.two, self.three))
+            if not np.array_equal(two, three):
+                self.fail(f"latent {site.name!r} must be able to take the same values for all rows")
+            values.append(two)
+        count = math.prod(
+            len(v) ** math.prod(s.shape) for v, s in zip(values, discrete, strict=True)
+        )
+        if count > MOST_COMBINATIONS:
+            names = [site.name for site in discrete]
+            self.fail(
+                f"the discrete latents {names} of a row take {count} values together, more than "
+                f"the {MOST_COMBINATIONS} that can be summed over"
+            )
+        singles = [
+            list(itertools.product(v, repeat=math.prod(s.shape)))
+            for v, s in zip(values, discrete, strict=True)
+        ]
+        together = list(itertools.product(*singles))
+        return {
+            site.name: np.array([c[i] for c in together]).reshape(-1, *site.shape)
+            for i, site in enumerate(discrete)
+        }
+
+    def _enumerated(self, run, name):
+        return np.ravel(run[name]["fn"].enumerate_support(expand=False))
+
+    def _support(self):
+        """The support of one event: the observed site's, without what its parameters decide."""
+        asked = self.asked
+        fns = [run[asked.observed]["fn"] for run in (self.two, self.three)]
+        plain = [_base(fn.support) for fn in fns]
+        dims = len(jnp.shape(self.two[asked.observed]["value"])) - 1
+        bounds = [jax.tree_util.tree_leaves(p) for p in plain]
+        same = len(bounds[0]) == len(bounds[1]) and all(
+            np.array_equal(a, b) and np.ndim(a) == 0 for a, b in zip(*bounds, strict=True)
+        )
+        base = plain[0]
+        if not same:
+            base = constraints.integer_greater_than(-(2**31)) if fns[0].is_discrete else None
+            base = constraints.real if base is None else base
+        return constraints.independent(base, dims - base.event_dim)
+
+
+def transform_of(site):
+    """From real numbers to the values that a ``numpyro.param`` site may have."""
+    return biject_to(site["kwargs"].get("constraint", constraints.real))
+
+
+def _base(support):
+    while isinstance(support, type(constraints.independent(constraints.real, 1))):
+        support = support.base_constraint
+    return support
+
+
+def _without(shape, axis):
+    return tuple(np.delete(np.array(shape, int), axis).tolist())
+
+
+def _shapes(tree):
+    return [jnp.shape(leaf) for leaf in jax.tree_util.tree_leaves(tree)]
+
+
+def _score(site):
+    return np.asarray(site["fn"].log_prob(site["value"]))
