@@ -97,9 +97,10 @@ def _with_missing(model, x, score):
     """``score(missing)``, whether x has values missing, for a model that may be asked so."""
     if model.missing is None:
         return score(False)
-    if isinstance(x, jax.core.Tracer):
-        return lax.cond(jnp.isnan(x).any(), lambda: score(True), lambda: score(False))
-    return score(bool(jnp.isnan(x).any()))
+    found = jnp.isnan(x).any()
+    if isinstance(found, jax.core.Tracer):  # under jit that of a constant is one too
+        return lax.cond(found, lambda: score(True), lambda: score(False))
+    return score(bool(found))
 
 
 def push(model: Model, params: Params, noise, y=None) -> jax.Array:

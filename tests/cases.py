@@ -15,10 +15,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 from numpyro.distributions import constraints
+from numpyro.infer.autoguide import AutoMultivariateNormal
 
 from jaxgen import Model, bijectors, compose, datasets, domains, models
 from jaxgen.check.subject import Subject, away_from_init
+from jaxgen.numpyro import NUTS, Guide, MeanField, Point, from_program
 from jaxgen.random import Key, Normal
 from jaxgen.spec import Count
 
@@ -153,6 +156,8 @@ _MIXED = (domains.Circle(0.0, 1.0), domains.Positive(), domains.Real())
 _NUMBER_AND_LEVEL = (domains.Real(), domains.Levels(3))
 _SLOW = {"learning": "another row of the family is fitted, which takes a while"}
 _MADE = {"learning": "it is made of a fitted model, not fitted itself"}
+_OWN = {"dtypes": "a program computes in the dtype of its own constants"}
+_DRAWN = {**_OWN, "precision": "in float64 the draws that it averages over are others"}
 _LAND = "params are fixed tables, not a family: tests/test_datasets.py judges it"
 
 CASES = (
@@ -382,6 +387,44 @@ CASES = (
         jittered=1,
         y=2,
         skip=_SLOW,
+    ),
+    Case(
+        "program",
+        from_program(programs.regression, y_shape=(2,), posterior=MeanField(3)),
+        jittered=2,
+        y=[0.5, 1.0],
+        skip=_OWN,
+    ),
+    Case(
+        "program_positive",
+        from_program(programs.waits, posterior=NUTS(4, 50, 1)),
+        jittered=1,
+        skip={**_OWN, "learning": "four draws are no posterior"},
+    ),
+    Case("program_kinds", from_program(programs.kinds, posterior=Point()), jittered=2, skip=_OWN),
+    Case(
+        "program_whole",
+        from_program(programs.counts, y_shape=(), posterior=Guide(AutoMultivariateNormal, draws=2)),
+        jittered=1,
+        y=0.7,
+        skip=_DRAWN,
+    ),
+    Case(
+        "program_factors",
+        from_program(
+            programs.factors,
+            samples=3,
+            proposal=compose.Conditional(compose.MLP((3,), 4, 1), models.Gaussian(2)),
+        ),
+        jittered=1,
+        skip=_DRAWN,
+    ),
+    Case(
+        "program_classes",
+        from_program(programs.classes, classes=3),
+        jittered=1,
+        y=1,
+        skip=_OWN,
     ),
     Case(
         "land",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 import math
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +12,11 @@ import numpy as np
 from jax import lax
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
-from numpyro.distributions.transforms import Transform, biject_to
 from numpyro.distributions.util import validate_sample
 
 from jaxgen import batch, inputs
-from jaxgen.compose import Product
-from jaxgen.domains import constraint as constraint_of
 from jaxgen.fitted import Fitted
-from jaxgen.models import Box, Histogram
+from jaxgen.numpyro.support import Fixed, entry_of, levels_of, support_of, varies
 
 _map = jax.tree_util.tree_map
 
@@ -99,11 +94,11 @@ class ModelDistribution(Distribution):
 
     @constraints.dependent_property
     def support(self):
-        if _varies(self.model):
-            return _support(self.model, self.params)
-        entry = _entry(self.model.support)
+        if varies(self.model):
+            return support_of(self.model, self.params)
+        entry = entry_of(self.model.support)
         plain = isinstance(entry, constraints.ParameterFreeConstraint) and not entry.is_discrete
-        return self.model.support if plain else _Fixed(self.model)
+        return self.model.support if plain else Fixed(self.model)
 
     @property
     def has_rsample(self):
@@ -111,19 +106,19 @@ class ModelDistribution(Distribution):
 
     @property
     def has_enumerate_support(self):
-        return self.event_shape == () and self.is_discrete and _levels(self.model) is not None
+        return self.event_shape == () and self.is_discrete and levels_of(self.model) is not None
 
     def enumerate_support(self, expand=True):
         if not self.has_enumerate_support:
             raise NotImplementedError(f"{self.model} has no support that could be enumerated")
-        low, high = _levels(self.model)
+        low, high = levels_of(self.model)
         values = jnp.arange(low, high + 1, dtype=jnp.int32)
         values = values.reshape(-1, *[1] * len(self.batch_shape))
         return jnp.broadcast_to(values, (len(values), *self.batch_shape)) if expand else values
 
     @validate_sample
     def log_prob(self, value, intermediates=None):
-        x = jnp.array(value)  # a copy: within a jit, jaxgen.log_prob takes no constant
+        x = jnp.asarray(value)
         dims = x.ndim - len(self.event_shape)
         if dims < 0 or x.shape[dims:] != self.event_shape:
             wanted = _named(self.event_shape)
@@ -213,181 +208,3 @@ def _held(frozen, path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     held = any(name == own or name.startswith(f"{own}/") for own in frozen)
     return lax.stop_gradient(leaf) if held else leaf
-
-
-# Supports that NumPyro can map the reals onto.
-
-
-def _varies(model):
-    """Whether the support follows from the params."""
-    return isinstance(model, Box | Histogram) or (
-        isinstance(model, Product) and any(map(_varies, model.parts))
-    )
-
-
-def _support(model, params=None):
-    """The support, narrower where params say more, of constraints that ``biject_to`` knows."""
-    if params is not None and isinstance(model, Box | Histogram):
-        return constraints.independent(constraints.interval(params["low"], params["high"]), 1)
-    support = model.support
-    if hasattr(support, "domains"):  # of each number its own
-        each = tuple(constraint_of((domain,), ()) for domain in support.domains)
-        return _Pieces(each, ((),) * len(each))
-    if hasattr(support, "parts"):  # of a product
-        own = params if isinstance(model, Product) and params else [None] * len(support.parts)
-        each = tuple(map(_support, support.parts, own))
-        return _Pieces(each, tuple(part.event_shape for part in support.parts))
-    return support
-
-
-def _entry(support):
-    """The constraint of one number, where all have the same."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
-def _levels(model):
-    """The lowest and the highest value of a discrete model, or None."""
-    entry = _entry(model.support)
-    if entry is constraints.boolean:
-        return 0, 1
-    ends = getattr(entry, "lower_bound", None), getattr(entry, "upper_bound", None)
-    return None if None in ends else ends
-
-
-def _equal(self, other):
-    return bool(self.eq(other, static=True))  # which NumPyro 0.19 would not ask
-
-
-class _Fixed(constraints.ParameterFreeConstraint):
-    """The support of a model whatever its params: mixtures of NumPyro take no other."""
-
-    def __init__(self, model):
-        self.model = model
-        super().__init__()
-
-    @property
-    def is_discrete(self):
-        return _entry(_support(self.model)).is_discrete  # independent ones did not always tell
-
-    @property
-    def event_dim(self):
-        return _support(self.model).event_dim
-
-    def __call__(self, x):
-        return _support(self.model)(x)
-
-    def feasible_like(self, prototype):
-        return _support(self.model).feasible_like(prototype)
-
-    def __repr__(self):
-        return repr(_support(self.model))  # by which NumPyro tells why it cannot map it
-
-    def tree_flatten(self):
-        return (), ((), {"model": self.model})
-
-    def eq(self, other, static=False):
-        return isinstance(other, _Fixed) and self.model == other.model
-
-    __eq__ = _equal
-
-
-class _Pieces(constraints.Constraint):
-    """Consecutive numbers of a vector, each piece in a shape and a constraint of its own."""
-
-    event_dim = 1
-
-    def __init__(self, each, shapes):
-        self.each, self.shapes = each, shapes
-        super().__init__()
-
-    @property
-    def is_discrete(self):
-        return any(_entry(own).is_discrete for own in self.each)
-
-    def __call__(self, x):
-        pieces = zip(self.each, _cut(x, self.shapes), strict=True)
-        return functools.reduce(operator.and_, (own(v) for own, v in pieces))
-
-    def feasible_like(self, prototype):
-        pieces = zip(self.each, _cut(prototype, self.shapes), strict=True)
-        return _joined([own.feasible_like(v) for own, v in pieces], jnp.ndim(prototype) - 1)
-
-    def __repr__(self):
-        return f"Pieces{self.each}"
-
-    def tree_flatten(self):
-        return (self.each,), (("each",), {"shapes": self.shapes})
-
-    def eq(self, other, static=False):
-        same = isinstance(other, _Pieces) and self.shapes == other.shapes
-        return same and all(a == b for a, b in zip(self.each, other.each, strict=True))
-
-    __eq__ = _equal
-
-
-class _OfPieces(Transform):
-    """The reals onto a vector in pieces: each piece by the map onto its own constraint."""
-
-    domain = constraints.real_vector
-
-    def __init__(self, pieces):
-        self.pieces = pieces
-
-    @property
-    def codomain(self):
-        return self.pieces
-
-    @property
-    def maps(self):
-        return [biject_to(own) for own in self.pieces.each]
-
-    @property
-    def free(self):
-        """The shapes of the pieces on the side of the reals."""
-        pairs = zip(self.maps, self.pieces.shapes, strict=True)
-        return tuple(own.inverse_shape(shape) for own, shape in pairs)
-
-    def __call__(self, x):
-        pieces = zip(self.maps, _cut(x, self.free), strict=True)
-        return _joined([own(v) for own, v in pieces], jnp.ndim(x) - 1)
-
-    def _inverse(self, y):
-        pieces = zip(self.maps, _cut(y, self.pieces.shapes), strict=True)
-        return _joined([own.inv(v) for own, v in pieces], jnp.ndim(y) - 1)
-
-    def log_abs_det_jacobian(self, x, y, intermediates=None):
-        pieces = zip(self.maps, _cut(x, self.free), _cut(y, self.pieces.shapes), strict=True)
-        dets = [own.log_abs_det_jacobian(v, w) for own, v, w in pieces]
-        return _joined(dets, jnp.ndim(x) - 1).sum(-1)
-
-    def forward_shape(self, shape):
-        return (*shape[:-1], sum(map(math.prod, self.pieces.shapes)))
-
-    def inverse_shape(self, shape):
-        return (*shape[:-1], sum(map(math.prod, self.free)))
-
-    def tree_flatten(self):
-        return (self.pieces,), (("pieces",), {})
-
-    def eq(self, other, static=False):
-        return isinstance(other, _OfPieces) and self.pieces == other.pieces
-
-    __eq__ = _equal
-
-
-biject_to.register(_Pieces, _OfPieces)
-biject_to.register(_Fixed, lambda support: biject_to(_support(support.model)))
-
-
-def _cut(x, shapes):
-    """The pieces of a vector, or of a batch of them."""
-    ends = list(itertools.accumulate(map(math.prod, shapes)))
-    pieces = jnp.split(x, ends[:-1], -1)
-    return [v.reshape(*v.shape[:-1], *shape) for v, shape in zip(pieces, shapes, strict=True)]
-
-
-def _joined(pieces, dims):
-    """The vectors whose pieces have so many dimensions of a batch."""
-    return jnp.concatenate([v.reshape(*v.shape[:dims], -1) for v in pieces], -1)

@@ -36,9 +36,6 @@ class Function(Spec):
     def __hash__(self):
         return hash(self.call)
 
-    def __repr__(self):
-        return self.name
-
 
 def function(call: Callable) -> Function:
     """The spec of a function."""

@@ -187,7 +187,8 @@ class Program(Model):
         return _init(self, key)
 
     def log_prob(self, params, x, y=None):
-        return logsumexp(self.log_prob_each(params, x, y)) - np.log(self.count)
+        # a program may compute in JAX's own dtype, wider than that of the params
+        return (logsumexp(self.log_prob_each(params, x, y)) - np.log(self.count)).astype(x.dtype)
 
     def noise(self):
         return Key()
@@ -207,7 +208,8 @@ class Program(Model):
             values, cost = self.posterior.one(self, params["posterior"], learnt, of_globals)
         count = self.samples if self.proposal is None else min(self.samples, _IN_LOSS)
         _, log_weights = self._samples(params, values, learnt, x, y, of_locals, count)
-        return np.log(len(log_weights)) - logsumexp(log_weights) + cost / noise["events"]
+        loss = np.log(len(log_weights)) - logsumexp(log_weights) + cost / noise["events"]
+        return loss.astype(x.dtype)
 
     def loss_noise(self):
         return {"key": Key(), "events": Events()}
