@@ -166,7 +166,7 @@ class Guide(Posterior):
         return values, log_q - program.log_prior_of(values, learnt)
 
     def _params(self, program, params):
-        return constrained(params, _look(self, program).transforms)
+        return moved(params, _look(self, program).transforms)
 
 
 class NUTS(Posterior):
@@ -218,15 +218,13 @@ class NUTS(Posterior):
 
 def init_params(sites):
     """Values of ``numpyro.param`` sites without their constraints."""
-    found = {}
-    for name, site in sites.items():
-        if site["type"] == "param":
-            found[name] = _map(transform_of(site).inv, site["value"])
-    return found
+    params = {name: site for name, site in sites.items() if site["type"] == "param"}
+    start = {name: _map(jnp.asarray, site["value"]) for name, site in params.items()}
+    return moved(start, {name: transform_of(site).inv for name, site in params.items()})
 
 
-def constrained(params, transforms):
-    """The values of those sites that the params stand for; ``transforms`` by name."""
+def moved(params, transforms):
+    """Params moved by the transforms of their names: to the values of sites, or back."""
     return {name: _map(transforms[name], value) for name, value in params.items()}
 
 
@@ -290,6 +288,10 @@ def _look(guide: Guide, program) -> _Looked:
             sites = trace(call, program.sites.argument, jax.random.key(0), {})
         except NotImplementedError:
             fail("its sites must have proper distributions, which can be drawn from")
+        except AssertionError as error:
+            if "unique name" not in str(error):
+                raise
+            fail(f"two sites have one name: {error}")
     samples = {n: s for n, s in sites.items() if s["type"] == "sample"}
     found = {n for n, s in samples.items() if not s["infer"].get("is_auxiliary")}
     if found != set(wanted):

@@ -20,9 +20,9 @@ from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.posterior import (
     MeanField,
     Posterior,
-    constrained,
     fixed_key,
     init_params,
+    moved,
 )
 from jaxgen.numpyro.sites import Asked, Sites, sites_of, trace
 from jaxgen.random import Events, Key
@@ -37,7 +37,6 @@ def from_program(
     *,
     y_shape: tuple[int, ...] | None = None,
     classes: int | None = None,
-    plate: str | None = None,
     posterior: Posterior | None = None,
     samples: int = 100,
     proposal: Model | None = None,
@@ -63,7 +62,6 @@ def from_program(
         x None by default, or no ``obs`` at all.
       y_shape: shape of a condition; None for p(x).
       classes: y is one of so many labels, ints: the result is ``compose.Labelled`` and classifies.
-      plate: name of the plate over the rows, where more than one fits.
       posterior: how the globals are held and learnt: ``MeanField()`` (the default), ``Point()``,
         ``Guide(guide)``, by gradients, or ``NUTS()``.
       samples: K, with which continuous locals are integrated.
@@ -92,7 +90,6 @@ def from_program(
         observed,
         y_shape,
         classes,
-        plate,
         MeanField() if posterior is None else posterior,
         samples,
         proposal,
@@ -112,7 +109,6 @@ class Program(Model):
     observed: str = "x"
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     levels: Count | None = None  # y is one of so many labels
-    plate: str | None = None
     posterior: Posterior = MeanField()
     samples: Count = 100
     proposal: Model | None = None
@@ -122,7 +118,7 @@ class Program(Model):
 
     @property
     def sites(self) -> Sites:
-        return sites_of(Asked(self.program, self.observed, self.y_shape, self.levels, self.plate))
+        return sites_of(Asked(self.program, self.observed, self.y_shape, self.levels))
 
     @property
     def event_shape(self):
@@ -221,7 +217,7 @@ class Program(Model):
 
     def learnt(self, params):
         """Values of the ``numpyro.param`` sites."""
-        return constrained(params["program"], self.sites.params)
+        return moved(params["program"], self.sites.params)
 
     def values(self, params):
         """Draws of the globals, by site, each (draws, *shape)."""

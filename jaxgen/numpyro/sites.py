@@ -55,7 +55,6 @@ class Asked(NamedTuple):
     observed: str
     y_shape: tuple[int, ...] | None
     levels: int | None
-    plate: str | None
 
 
 def trace(program: Function, argument, key, values, substitute=None) -> dict[str, Any]:
@@ -76,13 +75,17 @@ def trace(program: Function, argument, key, values, substitute=None) -> dict[str
     return sites
 
 
-@functools.lru_cache(maxsize=256)
 def sites_of(asked: Asked) -> Sites:
     """The sites of a program.
 
     Raises:
       ValueError: the program cannot serve as a density of rows; the message names the site.
     """
+    return _sites_of(asked, jnp.zeros(()).dtype)  # whose values are of other types with x64 on
+
+
+@functools.lru_cache(maxsize=256)
+def _sites_of(asked, dtype):
     with jax.ensure_compile_time_eval():
         return _Look(asked).sites()
 
@@ -96,11 +99,12 @@ class _Look:
     def __init__(self, asked: Asked):
         self.asked = asked
         self.two = self._run(2, 0)
-        self.frame = self._frame()
+        three = self._run(3, 1)
+        self.frame = self._frame(three)
         latent = [n for n, s in self.two.items() if s["type"] == "sample" and not s["is_observed"]]
         self.outside = [n for n in latent if not self._within(self.two[n])]
         self._check_sites()
-        self._check_shapes(self._run(3, 1))
+        self._check_shapes(three)
         # globals of one value, so that what hears of the rows can be told
         kept = {name: self.two[name]["value"] for name in self.outside}
         self.three = self._run(3, 1, kept)
@@ -133,7 +137,7 @@ class _Look:
             what = "the number of rows" if asked.y_shape is None else "y, rows leading,"
             self.fail(f"it must run when called with {what} alone: {error}")
 
-    def _frame(self):
+    def _frame(self, three):
         """The plate of rows, as the observed site knows it."""
         asked, site = self.asked, self.two.get(self.asked.observed)
         samples = [n for n, s in self.two.items() if s["type"] == "sample"]
@@ -144,23 +148,29 @@ class _Look:
                 f"site {asked.observed!r} must be free: let the program take {asked.observed}=None "
                 f"and pass obs={asked.observed}"
             )
-        frames = [f for f in site["cond_indep_stack"] if asked.plate in (None, f.name)]
-        rows = [f for f in frames if f.size == 2]
+        sizes = {f.name: f.size for f in self._frames(three, asked.observed)}
+        frames = self._frames(self.two, asked.observed)
+        rows = [f for f in frames if (f.size, sizes.get(f.name)) == (2, 3)]
         if not rows:
-            plates = [f"{f.name!r} of size {f.size}" for f in site["cond_indep_stack"]]
+            plates = [f"{f.name!r} of size {f.size}" for f in frames]
             self.fail(
                 f"the observed site {asked.observed!r} must be within a plate over the rows, of "
                 f"size 2 for 2 rows; it is within {plates or 'no plate'}"
             )
         if len(rows) > 1:
             names = [f.name for f in rows]
-            self.fail(f"plate must name that of the rows, one of {names}")
+            self.fail(
+                f"site {asked.observed!r} must be within one plate over the rows, not {names}"
+            )
         size, subsample = self.two[rows[0].name]["args"]
         if subsample not in (None, size):
             self.fail(
                 f"plate {rows[0].name!r} must have no subsample_size: fit chooses the minibatches"
             )
         return rows[0]
+
+    def _frames(self, run, name):
+        return run[name]["cond_indep_stack"] if name in run else ()
 
     def _within(self, site):
         return any(f.name == self.frame.name for f in site["cond_indep_stack"])
@@ -196,6 +206,13 @@ class _Look:
                     f"{what} {name!r} is outside of the plate {self.frame.name!r}, yet its shape "
                     f"varies with the rows: {shapes[0]} for 2, {shapes[1]} for 3"
                 )
+            if site["type"] == "sample" and self._within(site):
+                shapes = [self._site(run, n, name).shape for run, n in ((self.two, 2), (three, 3))]
+                if shapes[0] != shapes[1]:
+                    self.fail(
+                        f"site {name!r} must have one shape for a row, whatever their number; got "
+                        f"{shapes[0]} of 2 rows, {shapes[1]} of 3"
+                    )
 
     def sites(self) -> Sites:
         two, asked = self.two, self.asked
@@ -206,7 +223,7 @@ class _Look:
             n for n, s in two.items()
             if s["type"] == "sample" and self._within(s) and n != asked.observed
         ]  # fmt: skip
-        each = {name: self._site(name) for name in [*self.outside, *within, asked.observed]}
+        each = {name: self._site(two, 2, name) for name in [*self.outside, *within, asked.observed]}
         discrete = tuple(each[n] for n in within if each[n].discrete)
         found = Sites(
             tuple(each[n] for n in self.outside),
@@ -248,14 +265,16 @@ class _Look:
                 )
         return {n: np.asarray(s["value"]) for n, s in alone.items() if s["type"] == "sample"}
 
-    def _site(self, name) -> Site:
-        site = self.two[name]
+    def _site(self, run, n, name) -> Site:
+        site = run[name]
         fn, shape = site["fn"], jnp.shape(site["value"])
         axis = None
         if self._within(site):
             axis = self.frame.dim - fn.event_dim
-            if len(shape) < -axis or shape[axis] != 2:
-                self.fail(f"site {name!r} must have a value for each row, got shape {shape} for 2")
+            if len(shape) < -axis or shape[axis] != n:
+                self.fail(
+                    f"site {name!r} must have a value for each row, got shape {shape} for {n}"
+                )
             shape = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :])
         if fn.is_discrete:
             return Site(name, shape, axis, (), True, False)

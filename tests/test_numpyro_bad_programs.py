@@ -1,0 +1,226 @@
+"""A program, guide or proposal that cannot serve gets one clear error that names the site."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import programs
+import pytest
+from numpyro import handlers
+
+import jaxgen
+from jaxgen.numpyro import NUTS, Guide, Point, from_program
+
+
+def no_observed(n):
+    with numpyro.plate("rows", n):
+        numpyro.sample("z", dist.Normal(0, 1))
+
+
+def already_observed(n):
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, 1), obs=jnp.zeros(n))
+
+
+def outside_the_plate(n, x=None):
+    with numpyro.plate("rows", n):
+        numpyro.sample("z", dist.Normal(0, 1))
+    numpyro.sample("x", dist.Normal(0, 1).expand([n]).to_event(1), obs=x)
+
+
+def plate_of_its_own_size(n, x=None):
+    with numpyro.plate("rows", 10):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def two_plates(n, x=None):
+    with numpyro.plate("first", n, dim=-2), numpyro.plate("second", n, dim=-1):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def row_of_varying_shape(n, x=None):
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, 1).expand([2 * n]).to_event(1), obs=x)
+
+
+def subsampled(n, x=None):
+    with numpyro.plate("rows", n, subsample_size=1):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def subsampled_of_many(n, x=None):
+    with numpyro.plate("rows", 100, subsample_size=n):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def clash(n, x=None):
+    numpyro.sample("a", dist.Normal(0, 1))
+    numpyro.sample("a", dist.Normal(0, 1))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def varying_latent(n, x=None):
+    z = numpyro.sample("z", dist.Normal(0, 1).expand([n]).to_event(1))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+
+def hears_of_rows(y, x=None):
+    z = numpyro.sample("z", dist.Normal(y.mean(), 1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+
+def rows_hear_of_rows(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(y - y.mean(), 1), obs=x)
+
+
+def discrete_global(n, x=None):
+    k = numpyro.sample("k", dist.Bernoulli(0.5))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(k, 1), obs=x)
+
+
+def improper(n, x=None):
+    z = numpyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+
+def two_observed(n, x=None):
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+        numpyro.factor("extra", -jnp.ones(n))
+
+
+def scaled(n, x=None):
+    with numpyro.plate("rows", n), handlers.scale(scale=2.0):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def param_in_plate(n, x=None):
+    with numpyro.plate("rows", n):
+        a = numpyro.param("a", jnp.zeros(()))
+        numpyro.sample("x", dist.Normal(a, 1), obs=x)
+
+
+def too_many_values(n, x=None):
+    with numpyro.plate("rows", n, dim=-2), numpyro.plate("words", 8, dim=-1):
+        k = numpyro.sample("k", dist.Categorical(jnp.ones(4) / 4))
+        numpyro.sample("x", dist.Normal(k, 1), obs=x)
+
+
+def endless_values(n, x=None):
+    with numpyro.plate("rows", n):
+        k = numpyro.sample("k", dist.Poisson(1.0))
+        numpyro.sample("x", dist.Normal(k, 1), obs=x)
+
+
+def needs_more(n, x):
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+BAD = [
+    (no_observed, None, "has no observed site 'x'.*'z'"),
+    (already_observed, None, "site 'x' must be free"),
+    (outside_the_plate, None, "'x' must be within a plate over the rows.*no plate"),
+    (plate_of_its_own_size, None, "of size 2 for 2 rows.*'rows' of size 10"),
+    (two_plates, None, "'x' must be within one plate over the rows.*'second'"),
+    (row_of_varying_shape, None, r"site 'x' must have one shape for a row.*\(1, 4\).*\(1, 6\)"),
+    (subsampled, None, "of size 2 for 2 rows|subsample_size"),
+    (subsampled_of_many, None, "'rows' must have no subsample_size"),
+    (clash, None, "two sites have one name.*`a`"),
+    (varying_latent, None, r"latent 'z' is outside.*shape varies.*\(2,\).*\(3,\)"),
+    (hears_of_rows, (), "latent 'z' is outside.*depends on the rows"),
+    (rows_hear_of_rows, (), "site 'x' of a row depends on other rows"),
+    (discrete_global, None, "latent 'k' is discrete and outside of the plate"),
+    (improper, None, "proper distributions"),
+    (two_observed, None, "site 'extra' in the plate 'rows' is observed too"),
+    (scaled, None, "site 'x' must not be scaled"),
+    (param_in_plate, None, "param 'a' must be outside of the plate"),
+    (too_many_values, None, "65536 values together"),
+    (endless_values, None, "'k' is discrete, yet its values cannot be enumerated"),
+    (needs_more, None, "called with the number of rows alone"),
+]
+
+
+@pytest.mark.parametrize(("program", "y_shape", "says"), BAD, ids=[b[0].__name__ for b in BAD])
+def test_bad_programs(program, y_shape, says):
+    with pytest.raises(ValueError, match=says) as error:
+        from_program(program, y_shape=y_shape)
+    assert program.__name__ in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def misses_a_site(y):
+    numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+
+
+def wrong_shape(y):
+    numpyro.sample("slope", dist.Normal(0, 1).expand([3]).to_event(1))
+    numpyro.sample("scale", dist.LogNormal(0, 1))
+
+
+def leaves_the_support(y):
+    numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+    numpyro.sample("scale", dist.Normal(0, 1))
+
+
+def clashing_guide(y):
+    numpyro.param("slope", jnp.zeros(2))
+    numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+
+
+def improper_guide(y):
+    numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+    numpyro.sample("scale", dist.ImproperUniform(dist.constraints.positive, (), ()))
+
+
+@pytest.mark.parametrize(
+    ("guide", "says"),
+    [
+        (misses_a_site, r"must sample the globals \['scale', 'slope'\].*\['slope'\]"),
+        (wrong_shape, r"site 'slope' must have shape \(2,\), got \(3,\)"),
+        (leaves_the_support, "site 'scale' is drawn outside of the support.*-"),
+        (clashing_guide, "two sites have one name.*`slope`"),
+        (improper_guide, "proper distributions"),
+    ],
+)
+def test_bad_guides(guide, says):
+    with pytest.raises(ValueError, match=says) as error:
+        from_program(programs.regression, y_shape=(2,), posterior=Guide(guide))
+    assert guide.__name__ in str(error.value)
+
+
+def test_bad_arguments():
+    flow = jaxgen.models.SplineCoupling(2, y_shape=(2,))
+    with pytest.raises(TypeError, match="program must be a function"):
+        from_program("regression")
+    with pytest.raises(ValueError, match=r"y_shape must be \(\)"):
+        from_program(programs.classes, y_shape=(2,), classes=3)
+    with pytest.raises(ValueError, match=r"y_shape \(3,\) for program .*factors, got \(2,\)"):
+        from_program(programs.factors, proposal=flow)
+    with pytest.raises(ValueError, match=r"proposal: .*no continuous local latents"):
+        from_program(programs.kinds, proposal=flow)
+    with pytest.raises(ValueError, match=r"NUTS draws no numpyro.param.*noise"):
+        from_program(programs.factors, posterior=NUTS())
+    model = from_program(programs.waits, posterior=NUTS(4, 4, 1))
+    with pytest.raises(ValueError, match="optimizer does not apply"):
+        jaxgen.fit(model, np.ones(3), key=jax.random.key(0), optimizer=optax.adam(1e-3))
+    with pytest.raises(TypeError, match="posterior must be a Posterior"):
+        from_program(programs.waits, posterior="nuts")
+
+
+def test_an_unknown_program_in_a_file(tmp_path):
+    model = from_program(programs.kinds, posterior=Point())
+    path = tmp_path / "kinds.jaxgen"
+    jaxgen.Fitted(model, model.init(jax.random.key(0))).save(path)
+    damaged = path.read_bytes().replace(b"programs.kinds", b"programs.kinda")
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"sha256|damaged|unknown program"):
+        jaxgen.load(path)
