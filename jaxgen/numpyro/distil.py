@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -83,4 +84,6 @@ def distil(
     fitted = fit(student, x[:count], known, key=of_fit, **settings)
     gap = np.asarray(teacher.log_prob(x[count:], new)) - np.asarray(fitted.log_prob(x[count:], new))
     gap = gap.astype(np.float64)
+    if not np.isfinite(gap).all():  # the student rules out what the teacher draws
+        return Distilled(fitted, math.inf, math.inf)
     return Distilled(fitted, float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap))))

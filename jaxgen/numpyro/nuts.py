@@ -19,6 +19,7 @@ from jaxgen.warn import warn
 
 _CANDIDATES = 8  # draws of the prior, the likeliest of which a chain starts from
 _WORST_R_HAT = 1.05
+_ENOUGH = 50  # draws of a chain, for r_hat to mean something
 _FEWEST = 8  # rows, of whose multiples there are programs
 
 _map = jax.tree_util.tree_map
@@ -188,7 +189,7 @@ def _warn_of(program, history) -> None:
             "corners that NUTS cannot reach; reparameterise it, or raise target_accept"
         )
     unsettled = {n: v for n, v in history["r_hat"].items() if not v <= _WORST_R_HAT}
-    if unsettled:
+    if unsettled and program.posterior.draws >= _ENOUGH:
         warn(
             f"the chains of {program.program.name} disagree, r_hat {unsettled}: raise warmup, or "
             "reparameterise it"
