@@ -23,22 +23,21 @@ def schools(y, x=None):
     tau = numpyro.sample("tau", dist.HalfCauchy(5))
     with numpyro.plate("schools", len(y)):
         z = numpyro.sample("z", dist.Normal(0, 1))
-        numpyro.sample("x", dist.Normal(mu + tau * z, y), obs=x)
+        effect = numpyro.deterministic("effect", mu + tau * z)
+        numpyro.sample("x", dist.Normal(effect, y), obs=x)
 
 
 model = from_program(schools, y_shape=(), posterior=NUTS(draws=500, target_accept=0.99))
 fitted = jaxgen.fit(model, x, y, key=jax.random.key(0))
 
 draws = posterior(fitted)  # of 4 chains, by site: (2000,)
-exact = {"mu": "4.40 ± 3.32", "tau": "3.60 ± 3.22"}
+exact = {"mu": "4.40 ± 3.32", "tau": "3.60 ± 3.22"}  # by quadrature
 for name, value in draws.items():
-    effective = fitted.history["ess"][name]
-    print(f"{name:<4}{value.mean():5.2f} ± {value.std():.2f} from {effective:.0f} effective draws", end="")
-    print(f", exactly {exact[name]}")
+    ess = fitted.history["ess"][name]
+    print(f"{name:<4}{value.mean():.2f} ± {value.std():.2f}, exactly {exact[name]}; ESS {ess:.0f}")
 
-# for each draw of the globals one of every z
-z = latents(fitted, jax.random.key(1), x, y)["z"]  # (2000, 8)
-effects = draws["mu"][:, None] + draws["tau"][:, None] * z
+# for each draw of the globals one of every school's effect
+effects = latents(fitted, jax.random.key(1), x, y)["effect"]  # (2000, 8)
 
 # the density integrates z over 100 samples, and the ESS tells how many of them count
 found = estimate(fitted, x, y, key=jax.random.key(2))

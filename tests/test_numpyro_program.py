@@ -71,7 +71,8 @@ def schools(sigma, x=None):
     tau = numpyro.sample("tau", dist.HalfCauchy(5))
     with numpyro.plate("schools", len(sigma)):
         base = numpyro.sample("base", dist.Normal(0, 1))
-        numpyro.sample("x", dist.Normal(mu + tau * base, sigma), obs=x)
+        effect = numpyro.deterministic("effect", mu + tau * base)
+        numpyro.sample("x", dist.Normal(effect, sigma), obs=x)
 
 
 EFFECTS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
@@ -329,9 +330,11 @@ def test_eight_schools_by_nuts():
     for name, mean, spread in (("mu", 4.3968, 3.3177), ("tau", 3.5977, 3.2200)):
         error = spread / history["ess"][name] ** 0.5
         assert abs(values[name].mean() - mean) < 4 * error
-    local = latents(fitted, KEY, EFFECTS, ERRORS)["base"]
-    assert local.shape == (2000, 8)
-    effects = np.asarray(values["mu"][:, None] + values["tau"][:, None] * local)
+    local = latents(fitted, KEY, EFFECTS, ERRORS)
+    effects = np.asarray(local["effect"])
+    assert effects.shape == (2000, 8)
+    made = values["mu"][:, None] + values["tau"][:, None] * local["base"]
+    np.testing.assert_allclose(effects, made, rtol=1e-4, atol=1e-4)
     for school, mean in ((0, 6.2119), (7, 4.8543)):
         error = effects[:, school].std() / min(history["ess"].values()) ** 0.5
         assert abs(effects[:, school].mean() - mean) < 4 * error

@@ -113,7 +113,8 @@ def fit(
       "steps", "epochs", "train" and "validation" (mean log-likelihoods in nats, or minus the mean
       loss where a model has its own: of each epoch, or of the start and each step of EM), "seconds"
       and "stopped" ("closed form", "converged", "patience", "epochs" or "nan at step N", with a
-      RuntimeWarning; an epoch that meets NaN is finished first). By gradient also "best_epoch" and
+      RuntimeWarning; an epoch that meets NaN is finished first; "draws" of a posterior, whose
+      diagnostics ``jaxgen.numpyro.NUTS`` names). By gradient also "best_epoch" and
       "best_score", of the params returned; of an ensemble, instead, "members", a history for each,
       while "train" and "validation" are means over the members that still train.
 

@@ -184,9 +184,10 @@ def _history(program, records) -> dict[str, Any]:
 def _warn_of(program, history) -> None:
     """A RuntimeWarning where the chains cannot be trusted."""
     if history["divergences"]:
+        share = f"{history['divergences']} of {program.posterior.count} draws"
         warn(
-            f"{history['divergences']} draws of {program.program.name} diverged: its posterior has "
-            "corners that NUTS cannot reach; reparameterise it, or raise target_accept"
+            f"{share} of {program.program.name} diverged: NUTS may not reach all of its posterior; "
+            "raise target_accept, or reparameterise it"
         )
     unsettled = {n: v for n, v in history["r_hat"].items() if not v <= _WORST_R_HAT}
     if unsettled and program.posterior.draws >= _ENOUGH:

@@ -172,6 +172,10 @@ class Guide(Posterior):
 class NUTS(Posterior):
     """Draws of the posterior by the no-U-turn sampler; the locals of the data are drawn with them.
 
+    ``fit`` warns where draws diverged or chains disagree; ``fitted.history`` has "divergences",
+    "accept", the mean probability of acceptance, and by site "r_hat" and "ess", the effective
+    number of draws (of an array's worst entry).
+
     Args:
       draws: kept of each chain.
       warmup: steps before, in which step size and mass matrix adapt.

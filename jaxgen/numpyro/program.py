@@ -250,7 +250,10 @@ class Program(Model):
         return jax.vmap(of_draw)(values, jax.random.split(key, self.count))
 
     def latents(self, params, values, key, x, y=None):
-        """Locals of a row drawn given x and the globals, by site; resampled from the K samples."""
+        """Locals of a row drawn given x and the globals, by site, and what is made of them.
+
+        Continuous ones are resampled from the K samples.
+        """
         learnt = self.learnt(params)
         of_samples, which, of_discrete, other = jax.random.split(key, 4)
         drawn, log_weights = self._samples(params, values, learnt, x, y, of_samples, self.samples)
@@ -266,8 +269,8 @@ class Program(Model):
             local = {**local, **{name: jnp.asarray(v)[place] for name, v in combinations.items()}}
         known = {**values, **learnt, **local}
         sites = trace(self.program, self._argument(y), other, known, _placing(free)[0])
-        latent = (*self.sites.locals, *self.sites.discrete)
-        return {s.name: _without_plate(sites[s.name]["value"], s) for s in latent}
+        told = (*self.sites.locals, *self.sites.discrete, *self.sites.deterministic)
+        return {s.name: _without_plate(sites[s.name]["value"], s) for s in told}
 
     def constrain(self, free, learnt):
         """Globals of values without constraints; their log p, and the log-determinant of it."""

@@ -38,7 +38,10 @@ class Estimate(NamedTuple):
 def posterior(fitted: Fitted) -> dict[str, jax.Array]:
     """Draws of the globals of a fitted program, by site, each (draws, *shape)."""
     program, params = program_of(fitted)
-    return _values(program, params)
+    values = _values(program, params)
+    return {
+        site.name: values[site.name] for site in program.sites.globals
+    }  # in the program's order
 
 
 def predictive(fitted: Fitted, key: jax.Array, y=None, n: int | None = None) -> jax.Array:
@@ -100,9 +103,10 @@ def estimate(fitted: Fitted, x, y=None, *, key: jax.Array, samples: int | None =
 
 
 def latents(fitted: Fitted, key: jax.Array, x, y=None) -> dict[str, jax.Array]:
-    """Draws of the local latents given x, by site, each (draws, n, *shape): one a draw of globals.
+    """Draws of the local latents given x, by site, each (draws, n, *shape).
 
-    Continuous ones are resampled from the K samples of ``from_program``.
+    Draw s is made with the globals of draw s of ``posterior``. Continuous ones are resampled from
+    the K samples of ``from_program``; ``numpyro.deterministic`` sites of rows are there too.
     """
     program, params, x, y = _asked(fitted, x, y)
     keys = jax.random.split(inputs.as_key(key), len(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -36,6 +37,7 @@ class Sites(NamedTuple):
     globals: tuple[Site, ...]  # latent, outside of the plate
     locals: tuple[Site, ...]  # latent and continuous, within
     discrete: tuple[Site, ...]  # latent and discrete, within
+    deterministic: tuple[Site, ...]  # computed for each row
     combinations: dict[str, np.ndarray]  # all values that those can take together, (m, *shape)
     observed: Site
     params: dict[str, Any]  # of numpyro.param, the transforms to their constraints
@@ -57,10 +59,18 @@ class Asked(NamedTuple):
     levels: int | None
 
 
-def trace(program: Function, argument, key, values, substitute=None) -> dict[str, Any]:
-    """The sites of one run; key is a typed or raw PRNG key, values those of sites by name.
+def trace(
+    program: Function, argument, key, values, substitute=None, drawing: Any = None
+) -> dict[str, Any]:
+    """The sites of one run.
 
-    substitute: gives the value of a site, or None.
+    Args:
+      program: the function.
+      argument: what it is called with.
+      key: a typed or raw PRNG key.
+      values: of sites, by name.
+      substitute: gives the value of another site, or None.
+      drawing: handler that draws the rest; by default ``Drawing()``.
     """
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
@@ -70,7 +80,8 @@ def trace(program: Function, argument, key, values, substitute=None) -> dict[str
         return substitute(site) if known is None and substitute is not None else known
 
     put = handlers.substitute(substitute_fn=value_of)
-    with handlers.trace() as sites, Drawing(), handlers.seed(rng_seed=key), put:
+    drawing = Drawing() if drawing is None else drawing
+    with handlers.trace() as sites, drawing, handlers.seed(rng_seed=key), put:
         program.call(argument)
     return sites
 
@@ -126,7 +137,10 @@ class _Look:
         asked = self.asked
         argument = self._argument(n, seed, n if first is None else first)
         try:
-            return trace(asked.program, argument, jax.random.key(seed), values or {})
+            # by hand, an operation at a time, jax.random compiles the least
+            plain = contextlib.nullcontext()
+            key = jax.random.key(seed)
+            return trace(asked.program, argument, key, values or {}, drawing=plain)
         except NotImplementedError as error:
             self.fail(f"its sites must have proper distributions, which can be drawn from: {error}")
         except AssertionError as error:
@@ -229,6 +243,7 @@ class _Look:
             tuple(each[n] for n in self.outside),
             tuple(each[n] for n in within if not each[n].discrete),
             discrete,
+            self._deterministic(),
             self._combinations(discrete),
             each[asked.observed],
             params,
@@ -280,6 +295,20 @@ class _Look:
             return Site(name, shape, axis, (), True, False)
         free = tuple(biject_to(fn.support).inverse_shape(shape))
         return Site(name, shape, axis, free, False, bool(fn.has_rsample))
+
+    def _deterministic(self):
+        """Sites of ``numpyro.deterministic`` with a value for each row: an axis grows with them."""
+        found = []
+        for name, site in self.two.items():
+            if site["type"] != "deterministic":
+                continue
+            two, three = (jnp.shape(run[name]["value"]) for run in (self.two, self.three))
+            grows = [i for i, sizes in enumerate(zip(two, three, strict=False)) if sizes == (2, 3)]
+            if len(two) == len(three) and len(grows) == 1:
+                (place,) = grows
+                shape = (*two[:place], 1, *two[place + 1 :])
+                found.append(Site(name, shape, place - len(two), (), False, False))
+        return tuple(found)
 
     def _combinations(self, discrete):
         values = []
