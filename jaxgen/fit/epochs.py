@@ -57,6 +57,7 @@ class Program(NamedTuple):
     room: int
     members: int | None  # None: a single fit
     own_rows: bool = False  # has each member data of its own?
+    judged: bool = True  # do rows decide which params are best, or are held out?
 
 
 def begin(program: Program, fixed: Fixed, learnt: list) -> State:
@@ -106,7 +107,8 @@ def _epoch(program, fixed, state, epoch):
     n, batches = train.count, _batches(program, fixed)
     noises = noise_key(program.model, fixed.key, _NOISE)
     shuffles = jax.random.fold_in(jax.random.fold_in(fixed.key, _SHUFFLES), epoch)
-    rows = order(shuffles, n, len(train.x))
+    single = len(train.x) <= program.batch  # of one batch the order does not matter
+    rows = None if single else order(shuffles, n, len(train.x))
     least, more = n // batches, n % batches  # batches of nearly equal size: no noisy last one
     weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
     slots = jnp.arange(program.batch)
@@ -114,10 +116,11 @@ def _epoch(program, fixed, state, epoch):
     def step(i, carry):
         live, memory, total, bad = carry
         size = least + (i < more)
-        chosen = rows[(i * least + jnp.minimum(i, more) + slots).clip(max=len(rows) - 1)]
-        x = train.x[chosen]
-        y = None if train.y is None else train.y[chosen]
-        weights = jnp.where(slots < size, train.weights[chosen], 0)
+        x, y, weights = train.x, train.y, train.weights
+        if not single:
+            chosen = rows[(i * least + jnp.minimum(i, more) + slots).clip(max=len(rows) - 1)]
+            x, y = x[chosen], None if y is None else y[chosen]
+            weights = jnp.where(slots < size, weights[chosen], 0)
         key = noise_key(program.model, noises, epoch * batches + i)
 
         def loss(live):
@@ -138,7 +141,9 @@ def _epoch(program, fixed, state, epoch):
     total = jnp.zeros((), state.best_score.dtype)
     start = state.live, state.optimizer, total, batches
     live, memory, total, bad = lax.fori_loop(jnp.zeros_like(batches), batches, step, start)
-    score = _judged(program, fixed, live).astype(total.dtype)
+    score = total / batches
+    if program.judged:
+        score = _judged(program, fixed, live).astype(total.dtype)
 
     running = state.status == RUNNING
     sound = (bad == batches) & ~jnp.isnan(score)

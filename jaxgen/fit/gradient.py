@@ -98,7 +98,8 @@ def run(
     layout = freezing.layout(starts[0], mask, flat=static is optimizers.Adam)
     length, room = chunk_length(epochs)
     size = min(settings.batch_size, size_class(int(train.count)))
-    program = Program(model, static, layout, size, room, members, settings.own_rows)
+    judged = judge is not None or model.keep == "best"
+    program = Program(model, static, layout, size, room, members, settings.own_rows, judged)
     start = starts[0] if members is None else _map(jnp.asarray, stack(starts))
     learnt, rest = freezing.split(start, mask)
     # unless asked to, no early end: the low learning rates at the end settle the params

@@ -15,6 +15,7 @@ from numpyro.infer.autoguide import AutoGuide
 
 from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.sites import trace, transform_of
+from jaxgen.random import Key, Normal
 from jaxgen.spec import Count, Spec
 
 _map = jax.tree_util.tree_map
@@ -47,7 +48,11 @@ class Posterior(Spec):
         """All draws of the globals that make up the density, by site, each (draws, *shape)."""
         raise NotImplementedError
 
-    def one(self, program, params, learnt, key) -> tuple[Any, Any]:
+    def noise(self, program) -> Any:
+        """Pytree of the noise leaves that ``one`` takes."""
+        raise NotImplementedError
+
+    def one(self, program, params, learnt, noise) -> tuple[Any, Any]:
         """A draw of the globals, and its log q - log p in nats, for the evidence lower bound."""
         raise NotImplementedError
 
@@ -74,7 +79,10 @@ class Point(Posterior):
         values, _, _ = program.constrain(params["loc"], learnt)
         return _map(lambda v: v[None], values)
 
-    def one(self, program, params, learnt, key):
+    def noise(self, program):
+        return ()
+
+    def one(self, program, params, learnt, noise):
         values, log_p, log_det = program.constrain(params["loc"], learnt)
         return values, -log_p - log_det if self.jacobian else -log_p
 
@@ -107,9 +115,10 @@ class MeanField(Posterior):
         free = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), spread)
         return jax.vmap(lambda v: program.constrain(v, learnt)[0])(free)
 
-    def one(self, program, params, learnt, key):
-        draw = lambda v, key: jax.random.normal(key, v.shape, v.dtype)  # noqa: E731
-        noise = _map(draw, params["loc"], _keys(params["loc"], key))
+    def noise(self, program):
+        return {site.name: Normal(site.free) for site in program.sites.globals}
+
+    def one(self, program, params, learnt, noise):
         free = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), noise)
         values, log_p, log_det = program.constrain(free, learnt)
         terms = _map(
@@ -159,8 +168,11 @@ class Guide(Posterior):
 
         return jax.vmap(draw)(jax.random.split(fixed_key(), self.draws))
 
-    def one(self, program, params, learnt, key):
-        sites = _run(self, program, self._params(program, params), key)
+    def noise(self, program):
+        return Key()
+
+    def one(self, program, params, learnt, noise):
+        sites = _run(self, program, self._params(program, params), noise)
         values = {site.name: sites[site.name]["value"] for site in program.sites.globals}
         log_q = sum(_log_q(s) for s in sites.values() if s["type"] == "sample")
         return values, log_q - program.log_prior_of(values, learnt)

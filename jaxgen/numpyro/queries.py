@@ -81,7 +81,7 @@ def log_likelihood(fitted: Fitted, x, y=None) -> jax.Array:
       y: conditions (n, *y_shape).
     """
     program, params, x, y = _asked(fitted, x, y)
-    return _by_rows(_log_likelihood, program, params, (x, y)).T
+    return _by_rows(_log_likelihood, program, params, (x, y))
 
 
 def estimate(fitted: Fitted, x, y=None, *, key: jax.Array, samples: int | None = None) -> Estimate:
@@ -143,7 +143,8 @@ def _by_rows(function, program, params, rows):
 
 
 def _each(function, size, rows):
-    return lax.map(lambda own: function(*own), rows, batch_size=size)
+    one = lambda own: function(*own)  # noqa: E731
+    return jax.vmap(one)(rows) if len(rows[0]) <= size else lax.map(one, rows, batch_size=size)
 
 
 def _values_of(program, params):
@@ -164,7 +165,7 @@ def _predict(program, params, key, y):
 
 
 def _row_log_likelihood(program, size, params, rows):
-    return _each(lambda x, y: program.log_prob_each(params, x, y), size, rows)
+    return _each(lambda x, y: program.log_prob_each(params, x, y), size, rows).T
 
 
 def _row_estimate(program, size, params, rows):
