@@ -9,10 +9,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import jaxgen
 
+OF_PROGRAMS = {f"jaxgen.numpyro.{name}" for name in ("arviz", "program", "queries", "sbc")}
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
     module.name
@@ -52,9 +55,28 @@ def scene(tmp_path_factory):
     return folder, names
 
 
+@pytest.fixture(scope="module")
+def program_scene():
+    """Names for the examples of programs."""
+
+    def regression(y, x=None):
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("x", dist.Normal(slope * y, 0.5), obs=x)
+
+    y = np.random.default_rng(0).normal(size=20)
+    x, grid = 0.7 * y, np.linspace(-2, 2, 30)
+    model = jaxgen.numpyro.from_program(regression, y_shape=())
+    fitted = jaxgen.fit(model, x, y, key=jax.random.key(0), epochs=20)
+    names = {"regression": regression, "x": x, "y": y, "grid": grid}
+    return names | {"model": model, "fitted": fitted}
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name, scene, monkeypatch):
+def test_docstrings(name, scene, program_scene, monkeypatch):
     folder, names = scene
+    if name in OF_PROGRAMS:
+        names = names | program_scene
     monkeypatch.chdir(folder)
     module = importlib.import_module(name)
     own = {k: getattr(module, k) for k in dir(module)}

@@ -59,8 +59,9 @@ def fit_each(
       TypeError, ValueError: an argument of the wrong kind, shape or range, by its name.
 
     >>> rows = np.random.default_rng(0).integers(len(x), size=(64, len(x)))
-    >>> bootstraps = fit_each(model, x[rows], y[rows], key=key)
-    >>> scores = jax.vmap(lambda one: one.log_prob(x, y))(bootstraps)
+    >>> flow = SplineCoupling(2, layers=2, width=8, depth=1)
+    >>> bootstraps = fit_each(flow, x[rows], key=key, epochs=2)
+    >>> scores = jax.vmap(lambda one: one.log_prob(x))(bootstraps)  # (64, 200)
     """
     began = time.perf_counter()
     if not isinstance(model, Model):

@@ -107,8 +107,9 @@ def _epoch(program, fixed, state, epoch):
     n, batches = train.count, _batches(program, fixed)
     noises = noise_key(program.model, fixed.key, _NOISE)
     shuffles = jax.random.fold_in(jax.random.fold_in(fixed.key, _SHUFFLES), epoch)
-    single = len(train.x) <= program.batch  # of one batch the order does not matter
-    rows = None if single else order(shuffles, n, len(train.x))
+    rows = None  # of one batch the order does not matter
+    if len(train.x) > program.batch:
+        rows = order(shuffles, n, len(train.x))
     least, more = n // batches, n % batches  # batches of nearly equal size: no noisy last one
     weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
     slots = jnp.arange(program.batch)
@@ -117,7 +118,7 @@ def _epoch(program, fixed, state, epoch):
         live, memory, total, bad = carry
         size = least + (i < more)
         x, y, weights = train.x, train.y, train.weights
-        if not single:
+        if rows is not None:
             chosen = rows[(i * least + jnp.minimum(i, more) + slots).clip(max=len(rows) - 1)]
             x, y = x[chosen], None if y is None else y[chosen]
             weights = jnp.where(slots < size, weights[chosen], 0)

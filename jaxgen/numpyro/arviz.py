@@ -28,7 +28,8 @@ def to_arviz(fitted: Fitted, x=None, y=None, *, key: jax.Array | None = None) ->
     Raises:
       ImportError: ArviZ is not installed; the extra ``arviz`` has it.
 
-    >>> arviz.summary(to_arviz(fitted, x, y))
+    >>> import arviz
+    >>> table = arviz.summary(to_arviz(fitted, x, y))
     """
     try:
         import arviz

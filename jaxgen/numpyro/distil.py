@@ -54,7 +54,8 @@ def distil(
 
     Source: Papamakarios 2015, "Distilling model knowledge".
 
-    >>> fast = distil(fitted, SplineCoupling(2, y_shape=(3,)), y, key=jax.random.key(0)).fitted
+    >>> found = distil(fitted, GaussianMixture(2, 3), key=key, events=1000, judged=500)
+    >>> fast, kl = found.fitted, found.kl
     """
     if not isinstance(teacher, Fitted):
         raise TypeError(f"teacher must be a Fitted, got {type(teacher).__name__}")

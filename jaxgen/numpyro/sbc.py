@@ -81,7 +81,7 @@ class SBC:
             ax.set_ylabel("data sets in bin")
         for ax in axes[count:]:
             ax.set_axis_off()
-        axes[0].legend(loc="lower center", fontsize=8)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", fontsize=8)
         figure.suptitle("calibrated" if self.calibrated else "NOT calibrated")
         return figure
 
@@ -122,7 +122,8 @@ def sbc(
     Source: Talts et al. 2018, "Validating Bayesian inference algorithms with simulation-based
     calibration".
 
-    >>> print(sbc(from_program(regression, y_shape=()), y, key=jax.random.key(0)))
+    >>> found = sbc(model, y, key=jax.random.key(0), datasets=100, epochs=20)
+    >>> found.figure().savefig("ranks.png")
     """
     if not isinstance(model, Program):
         raise TypeError(f"model must be a program, of from_program, got {model!r:.60}")
