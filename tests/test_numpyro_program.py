@@ -132,8 +132,8 @@ def test_the_posterior_of_one_event(way):
     assert abs(mean.mean() - 1) < 0.05 + 3 * 0.71 / 100**0.5 * (not isinstance(way, MeanField))
     assert abs(mean.std() - 0.707) < 0.05 + 0.1 * isinstance(way, Guide)
     if isinstance(way, MeanField):
-        assert abs(fitted.params["posterior"]["loc"]["mean"] - 1) < 0.05
-        assert abs(np.exp(fitted.params["posterior"]["log_scale"]["mean"]) - 0.707) < 0.05
+        assert abs(fitted.params["posterior"]["loc"]["mean"] - 1) < 0.01
+        assert abs(np.exp(fitted.params["posterior"]["log_scale"]["mean"]) - 0.707) < 0.01
 
 
 def test_map_of_one_event():
