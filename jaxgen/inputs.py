@@ -31,7 +31,7 @@ def float_dtype(params: Any) -> np.dtype:
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.floating):
             return dtype
-    return jnp.zeros(()).dtype
+    return jnp.result_type(float)
 
 
 def as_key(key: Any) -> jax.Array:
@@ -275,7 +275,7 @@ def _batched(array, event_shape, name, model):
 
 def _narrow(x):
     with np.errstate(over="ignore"):
-        narrow = x.astype(jnp.zeros(()).dtype)
+        narrow = x.astype(jnp.result_type(float))
     return np.where(np.isfinite(narrow), narrow, x)
 
 

@@ -26,7 +26,7 @@ def responsibilities(key: jax.Array, x, count: int) -> jax.Array:
     # centred in the data's own precision: an offset would eat the bits of a float32
     flat = x.reshape(len(x), -1)
     flat = flat - flat.mean(0)
-    return _cluster(key, jnp.asarray(flat, jnp.zeros(()).dtype), count)
+    return _cluster(key, jnp.asarray(flat, jnp.result_type(float)), count)
 
 
 @functools.partial(jax.jit, static_argnums=2)

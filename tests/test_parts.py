@@ -29,7 +29,7 @@ def conditional(mean, covariance, known, left, values):
 
 def samples(model, params, n, seed=0):
     noise = draw(
-        model.noise(), jax.random.key(seed), np.zeros(2, np.uint32), n, jnp.zeros(()).dtype
+        model.noise(), jax.random.key(seed), np.zeros(2, np.uint32), n, jnp.result_type(float)
     )
     return np.asarray(jax.jit(jax.vmap(model.push, (None, -1)))(params, noise))
 

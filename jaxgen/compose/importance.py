@@ -84,7 +84,7 @@ class _ByImportance(Wrapper):
     def _start(self, key):
         """Params of the base, a few of its events (n, size) and a proposal of all features."""
         params = self.base.init(key)
-        noise = draw(self.base.noise(), key, _FIRST, _START, jnp.zeros(()).dtype)
+        noise = draw(self.base.noise(), key, _FIRST, _START, jnp.result_type(float))
         events = jax.vmap(self.base.push, (None, -1))(params, noise).reshape(_START, -1)
         shift, scale = events.mean(0), events.std(0) + jnp.finfo(events.dtype).tiny
         normals = GaussianMixture(events.shape[1], max(self.components - 1, 1))

@@ -63,7 +63,7 @@ class Land(Model):
 
         Whole numbers are kept as floats, so that all params share one dtype.
         """
-        dtype = jnp.zeros(()).dtype
+        dtype = jnp.result_type(float)
         triangles = land_geometry.half_triangles(self.resolution)
         keep, alias = land_geometry.alias_table(self._weights(triangles))
         grid = land_geometry.cell_edges(self.resolution, CELL, np.dtype(dtype))

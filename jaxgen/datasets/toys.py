@@ -36,7 +36,7 @@ class _Toy(Model):
 
     def init(self, key, x=None, y=None):
         """The toy's own numbers: key and data are ignored."""
-        dtype = jnp.zeros(()).dtype
+        dtype = jnp.result_type(float)
         return {name: jnp.asarray(value, dtype) for name, value in self._numbers().items()}
 
     def estimate(self, x, y=None, weights=None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from jaxgen.compose.labelled import stack
 from jaxgen.fit import freezing, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, versions
 from jaxgen.fit.epochs import LIMIT, NAN, PATIENCE, RUNNING, Fixed, Program, State, begin, chunk
-from jaxgen.fit.progress import Progress, chunk_length
+from jaxgen.fit.progress import SOON, Progress, chunk_length
 from jaxgen.fit.rows import Rows, size_class
 from jaxgen.warn import warn
 
@@ -66,7 +67,7 @@ def describe(model, key, settings: Settings) -> dict[str, str]:
         "optimizer": optimizers.describe(settings.optimizer, settings.members),
         "freeze": repr(sorted(name.replace(".", "/") for name in names)),
         "ensemble": repr(settings.members),
-        "dtype": str(jnp.zeros(()).dtype),
+        "dtype": str(jnp.result_type(float)),
         "versions": versions("jaxgen", "jax", "jaxlib", "optax"),
     }
 
@@ -118,7 +119,7 @@ def run(
             if trail.epoch:
                 bar.advance(*_news(trail, 0))
             while (np.asarray(trail.state.status) == RUNNING).any():
-                done = int(trail.epoch)
+                done, began = int(trail.epoch), time.perf_counter()
                 later = _further(program, fixed, trail, length)
                 if not done:
                     state = later.state
@@ -127,6 +128,8 @@ def run(
                 if checkpoint is not None:
                     checkpoint.offer(trail)
                 bar.advance(*_news(trail, done))
+                if time.perf_counter() - began < SOON:
+                    length = min(2 * length, room)
     finally:  # an interrupt too leaves the last complete chunk behind
         if checkpoint is not None and trail.epoch:
             checkpoint.write(trail)

@@ -71,7 +71,7 @@ def prepare(optimizer: Any, members: int | None = None) -> tuple[Any, Any]:
     specs = _specs(optimizer, members)
     if specs:
         numbers = [[spec.learning_rate, spec.clip, spec.weight_decay] for spec in specs]
-        traced = np.asarray(numbers, jnp.zeros(()).dtype)
+        traced = np.asarray(numbers, jnp.result_type(float))
         return Adam, traced[0] if members is None else traced
     import optax  # not on top: it takes as long to import as all of jaxgen
 

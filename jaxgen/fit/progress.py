@@ -7,6 +7,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 CHUNKS = 20  # compiled pieces of a run: a bar that moved every step would hold the device up
+SOON = 0.05  # seconds: a chunk over sooner costs more to wait for than a bar is worth
 _DELAY = 2.0  # seconds a run must last before a bar shows unasked
 
 
@@ -43,6 +44,6 @@ class Progress:
 
 
 def chunk_length(epochs: int) -> tuple[int, int]:
-    """Epochs in a chunk, and the room for their records: few values, as it is compiled in."""
+    """Epochs in the first chunk, and in the longest, few values as it is compiled in."""
     length = -(-epochs // CHUNKS)
-    return length, max(64, 1 << (length - 1).bit_length())
+    return length, max(64, 8 << (length - 1).bit_length())

@@ -50,7 +50,7 @@ def pad(x, y, weights, each=1.0) -> Rows:
     each: events that a unit of weight stands for.
     """
     n = len(x)
-    dtype = jnp.zeros(()).dtype
+    dtype = jnp.result_type(float)
     weights = np.ones(n) if weights is None else weights
     events = np.asarray(weights.sum() * each, dtype)
 
@@ -90,7 +90,7 @@ def for_init(x, y, weights):
 
 def check_range(array, name: str) -> None:
     """Raise where a finite float64 value overflows JAX's default float dtype."""
-    dtype = jnp.zeros(()).dtype
+    dtype = jnp.result_type(float)
     if array is None or array.dtype.kind != "f":
         return
     large = np.abs(array) > jnp.finfo(dtype).max
@@ -108,7 +108,7 @@ def as_params(params: Any) -> Any:
     Raises:
       ValueError: a finite value overflows that dtype.
     """
-    dtype = jnp.zeros(()).dtype
+    dtype = jnp.result_type(float)
 
     def cast(leaf):
         leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)

@@ -77,7 +77,7 @@ class Histogram(Model):
                 raise ValueError(f"x is constant in feature {constant}: pass bounds to {self}")
         cells = math.prod(self.bins)
         # in the dtype and the order of log_prob, lest an event at an edge change its cell
-        dtype = jnp.zeros(()).dtype if xp is np else x.dtype
+        dtype = jnp.result_type(float) if xp is np else x.dtype
         narrow, start, end = x.astype(dtype), low.astype(dtype), high.astype(dtype)
         bins = xp.asarray(self.bins, dtype)
         cell = xp.minimum((narrow - start) * (bins / (end - start)), bins - 1).astype(int)

@@ -68,7 +68,7 @@ class KDE(Model):
         if xp is np and (x.max(0) == x.min(0)).any():
             constant = int((x.max(0) == x.min(0)).argmax())
             raise ValueError(f"x is constant in feature {constant}: no bandwidth suits it")
-        scaled = jnp.asarray((x - mean) / deviation, jnp.zeros(()).dtype)
+        scaled = jnp.asarray((x - mean) / deviation, jnp.result_type(float))
         bandwidth = _leave_one_out(scaled, jnp.asarray(share, scaled.dtype))
         with np.errstate(divide="ignore"):
             log_weights = xp.log(share)

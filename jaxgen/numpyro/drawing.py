@@ -36,7 +36,7 @@ def _unwrapped(fn):
 
 def _normals(key, shape, like):
     """Standard normals; their rows are scalars, the fastest layout under a ``vmap`` of keys."""
-    dtype = jnp.result_type(like, jnp.zeros(()).dtype)
+    dtype = jnp.result_type(like, jnp.result_type(float))
     return random.normal(key, (math.prod(shape),), dtype=dtype).reshape(shape)
 
 

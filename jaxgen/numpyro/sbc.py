@@ -142,7 +142,7 @@ def sbc(
             raise ValueError(f"n is missing: the number of rows, for {model} is unconditional")
         truth, x = _simulated_count(model, inputs.as_count(n, "n", 1), keys)
     else:
-        dtype = jnp.zeros(()).dtype
+        dtype = jnp.result_type(float)
         y = inputs.as_conditions(model, y, (np.shape(y)[:1] or (1,)), dtype)
         truth, x = _simulated(model, keys, y)
     fitted = fit_each(model, x, y, key=of_fits, progress=progress, **settings)

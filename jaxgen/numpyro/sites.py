@@ -92,7 +92,7 @@ def sites_of(asked: Asked) -> Sites:
     Raises:
       ValueError: the program cannot serve as a density of rows; the message names the site.
     """
-    return _sites_of(asked, jnp.zeros(()).dtype)  # whose values are of other types with x64 on
+    return _sites_of(asked, jnp.result_type(float))  # whose values are of other types with x64 on
 
 
 @functools.lru_cache(maxsize=256)

@@ -54,10 +54,6 @@ def levels_of(model):
     return None if None in ends else ends
 
 
-def _equal(self, other):
-    return bool(self.eq(other, static=True))  # which NumPyro 0.19 would not ask
-
-
 class Fixed(constraints.ParameterFreeConstraint):
     """The support of a model whatever its params: mixtures of NumPyro take no other."""
 
@@ -87,8 +83,6 @@ class Fixed(constraints.ParameterFreeConstraint):
 
     def eq(self, other, static=False):
         return isinstance(other, Fixed) and self.model == other.model
-
-    __eq__ = _equal
 
 
 class _Pieces(constraints.Constraint):
@@ -121,8 +115,6 @@ class _Pieces(constraints.Constraint):
     def eq(self, other, static=False):
         same = isinstance(other, _Pieces) and self.shapes == other.shapes
         return same and all(a == b for a, b in zip(self.each, other.each, strict=True))
-
-    __eq__ = _equal
 
 
 class _OfPieces(Transform):
@@ -171,8 +163,6 @@ class _OfPieces(Transform):
 
     def eq(self, other, static=False):
         return isinstance(other, _OfPieces) and self.pieces == other.pieces
-
-    __eq__ = _equal
 
 
 biject_to.register(_Pieces, _OfPieces)
