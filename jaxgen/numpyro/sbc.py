@@ -70,7 +70,7 @@ class SBC:
         edges = np.linspace(0, self.draws + 1, self.bins + 1)
         low, high = binom.ppf([0.005, 0.995], len(self.ranks), 1 / self.bins)
         for ax, name, ranks, p in zip(axes, self.names, self.ranks.T, self.p_values, strict=False):
-            ax.axhspan(low, high, color="0.85", label="99 % of right ones")
+            ax.axhspan(low, high, color="0.85", label="99 % of bins, if calibrated")
             ax.axhline(len(self.ranks) / self.bins, color="0.5", linewidth=1)
             ax.hist(ranks, edges, color="#1b2f6b", histtype="step", linewidth=1.8)
             ax.set_title(f"{name}: p = {p:.2g}", fontsize=10)
