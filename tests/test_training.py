@@ -497,6 +497,7 @@ def interrupted(monkeypatch, after):
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "advance", count)
+        patch.setattr(gradient, "SOON", 0.0)  # chunks stay short
         with pytest.raises(Interrupt):
             yield
 
@@ -558,6 +559,7 @@ def test_an_interrupt_within_a_chunk_keeps_the_last_complete_one(tmp_path, monke
 
     compiled = gradient._chunk
     monkeypatch.setattr(gradient, "_chunk", chunk)
+    monkeypatch.setattr(gradient, "SOON", 0.0)  # chunks stay short
     with pytest.raises(KeyboardInterrupt):
         fit(Network(), waves(60), **settings)
     resumed = fit(Network(), waves(60), **settings)
@@ -586,6 +588,7 @@ def test_short_runs_write_once_and_long_ones_by_the_chunk(tmp_path, monkeypatch)
             yield file
 
     monkeypatch.setattr(checkpoint, "write_atomically", counted)
+    monkeypatch.setattr(gradient, "SOON", 0.0)  # chunks stay short
     settings = {**SMALL, "key": KEY, "epochs": 6}
     fit(Network(), waves(60), checkpoint=tmp_path / "a", **settings)
     assert written == [tmp_path / "a"]

@@ -44,6 +44,6 @@ class Progress:
 
 
 def chunk_length(epochs: int) -> tuple[int, int]:
-    """Epochs in the first chunk, and in the longest, few values as it is compiled in."""
+    """Epochs in the first chunk, and in the longest: few values, as it is compiled in."""
     length = -(-epochs // CHUNKS)
-    return length, max(64, 8 << (length - 1).bit_length())
+    return length, max(512, 1 << (length - 1).bit_length())

@@ -75,12 +75,12 @@ def _rows_of(program, x, y, weights) -> Rows:
     if not program.sites.locals:
         few = -(-len(x) // _FEWEST) * _FEWEST
         count = few if few < size_class(1) else len(padded.x)  # of few, most would be padding
-    elif weights is None or np.allclose(weights, 1):
+    elif weights is None or np.isin(weights, (0, 1)).all():
         count = len(x)
     else:
         raise ValueError(
             f"weights do not apply: program {program.program.name} has continuous latents of each "
-            "row, drawn with the globals"
+            "row, drawn with the globals, and a row is there or not"
         )
     return Rows(*(v if v is None else np.asarray(v)[:count] for v in padded[:3]))
 
@@ -162,11 +162,12 @@ def _start(program, key, rows):
 
 def _history(program, records) -> dict[str, Any]:
     """What to know of a fit's chains."""
-    worst = {
-        name: float(np.max(split_gelman_rubin(v))) if v[0, 0].size else 1.0
-        for name, v in records.values.items()
+    moving = {name: _moving(v) for name, v in records.values.items()}
+    worst = {n: float(np.max(split_gelman_rubin(v))) if v.size else 1.0 for n, v in moving.items()}
+    count = float(program.posterior.count)
+    sizes = {
+        n: float(np.min(effective_sample_size(v))) if v.size else count for n, v in moving.items()
     }
-    sizes = {name: float(np.min(effective_sample_size(v))) for name, v in records.values.items()}
     return {
         "method": "mcmc",
         "steps": int(records.steps.sum()),
@@ -179,6 +180,12 @@ def _history(program, records) -> dict[str, Any]:
         "r_hat": worst,
         "ess": sizes,
     }
+
+
+def _moving(values):
+    """The entries that are not the same in all draws, flat: (chains, draws, entries)."""
+    flat = values.reshape(*values.shape[:2], -1)
+    return flat[:, :, (flat != flat[:1, :1]).any((0, 1))]
 
 
 def _warn_of(program, history) -> None:

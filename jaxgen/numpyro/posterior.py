@@ -12,7 +12,7 @@ from jax import lax
 from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 from numpyro import handlers
-from numpyro.infer.autoguide import AutoGuide
+from numpyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 
 from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.sites import trace, transform_of
@@ -291,20 +291,23 @@ def _look(guide: Guide, program) -> _Looked:
     """The guide, checked against the program."""
     call = guide.guide
     wanted = {site.name: site for site in program.sites.globals}
+
+    def fail(what):
+        raise ValueError(f"guide {guide.guide.name}: {what}")
+
     if isinstance(call.call, type) and issubclass(call.call, AutoGuide):
+        if issubclass(call.call, AutoLaplaceApproximation):
+            fail("its spread is found after a fit; take MeanField or AutoMultivariateNormal")
         hidden = [name for name in program.sites.example if name not in wanted]
         rows = {name: program.sites.example[name] for name in hidden}
         globals_alone = handlers.block(handlers.substitute(program.program.call, rows), hide=hidden)
         call = function(call.call(globals_alone))
 
-    def fail(what):
-        raise ValueError(f"guide {guide.guide.name}: {what}")
-
     with jax.ensure_compile_time_eval():
         try:
             sites = trace(call, program.sites.argument, jax.random.key(0), {})
         except NotImplementedError:
-            fail("its sites must have proper distributions, which can be drawn from")
+            fail("its sites must have proper distributions, to be drawn from")
         except AssertionError as error:
             if "unique name" not in str(error):
                 raise
@@ -321,6 +324,9 @@ def _look(guide: Guide, program) -> _Looked:
             fail(f"site {name!r} must not be observed")
     values = {name: samples[name]["value"] for name in found}
     with jax.ensure_compile_time_eval():
+        for name, site in trace(call, program.sites.other, jax.random.key(0), {}).items():
+            if name in found and not np.array_equal(site["value"], values[name]):
+                fail(f"site {name!r} must not depend on the rows, of which it is shown but one")
         for name, support in program.supports(values).items():
             draws = samples[name]["fn"].expand_by((_TRIED,)).sample(jax.random.PRNGKey(0))
             if not np.all(support(draws)):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from numpyro.distributions import biject_to
 
 from jaxgen import batch, inputs
@@ -224,7 +225,15 @@ class Program(Model):
         """Draws of the globals, by site, each (draws, *shape)."""
         if not self.sites.globals:
             return {}
-        return self.posterior.values(self, params["posterior"], self.learnt(params))
+        values = self.posterior.values(self, params["posterior"], self.learnt(params))
+        for site in self.sites.globals:
+            shape, wanted = jnp.shape(values[site.name]), (self.count, *site.shape)
+            if shape != wanted:
+                raise ValueError(
+                    f"params must hold {site.name!r} of shape {wanted}, got {shape}; those of "
+                    "many fits go through jax.vmap, or jaxgen.unstack"
+                )
+        return values
 
     def row(self, params, values, key, y=None):
         """An event drawn given values of the globals."""
@@ -273,7 +282,7 @@ class Program(Model):
             )
             place = jax.random.categorical(of_discrete, scores)
             local = {**local, **{name: jnp.asarray(v)[place] for name, v in combinations.items()}}
-        known = {**values, **learnt, **local}
+        known = {**values, **learnt, **local, self.observed: self._observed(x)[0]}
         sites = trace(self.program, self._argument(y), other, known, _placing(free)[0])
         told = (*self.sites.locals, *self.sites.discrete, *self.sites.deterministic)
         return {s.name: _without_plate(sites[s.name]["value"], s) for s in told}
@@ -348,14 +357,18 @@ class Program(Model):
         if not self.sites.locals:
             return {}, self._scores(values, learnt, x, y, {})[1][None]
         if self.proposal is None:
+            told, given = y, {**values, **learnt, self.observed: self._observed(x)[0]}
+            moving = not self.sites.discrete and all(s.rsample for s in self.sites.locals)
+            if not moving:  # gradients come of the density, for they do not pass these draws
+                told, given = lax.stop_gradient((told, given))
 
             def of_prior(key):
-                sites = trace(self.program, self._argument(y), key, {**values, **learnt})
+                sites = trace(self.program, self._argument(told), key, given)
                 drawn = {s.name: sites[s.name]["value"] for s in self.sites.locals}
-                if not self.sites.discrete:
+                if moving:
                     return drawn, self._row(values, learnt, x, y, drawn)[1]
                 prior, joint = self._scores(values, learnt, x, y, drawn)
-                return drawn, joint - prior
+                return drawn, joint - lax.stop_gradient(prior)
 
             return jax.vmap(of_prior)(jax.random.split(key, count))
         own = params["proposal"]
@@ -385,20 +398,23 @@ class Program(Model):
 
     def _row(self, values, learnt, x, y, local, free=None):
         """log p(locals) and log p(x | locals) of a row; ``free`` locals are without constraints."""
-        observed = self.sites.observed
-        if observed.discrete:
-            whole = x == jnp.round(x)
-            x = jnp.where(whole, x, -1).astype(jnp.int32)
-        known = {**values, **learnt, **local, self.observed: _with_plate(x, observed)}
+        value, whole = self._observed(x)
+        known = {**values, **learnt, **local, self.observed: value}
         place, log_dets = _placing(free or {})
         key = jnp.zeros(2, jnp.uint32)
         sites = trace(self.program, self._argument(y), key, known, place)
         latent = (*self.sites.locals, *self.sites.discrete)
         prior = sum((_log_p(sites[site.name]).sum() for site in latent), jnp.zeros((), float))
-        score = _score_within(sites[self.observed])
-        if observed.discrete:
-            score = jnp.where(whole.all(), score, -jnp.inf)
+        score = jnp.where(whole, _score_within(sites[self.observed]), -jnp.inf)
         return prior + sum(log_dets), score
+
+    def _observed(self, x):
+        """The observed site's value that is x, and whether it is whole where it must be."""
+        site, whole = self.sites.observed, True
+        if site.discrete:
+            each = x == jnp.round(x)
+            x, whole = jnp.where(each, x, -1).astype(jnp.int32), each.all()
+        return _with_plate(x, site), whole
 
 
 @functools.partial(jax.jit, static_argnums=0)  # run by hand, a program's start takes a while

@@ -128,6 +128,11 @@ def sbc(
     if not isinstance(model, Program):
         raise TypeError(f"model must be a program, of from_program, got {model!r:.60}")
     names = _names(model)
+    if model.sites.given:
+        raise ValueError(
+            f"model must draw its globals from their prior alone, but {model} also has "
+            f"{sorted(model.sites.given)}, which draws from the prior do not know of"
+        )
     draws, bins = inputs.as_count(draws, "draws", 1), inputs.as_count(bins, "bins", 2)
     if (draws + 1) % bins:
         raise ValueError(f"bins must divide draws + 1 = {draws + 1}, got {bins}")
@@ -135,7 +140,7 @@ def sbc(
         raise ValueError(
             f"draws must be at most the {model.count} that {model.posterior} has, got {draws}"
         )
-    of_data, of_fits = jax.random.split(inputs.as_key(key))
+    of_data, of_fits, of_ties = jax.random.split(inputs.as_key(key), 3)
     keys = jax.random.split(of_data, inputs.as_count(datasets, "datasets", 2))
     if model.y_shape is None:
         if n is None:
@@ -147,7 +152,7 @@ def sbc(
         truth, x = _simulated(model, keys, y)
     fitted = fit_each(model, x, y, key=of_fits, progress=progress, **settings)
     chosen = np.linspace(0, model.count - 1, draws).round().astype(int)
-    ranks = np.asarray(_ranks(model, fitted.params, truth, jnp.asarray(chosen)))
+    ranks = np.asarray(_ranks(model, fitted.params, truth, jnp.asarray(chosen), of_ties))
     counts = np.stack([np.bincount(r * bins // (draws + 1), minlength=bins) for r in ranks.T])
     expected = len(ranks) / bins
     chi2 = ((counts - expected) ** 2 / expected).sum(1)
@@ -175,14 +180,16 @@ def _simulate(program, keys, argument):
     return jax.vmap(one)(keys)
 
 
-def _rank(program, params, truth, chosen):
-    """How many of the chosen draws lie below the truth, (data sets, numbers)."""
-    below = []
+def _rank(program, params, truth, chosen, key):
+    """How many of the chosen draws lie below the truth, (data sets, numbers); lots among equals."""
+    below, equal = [], []
     values = jax.vmap(program.values)(params)
     for site in program.sites.globals:
-        less = values[site.name][:, chosen] < truth[site.name][:, None]
-        below.append(less.sum(1).reshape(len(less), -1))
-    return jnp.concatenate(below, 1)
+        drawn, true = values[site.name][:, chosen], truth[site.name][:, None]
+        below.append((drawn < true).sum(1).reshape(len(drawn), -1))
+        equal.append((drawn == true).sum(1).reshape(len(drawn), -1))
+    ties = jnp.concatenate(equal, 1)
+    return jnp.concatenate(below, 1) + jax.random.randint(key, ties.shape, 0, ties + 1)
 
 
 _simulated = compiler.jit(_simulate, static_argnums=0)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import MaskedDistribution, biject_to, constraints
 
 from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.function import Function
@@ -37,12 +37,14 @@ class Sites(NamedTuple):
     globals: tuple[Site, ...]  # latent, outside of the plate
     locals: tuple[Site, ...]  # latent and continuous, within
     discrete: tuple[Site, ...]  # latent and discrete, within
+    given: tuple[str, ...]  # observed outside of the plate, factors among them
     deterministic: tuple[Site, ...]  # computed for each row
     combinations: dict[str, np.ndarray]  # all values that those can take together, (m, *shape)
     observed: Site
     params: dict[str, Any]  # of numpyro.param, the transforms to their constraints
     support: Any  # of one event
     argument: Any  # what the program is called with, where nothing but the globals is asked for
+    other: Any  # another
     example: dict[str, np.ndarray]  # values of one row
 
     @property
@@ -110,46 +112,68 @@ class _Look:
     def __init__(self, asked: Asked):
         self.asked = asked
         self.two = self._run(2, 0)
-        three = self._run(3, 1)
+        self.params = {n: transform_of(s) for n, s in self.two.items() if s["type"] == "param"}
+        self.other = three = self._run(3, 1, self._shifted())
         self.frame = self._frame(three)
-        latent = [n for n, s in self.two.items() if s["type"] == "sample" and not s["is_observed"]]
-        self.outside = [n for n in latent if not self._within(self.two[n])]
+        outside = [n for n, s in self.two.items() if s["type"] == "sample" and not self._within(s)]
+        self.outside = [n for n in outside if not self.two[n]["is_observed"]]
+        self.given = [n for n in outside if self.two[n]["is_observed"]]  # factors among them
         self._check_sites()
         self._check_shapes(three)
         # globals of one value, so that what hears of the rows can be told
         kept = {name: self.two[name]["value"] for name in self.outside}
         self.three = self._run(3, 1, kept)
 
-    def fail(self, what: str):
-        raise ValueError(f"program {self.asked.program.name}: {what}")
+    def fail(self, what: str, cause: Exception | None = None):
+        raise ValueError(f"program {self.asked.program.name}: {what}") from cause
 
-    def _argument(self, n, seed, first):
-        """Of the first of n rows."""
+    def _argument(self, n, seed, row=None):
+        """Of n rows, or of one of them alone."""
         asked = self.asked
+        rows = slice(None) if row is None else slice(row, row + 1)
         if asked.y_shape is None:
-            return first
+            return n if row is None else 1
         if asked.levels is not None:
-            return jnp.asarray(np.arange(n) % asked.levels, jnp.int32)[:first]
+            return jnp.asarray(np.arange(n) % asked.levels, jnp.int32)[rows]
         y = np.random.default_rng(seed).uniform(0.1, 0.9, (n, *asked.y_shape))
-        return jnp.asarray(y[:first], float)
+        return jnp.asarray(y[rows], float)
 
-    def _run(self, n, seed, values=None, first=None):
-        asked = self.asked
-        argument = self._argument(n, seed, n if first is None else first)
-        try:
+    def _shifted(self):
+        """Other values of the params."""
+        return {
+            name: jax.tree_util.tree_map(lambda v, t=t: t(t.inv(v) + 0.5), self.two[name]["value"])
+            for name, t in self.params.items()
+        }
+
+    def _run(self, n, seed, values=None, row=None):
+        argument = self._argument(n, seed, row)
+        with self._telling():
             # by hand, an operation at a time, jax.random compiles the least
             plain = contextlib.nullcontext()
             key = jax.random.key(seed)
-            return trace(asked.program, argument, key, values or {}, drawing=plain)
-        except NotImplementedError as error:
-            self.fail(f"its sites must have proper distributions, which can be drawn from: {error}")
-        except AssertionError as error:
-            if "unique name" in str(error):
-                self.fail(f"two sites have one name: {error}")
-            raise
-        except TypeError as error:
+            return trace(self.asked.program, argument, key, values or {}, drawing=plain)
+
+    @contextlib.contextmanager
+    def _telling(self):
+        """Errors of the program tell of it."""
+        asked = self.asked
+        try:
+            yield
+        except Exception as error:
+            text = str(error).strip().split("\n")[0]
+            if isinstance(error, NotImplementedError) and not text:
+                self.fail(
+                    "its sites must have proper distributions, which can be drawn from", error
+                )
+            if isinstance(error, AssertionError) and "unique name" in text:
+                self.fail(f"two sites have one name: {text}", error)
             what = "the number of rows" if asked.y_shape is None else "y, rows leading,"
-            self.fail(f"it must run when called with {what} alone: {error}")
+            hint = "; where y is a label, pass classes" if asked.y_shape == () else ""
+            self.fail(
+                f"it must run when called with {what} alone, yet raises {type(error).__name__}: "
+                f"{text}{hint if asked.levels is None else ''}",
+                error,
+            )
 
     def _frame(self, three):
         """The plate of rows, as the observed site knows it."""
@@ -176,11 +200,6 @@ class _Look:
             self.fail(
                 f"site {asked.observed!r} must be within one plate over the rows, not {names}"
             )
-        size, subsample = self.two[rows[0].name]["args"]
-        if subsample not in (None, size):
-            self.fail(
-                f"plate {rows[0].name!r} must have no subsample_size: fit chooses the minibatches"
-            )
         return rows[0]
 
     def _frames(self, run, name):
@@ -191,6 +210,10 @@ class _Look:
 
     def _check_sites(self):
         for name, site in self.two.items():
+            if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
+                self.fail(
+                    f"plate {name!r} must have no subsample_size: fit chooses the minibatches"
+                )
             if site["type"] == "param" and self._within(site):
                 self.fail(f"param {name!r} must be outside of the plate {self.frame.name!r}")
             if site["type"] != "sample":
@@ -200,8 +223,13 @@ class _Look:
                     f"site {name!r} in the plate {self.frame.name!r} is observed too; the rows' "
                     f"density is of {self.asked.observed!r} alone"
                 )
-            if self._within(site) and not np.all(np.asarray(site.get("scale") or 1) == 1):
-                self.fail(f"site {name!r} must not be scaled: its density would not add up to one")
+            scaled = site["scale"] is not None and np.any(np.asarray(site["scale"]) != 1)
+            if self._within(site) and (scaled or isinstance(site["fn"], MaskedDistribution)):
+                what = "scaled" if scaled else "masked"
+                self.fail(
+                    f"site {name!r} must not be {what}: its density would not add up to one; to "
+                    "leave rows out, or to weigh them, give fit the weights"
+                )
             if not self._within(site) and not site["is_observed"] and site["fn"].is_discrete:
                 self.fail(
                     f"latent {name!r} is discrete and outside of the plate {self.frame.name!r}: "
@@ -230,53 +258,65 @@ class _Look:
 
     def sites(self) -> Sites:
         two, asked = self.two, self.asked
-        for name in self.outside:
+        for name in (*self.outside, *self.given):
             self._check_apart(name)
-        params = {n: transform_of(s) for n, s in two.items() if s["type"] == "param"}
         within = [
             n for n, s in two.items()
             if s["type"] == "sample" and self._within(s) and n != asked.observed
         ]  # fmt: skip
         each = {name: self._site(two, 2, name) for name in [*self.outside, *within, asked.observed]}
         discrete = tuple(each[n] for n in within if each[n].discrete)
+        argument, other = (
+            1 if asked.y_shape is None else np.asarray(self._argument(3, 1, row)) for row in (0, 1)
+        )
         found = Sites(
             tuple(each[n] for n in self.outside),
             tuple(each[n] for n in within if not each[n].discrete),
             discrete,
+            tuple(self.given),
             self._deterministic(),
             self._combinations(discrete),
             each[asked.observed],
-            params,
+            self.params,
             self._support(),
-            1 if asked.y_shape is None else np.asarray(self._argument(3, 1, 1)),
+            argument,
+            other,
             {},
         )
-        return found._replace(example=self._check_rows(found))
+        self._check_row(found, 2)
+        found = found._replace(example=self._check_row(found, 0))
+        with self._telling():  # its values may be unknown, as they are when it is compiled
+            run = functools.partial(trace, asked.program, values={})
+            if asked.y_shape is None:
+                run = functools.partial(run, 1)
+            arguments = () if asked.y_shape is None else (found.argument,)
+            jax.eval_shape(lambda *given: _values(run(*given)), *arguments, jax.random.key(0))
+        return found
 
     def _check_apart(self, name):
-        """A latent outside of the plate must not hear of the rows."""
-        value = self.two[name]["value"]
-        two, three = (np.asarray(r[name]["fn"].log_prob(value)) for r in (self.two, self.three))
-        if not np.allclose(two, three, rtol=1e-4, atol=1e-5, equal_nan=True):
+        """A site outside of the plate must not hear of the rows."""
+        two, three = (_score(run[name]) for run in (self.two, self.three))
+        if np.shape(two) != np.shape(three) or not _close(two, three):
+            what = "latent" if name in self.outside else "observed site or factor"
             self.fail(
-                f"latent {name!r} is outside of the plate {self.frame.name!r}, yet its "
+                f"{what} {name!r} is outside of the plate {self.frame.name!r}, yet its "
                 "distribution depends on the rows or their number"
             )
 
-    def _check_rows(self, found: Sites):
-        """Values of a row, whose density must not hear of the other rows."""
+    def _check_row(self, found: Sites, row: int):
+        """Values of a row of the three, whose density must not hear of its place or the others."""
         values = {n: s["value"] for n, s in self.three.items() if s["type"] == "sample"}
         for site in (*found.locals, *found.discrete, found.observed):
-            values[site.name] = jnp.take(values[site.name], np.array([0]), axis=site.axis)
-        alone = self._run(3, 1, values, first=1)
+            values[site.name] = jnp.take(values[site.name], np.array([row]), axis=site.axis)
+        alone = self._run(3, 1, values, row)
         for site in (*found.locals, *found.discrete, found.observed):
             scores = [_score(run[site.name]) for run in (self.three, alone)]
             axis = self.frame.dim
-            first = np.take(scores[0], [0], axis=axis) if np.ndim(scores[0]) >= -axis else scores[0]
-            if not np.allclose(first, scores[1], rtol=1e-3, atol=1e-4, equal_nan=True):
+            own = np.take(scores[0], [row], axis=axis) if np.ndim(scores[0]) >= -axis else scores[0]
+            if not _close(own, scores[1]):
                 self.fail(
-                    f"site {site.name!r} of a row depends on other rows: its log p is "
-                    f"{np.ravel(first)[:3]} with them, {np.ravel(scores[1])[:3]} alone"
+                    f"site {site.name!r} of row {row} depends on its place or on other rows: its "
+                    f"log p is {np.ravel(own)[:3]} among them, {np.ravel(scores[1])[:3]} alone"
                 )
         return {n: np.asarray(s["value"]) for n, s in alone.items() if s["type"] == "sample"}
 
@@ -290,11 +330,12 @@ class _Look:
                 self.fail(
                     f"site {name!r} must have a value for each row, got shape {shape} for {n}"
                 )
-            shape = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :])
-        if fn.is_discrete:
-            return Site(name, shape, axis, (), True, False)
+        place = None if axis is None else len(shape) + axis
+        one = functools.partial(_of_one, place=place)
+        if fn.is_discrete or name == self.asked.observed:
+            return Site(name, one(shape), axis, (), fn.is_discrete, bool(fn.has_rsample))
         free = tuple(biject_to(fn.support).inverse_shape(shape))
-        return Site(name, shape, axis, free, False, bool(fn.has_rsample))
+        return Site(name, one(shape), axis, one(free), False, bool(fn.has_rsample))
 
     def _deterministic(self):
         """Sites of ``numpyro.deterministic`` with a value for each row: an axis grows with them."""
@@ -306,8 +347,7 @@ class _Look:
             grows = [i for i, sizes in enumerate(zip(two, three, strict=False)) if sizes == (2, 3)]
             if len(two) == len(three) and len(grows) == 1:
                 (place,) = grows
-                shape = (*two[:place], 1, *two[place + 1 :])
-                found.append(Site(name, shape, place - len(two), (), False, False))
+                found.append(Site(name, _of_one(two, place), place - len(two), (), False, False))
         return tuple(found)
 
     def _combinations(self, discrete):
@@ -345,7 +385,7 @@ class _Look:
     def _support(self):
         """The support of one event: the observed site's, without what its parameters decide."""
         asked = self.asked
-        fns = [run[asked.observed]["fn"] for run in (self.two, self.three)]
+        fns = [run[asked.observed]["fn"] for run in (self.two, self.other)]
         plain = [_base(fn.support) for fn in fns]
         dims = len(jnp.shape(self.two[asked.observed]["value"])) - 1
         bounds = [jax.tree_util.tree_leaves(p) for p in plain]
@@ -372,6 +412,18 @@ def _base(support):
 
 def _without(shape, axis):
     return tuple(np.delete(np.array(shape, int), axis).tolist())
+
+
+def _of_one(shape, place):
+    return shape if place is None else (*shape[:place], 1, *shape[place + 1 :])
+
+
+def _values(sites):
+    return [site["value"] for site in sites.values() if site["type"] == "sample"]
+
+
+def _close(one, other):
+    return np.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def _shapes(tree):
