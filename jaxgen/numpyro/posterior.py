@@ -20,8 +20,8 @@ from jaxgen.random import Key, Normal
 from jaxgen.spec import Count, Spec
 
 _map = jax.tree_util.tree_map
-_MEDIAN_OF = 15  # draws of the prior, where a fit starts
-_SCALE = 0.1  # of a mean field at the start
+_DRAWN = 63  # draws of the prior, to see where it lies
+_SCALE = 0.1  # of a mean field at the start, in spreads of the prior
 _TRIED = 100  # draws of a guide, to see where it goes
 
 
@@ -66,7 +66,8 @@ class Point(Posterior):
         for that in the space without constraints (where AutoLaplaceApproximation puts its centre).
         Of Gamma(3, 1) the first is 2, the second 3.
 
-    Params: ``loc``, by site, without constraints.
+    Params, by site: ``loc``, without constraints, in spreads of the prior (``unit``) from its
+    ``middle``; those two stay.
     """
 
     jacobian: bool = False
@@ -74,17 +75,18 @@ class Point(Posterior):
     count = 1
 
     def init(self, program, learnt, key):
-        return {"loc": _center(program, learnt, key)}
+        frame = _frame(program, learnt, key)
+        return {"loc": _map(jnp.zeros_like, frame["middle"]), **frame}
 
     def values(self, program, params, learnt):
-        values, _, _ = program.constrain(params["loc"], learnt)
+        values, _, _ = program.constrain(_placed(params, params["loc"]), learnt)
         return _map(lambda v: v[None], values)
 
     def noise(self, program):
         return ()
 
     def one(self, program, params, learnt, noise):
-        values, log_p, log_det = program.constrain(params["loc"], learnt)
+        values, log_p, log_det = program.constrain(_placed(params, params["loc"]), learnt)
         return values, -log_p - log_det if self.jacobian else -log_p
 
 
@@ -95,7 +97,8 @@ class MeanField(Posterior):
       draws: how many values of the globals, the same every time, the density is an average over.
         They are spread evenly in each number (a Latin hypercube).
 
-    Params: ``loc`` and ``log_scale``, by site.
+    Params, by site: ``loc`` and ``log_scale`` of the normals in spreads of the prior (``unit``)
+    from its ``middle``, so that a fit finds its way whatever the units; those two stay.
 
     Source: Kucukelbir et al. 2017, "Automatic differentiation variational inference"; Roeder et al.
     2017, "Sticking the landing", for its gradient: without noise once the posterior is met.
@@ -108,24 +111,26 @@ class MeanField(Posterior):
         return self.draws
 
     def init(self, program, learnt, key):
-        loc = _center(program, learnt, key)
-        return {"loc": loc, "log_scale": _map(lambda v: jnp.full_like(v, np.log(_SCALE)), loc)}
+        frame = _frame(program, learnt, key)
+        loc = _map(jnp.zeros_like, frame["middle"])
+        log_scale = _map(lambda v: jnp.full_like(v, np.log(_SCALE)), loc)
+        return {"loc": loc, "log_scale": log_scale, **frame}
 
     def values(self, program, params, learnt):
         keys = _keys(params["loc"], fixed_key())
         spread = _map(lambda v, key: _spread(key, self.draws, v), params["loc"], keys)
-        free = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), spread)
-        return jax.vmap(lambda v: program.constrain(v, learnt)[0])(free)
+        own = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), spread)
+        return jax.vmap(lambda v: program.constrain(v, learnt)[0])(_placed(params, own))
 
     def noise(self, program):
         return {site.name: Normal(site.free) for site in program.sites.globals}
 
     def one(self, program, params, learnt, noise):
-        free = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), noise)
-        values, log_p, log_det = program.constrain(free, learnt)
+        own = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), noise)
+        values, log_p, log_det = program.constrain(_placed(params, own), learnt)
         # of log q only the gradient by the draw: that by the params is zero in the mean, and noise
         fixed = lax.stop_gradient(_both(params))
-        terms = _map(lambda loc, s, v: norm.logpdf(v, loc, jnp.exp(s)).sum(), *fixed, free)
+        terms = _map(lambda loc, s, v: norm.logpdf(v, loc, jnp.exp(s)).sum(), *fixed, own)
         return values, sum(jax.tree_util.tree_leaves(terms)) - log_p - log_det
 
 
@@ -245,11 +250,21 @@ def moved(params, transforms):
     return {name: _map(transforms[name], value) for name, value in params.items()}
 
 
-def _center(program, learnt, key):
-    """Medians of a few draws of the prior."""
-    keys = jax.random.split(key, _MEDIAN_OF)
+def _frame(program, learnt, key):
+    """Where the prior lies and how wide it is, without constraints, of a few draws."""
+    keys = jax.random.split(key, _DRAWN)
     draws = jax.vmap(lambda key: program.prior_draw(key, learnt))(keys)
-    return _map(lambda v: jnp.median(v, 0), draws)
+    low, middle, high = (
+        _map(lambda v, share=share: jnp.quantile(v, share, 0), draws) for share in (0.16, 0.5, 0.84)
+    )
+    half = _map(lambda low, high: (high - low) / 2, low, high)
+    return {"middle": middle, "unit": _map(lambda v: jnp.where(v > 0, v, 1), half)}
+
+
+def _placed(params, own):
+    """Globals without constraints of those in units of the prior."""
+    middle, unit = lax.stop_gradient((params["middle"], params["unit"]))
+    return _map(lambda m, u, v: m + u * v, middle, unit, own)
 
 
 def _both(params):
