@@ -9,9 +9,10 @@ import optax
 import programs
 import pytest
 from numpyro import handlers
+from numpyro.infer.autoguide import AutoLaplaceApproximation
 
 import jaxgen
-from jaxgen.numpyro import NUTS, Guide, Point, from_program
+from jaxgen.numpyro import NUTS, Guide, Point, from_program, sbc
 
 
 def no_observed(n):
@@ -120,6 +121,54 @@ def endless_values(n, x=None):
         numpyro.sample("x", dist.Normal(k, 1), obs=x)
 
 
+def knows_its_place(n, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 10))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(slope * jnp.arange(n), 1), obs=x)
+
+
+def adds_up(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(jnp.cumsum(y), 1), obs=x)
+
+
+def factor_of_rows(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 10))
+    numpyro.factor("penalty", -0.5 * jnp.sum((slope * y) ** 2))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(slope * y, 1), obs=x)
+
+
+def subsampled_elsewhere(n, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 10))
+    with numpyro.plate("others", 9, subsample_size=3) as chosen:
+        numpyro.sample("other", dist.Normal(mean, 3), obs=jnp.arange(9.0)[chosen])
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+
+
+def masked(y, x=None):
+    with numpyro.plate("rows", len(y)), handlers.mask(mask=y > 0.5):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def scaled_by_row(y, x=None):
+    with numpyro.plate("rows", len(y)), handlers.scale(scale=y):
+        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+
+
+def branches(n, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 10))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean if mean > 0 else -mean, 1), obs=x)
+
+
+def gathers(y, x=None):
+    means = numpyro.sample("means", dist.Normal(0, 10).expand([3]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(means[y], 1), obs=x)
+
+
 def needs_more(n, x):
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.Normal(0, 1), obs=x)
@@ -137,7 +186,15 @@ BAD = [
     (clash, None, "two sites have one name.*`a`"),
     (varying_latent, None, r"latent 'z' is outside.*shape varies.*\(2,\).*\(3,\)"),
     (hears_of_rows, (), "latent 'z' is outside.*depends on the rows"),
-    (rows_hear_of_rows, (), "site 'x' of a row depends on other rows"),
+    (rows_hear_of_rows, (), "site 'x' of row 2 depends on its place or on other rows"),
+    (knows_its_place, None, "site 'x' of row 2 depends on its place or on other rows"),
+    (adds_up, (), "site 'x' of row 2 depends on its place or on other rows"),
+    (factor_of_rows, (), "factor 'penalty' is outside.*depends on the rows"),
+    (subsampled_elsewhere, None, "'others' must have no subsample_size"),
+    (masked, (), "site 'x' must not be masked"),
+    (scaled_by_row, (), "site 'x' must not be scaled"),
+    (branches, None, "must run when called.*TracerBool"),
+    (gathers, (), "must run when called.*TypeError.*pass classes"),
     (discrete_global, None, "latent 'k' is discrete and outside of the plate"),
     (improper, None, "proper distributions"),
     (two_observed, None, "site 'extra' in the plate 'rows' is observed too"),
@@ -181,6 +238,11 @@ def improper_guide(y):
     numpyro.sample("scale", dist.ImproperUniform(dist.constraints.positive, (), ()))
 
 
+def guide_of_rows(y):
+    numpyro.sample("slope", dist.Normal(y.mean(), 1).expand([2]).to_event(1))
+    numpyro.sample("scale", dist.LogNormal(0, 1))
+
+
 @pytest.mark.parametrize(
     ("guide", "says"),
     [
@@ -189,6 +251,8 @@ def improper_guide(y):
         (leaves_the_support, "site 'scale' is drawn outside of the support.*-"),
         (clashing_guide, "two sites have one name.*`slope`"),
         (improper_guide, "proper distributions"),
+        (guide_of_rows, "site 'slope' must not depend on the rows"),
+        (AutoLaplaceApproximation, "AutoLaplaceApproximation.*after a fit"),
     ],
 )
 def test_bad_guides(guide, says):
@@ -214,6 +278,36 @@ def test_bad_arguments():
         jaxgen.fit(model, np.ones(3), key=jax.random.key(0), optimizer=optax.adam(1e-3))
     with pytest.raises(TypeError, match="posterior must be a Posterior"):
         from_program(programs.waits, posterior="nuts")
+    with pytest.raises(ValueError, match="draws of NUTS must be at least 4"):
+        from_program(programs.waits, posterior=NUTS(draws=2))
+    many = jaxgen.fit_each(model, np.ones((2, 3)), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"'rate' of shape \(4,\), got \(2, 4\).*vmap"):
+        many.log_prob(np.ones(3))
+    with pytest.raises(ValueError, match=r"from their prior alone.*\['hint'\]"):
+        sbc(from_program(hinted, posterior=Point()), n=3, key=jax.random.key(0))
+
+
+def hinted(n, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    numpyro.factor("hint", -2 * (mean - 2) ** 2)
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+
+
+def test_programs_that_share_a_name_are_told_apart_or_warned_of(tmp_path):
+    def make(mean):
+        def program(n, x=None):
+            with numpyro.plate("rows", n):
+                numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+
+        return from_program(program)
+
+    first, path = make(1.0), tmp_path / "first.jaxgen"
+    jaxgen.Fitted(first, first.init(jax.random.key(0))).save(path)
+    jaxgen.load(path)
+    assert make(5.0) != first
+    with pytest.warns(RuntimeWarning, match="several programs were given the name"):
+        jaxgen.load(path)
 
 
 def test_an_unknown_program_in_a_file(tmp_path):

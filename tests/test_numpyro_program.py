@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import programs
 import pytest
 from numpyro.infer import log_likelihood as numpyros_log_likelihood
 from numpyro.infer.autoguide import AutoDelta, AutoMultivariateNormal
+from scipy.stats import norm
 from sklearn.datasets import load_digits
 
 import jaxgen
@@ -141,6 +143,116 @@ def test_map_of_one_event():
     for way in (Point(), Guide(AutoDelta, draws=1)):
         fitted = jaxgen.fit(from_program(normal, posterior=way), np.array([2.0]), key=KEY)
         np.testing.assert_allclose(posterior(fitted)["mean"], [1.0], atol=2e-3)
+
+
+def test_a_fit_finds_its_way_under_a_wide_prior():
+    """The posterior lies 800 units from where a fit starts, and is 2 wide."""
+
+    def wide(n, x=None):
+        mean = numpyro.sample("mean", dist.Normal(0, 1000))
+        with numpyro.plate("rows", n):
+            numpyro.sample("x", dist.Normal(mean, 20), obs=x)
+
+    x = 800 + 20 * np.random.default_rng(0).normal(size=100)
+    means = posterior(jaxgen.fit(from_program(wide), x, key=KEY))["mean"]
+    assert abs(means.mean() - x.mean()) < 0.5
+    np.testing.assert_allclose(means.std(), 2, rtol=0.1)
+
+
+def mixed(discrete):
+    """Shares of two clusters, told by draws that no gradient passes."""
+
+    def program(n, x=None):
+        share = numpyro.sample("share", dist.Beta(2.0, 2.0))
+        with numpyro.plate("rows", n):
+            if discrete:
+                label = numpyro.sample("label", dist.Bernoulli(share))
+                z = numpyro.sample("z", dist.Normal(4 * label - 2, 0.5))
+            else:
+                shares = dist.Categorical(jnp.stack([1 - share, share]))
+                parts = dist.Normal(jnp.array([-2.0, 2.0]), 0.5)
+                z = numpyro.sample("z", dist.MixtureSameFamily(shares, parts))
+            numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    return program
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_locals_that_no_gradient_passes_still_tell_of_the_globals(discrete):
+    rng = np.random.default_rng(0)
+    x = np.where(rng.uniform(size=300) < 0.85, 2, -2) + 0.5**0.5 * rng.normal(size=300)
+    model = from_program(mixed(discrete))
+    shares = posterior(jaxgen.fit(model, x, key=KEY, epochs=300))["share"]
+    grid = np.linspace(0.001, 0.999, 999)
+    low, high = (np.exp(-((x[:, None] - at) ** 2)) for at in (-2, 2))
+    log_p = np.log((1 - grid) * low + grid * high).sum(0)
+    weights = np.exp(log_p - log_p.max()) * grid * (1 - grid)
+    weights /= weights.sum()
+    mean = weights @ grid
+    np.testing.assert_allclose(shares.mean(), mean, atol=0.005)
+    np.testing.assert_allclose(shares.std(), (weights @ (grid - mean) ** 2) ** 0.5, rtol=0.1)
+
+
+def test_a_support_that_a_global_decides():
+    def bounded(n, x=None):
+        high = numpyro.sample("high", dist.LogNormal(1.0, 0.5))
+        with numpyro.plate("rows", n):
+            numpyro.sample("x", dist.Uniform(0, high), obs=x)
+
+    fitted = jaxgen.fit(from_program(bounded, posterior=NUTS()), np.array([0.5, 8.0]), key=KEY)
+    assert posterior(fitted)["high"].min() >= 8
+    assert np.isfinite(as_distribution(fitted).log_prob(7.9))
+
+
+def test_a_proposal_of_latents_whose_support_the_condition_decides():
+    def within(y, x=None):
+        with numpyro.plate("rows", len(y)):
+            z = numpyro.sample("z", dist.Uniform(0.0, 1 + y))
+            numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    proposal = jaxgen.compose.Conditional(jaxgen.compose.MLP((2,)), jaxgen.models.Gaussian(1))
+    model = from_program(within, y_shape=(), samples=20_000, proposal=proposal)
+    x, y = np.array([1.0, -0.5]), np.array([0.5, 2.0])
+    exact = np.log((norm.cdf(1 + y - x) - norm.cdf(-x)) / (1 + y))
+    np.testing.assert_allclose(started(model).log_prob(x, y), exact, atol=0.05)
+
+
+def test_what_follows_from_an_event_follows_from_the_one_given():
+    def remarked(n, x=None):
+        mean = numpyro.sample("mean", dist.Normal(0, 1))
+        numpyro.deterministic("twice", 2 * mean)
+        with numpyro.plate("rows", n):
+            own = numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+            numpyro.deterministic("residual", own - mean)
+            numpyro.sample("echo", dist.Normal(own, 0.1))
+
+    fitted = started(from_program(remarked, posterior=Point()))
+    x, values = np.array([5.0, 5.0, -5.0]), posterior(fitted)
+    found = latents(fitted, KEY, x)
+    np.testing.assert_allclose(found["residual"][0], x - values["mean"][0], rtol=1e-5)
+    np.testing.assert_allclose(found["echo"][0], x, atol=0.6)
+    np.testing.assert_allclose(values["twice"], 2 * values["mean"])
+
+
+def test_entries_that_cannot_vary_do_not_disagree():
+    def correlated(n, x=None):
+        tril = numpyro.sample("tril", dist.LKJCholesky(2, 1.0))
+        with numpyro.plate("rows", n):
+            numpyro.sample("x", dist.MultivariateNormal(jnp.zeros(2), scale_tril=tril), obs=x)
+
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = jaxgen.fit(from_program(correlated, posterior=NUTS(100)), x, key=KEY)
+    assert 0.9 < fitted.history["r_hat"]["tril"] < 1.05
+    assert fitted.history["ess"]["tril"] > 50
+
+
+def test_keys_of_another_kind():
+    key = jax.random.key(0, impl="rbg")
+    fitted = jaxgen.fit(from_program(normal), np.array([2.0]), key=key, epochs=3)
+    assert predictive(fitted, key, n=2).shape == (100, 2)
+    jaxgen.fit(from_program(normal, posterior=NUTS(4, 4, 1)), np.array([2.0]), key=key)
 
 
 @pytest.mark.parametrize("weights", [None, np.full(25, 4.0)])

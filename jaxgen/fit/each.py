@@ -54,6 +54,7 @@ def fit_each(
     Returns:
       A Fitted whose params have a leading axis of fits, for use under ``jax.vmap``; ``history``
       holds "seconds" and "fits", the history of each. ``unstack`` gives a list of single ones.
+      Divergences and r_hat of NUTS are in there: of many fits nothing warns.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, by its name.

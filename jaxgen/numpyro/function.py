@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import ClassVar
 
 from jaxgen.spec import Spec
+from jaxgen.warn import warn
 
 _functions: dict[str, Callable] = {}  # the last of each name
+_shared: set[str] = set()  # names of several functions that live side by side
 
 
 class Function(Spec):
     """A function by its name. Equal to itself alone: two of one name share no compiled program.
 
     In a file it is a name, and loading finds the function that was last given that name: nothing is
-    imported.
+    imported. Closures, partials and the like, which may share one, are warned of.
     """
 
     name: str
@@ -27,6 +30,11 @@ class Function(Spec):
             raise ValueError(
                 f"unknown program {self.name!r}: import the module that defines it and give it to "
                 "from_program, then load again"
+            )
+        if self.name in _shared:
+            warn(
+                f"several programs were given the name {self.name!r}; the last is taken: give each "
+                "a function of its own name where they are to be told apart in files"
             )
         object.__setattr__(self, "call", _functions[self.name])
 
@@ -41,5 +49,16 @@ def function(call: Callable) -> Function:
     """The spec of a function."""
     of = call if hasattr(call, "__qualname__") else type(call)
     name = f"{of.__module__}.{of.__qualname__}"
+    earlier = _functions.get(name, call)
+    if earlier is not call and not (_is_plain(earlier) and _is_plain(call)):
+        _shared.add(name)
     _functions[name] = call
-    return Function(name)
+    spec = object.__new__(Function)
+    object.__setattr__(spec, "name", name)
+    object.__setattr__(spec, "call", call)
+    return spec
+
+
+def _is_plain(call):
+    """Whether another of its name is a later edition of it."""
+    return isinstance(call, FunctionType) and not call.__closure__

@@ -15,6 +15,7 @@ from jaxgen import compiler
 from jaxgen.compose.labelled import stack
 from jaxgen.fit.progress import CHUNKS, Progress
 from jaxgen.fit.rows import pad, size_class
+from jaxgen.numpyro.sites import raw
 from jaxgen.warn import warn
 
 _CANDIDATES = 8  # draws of the prior, the likeliest of which a chain starts from
@@ -144,7 +145,7 @@ def _kernel(program, rows):
             nuts.warmup,
             dense_mass=nuts.dense_mass,
             target_accept_prob=nuts.target_accept,
-            rng_key=jax.random.key_data(key),
+            rng_key=raw(key),
         )
 
     return start, step

@@ -22,6 +22,7 @@ from jaxgen.spec import Count, Spec
 _map = jax.tree_util.tree_map
 _DRAWN = 63  # draws of the prior, to see where it lies
 _SCALE = 0.1  # of a mean field at the start, in spreads of the prior
+_FEWEST = 4  # draws of a chain that can be compared with others
 _TRIED = 100  # draws of a guide, to see where it goes
 
 
@@ -227,6 +228,8 @@ class NUTS(Posterior):
             )
         if not sites.globals:
             raise ValueError(f"posterior: program {name} has no global latents for NUTS to draw")
+        if self.draws < _FEWEST:
+            raise ValueError(f"posterior: draws of NUTS must be at least {_FEWEST}, got {self}")
 
     def init(self, program, learnt, key):
         def draw(key):
@@ -280,7 +283,8 @@ def _keys(tree, key):
 
 def fixed_key():
     # behind a barrier: the compiler would draw the numbers itself, slowly
-    return jax.random.wrap_key_data(lax.optimization_barrier(jnp.zeros(2, jnp.uint32)))
+    words = lax.optimization_barrier(jnp.zeros(2, jnp.uint32))
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 def _spread(key, count, like):

@@ -298,6 +298,11 @@ class Program(Model):
         """log p of the globals, in nats."""
         return self._log_prior(self._without_rows({**values, **learnt}))
 
+    def computed(self, values, learnt):
+        """Deterministic sites of the globals, by name."""
+        sites = self._without_rows({**values, **learnt})
+        return {name: sites[name]["value"] for name in self.sites.computed}
+
     def prior_draw(self, key, learnt):
         """Globals drawn from the prior, without constraints."""
         sites = trace(self.program, self.sites.argument, key, learnt)

@@ -36,12 +36,14 @@ class Estimate(NamedTuple):
 
 
 def posterior(fitted: Fitted) -> dict[str, jax.Array]:
-    """Draws of the globals of a fitted program, by site, each (draws, *shape)."""
+    """Draws of the globals of a fitted program, by site, each (draws, *shape).
+
+    After them come the ``numpyro.deterministic`` sites that are made of globals alone.
+    """
     program, params = program_of(fitted)
     values = _values(program, params)
-    return {
-        site.name: values[site.name] for site in program.sites.globals
-    }  # in the program's order
+    names = (*(site.name for site in program.sites.globals), *program.sites.computed)
+    return {name: values[name] for name in names if name in values}  # in the program's order
 
 
 def predictive(fitted: Fitted, key: jax.Array, y=None, n: int | None = None) -> jax.Array:
@@ -148,7 +150,10 @@ def _each(function, size, rows):
 
 
 def _values_of(program, params):
-    return program.values(params)
+    values, learnt = program.values(params), program.learnt(params)
+    if not values:
+        return values
+    return {**values, **jax.vmap(lambda own: program.computed(own, learnt))(values)}
 
 
 def _predict(program, params, key, y):

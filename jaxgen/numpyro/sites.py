@@ -38,6 +38,7 @@ class Sites(NamedTuple):
     locals: tuple[Site, ...]  # latent and continuous, within
     discrete: tuple[Site, ...]  # latent and discrete, within
     given: tuple[str, ...]  # observed outside of the plate, factors among them
+    computed: tuple[str, ...]  # deterministic, of the globals alone
     deterministic: tuple[Site, ...]  # computed for each row
     combinations: dict[str, np.ndarray]  # all values that those can take together, (m, *shape)
     observed: Site
@@ -74,8 +75,7 @@ def trace(
       substitute: gives the value of another site, or None.
       drawing: handler that draws the rest; by default ``Drawing()``.
     """
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.key_data(key)
+    key = raw(key)
 
     def value_of(site):
         known = values.get(site["name"]) if site["type"] in ("sample", "param") else None
@@ -86,6 +86,14 @@ def trace(
     with handlers.trace() as sites, drawing, handlers.seed(rng_seed=key), put:
         program.call(argument)
     return sites
+
+
+def raw(key):
+    """A key as NumPyro takes it."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    data = jax.random.key_data(key)
+    return data if data.shape == (2,) else jax.random.bits(key, (2,), jnp.uint32)
 
 
 def sites_of(asked: Asked) -> Sites:
@@ -274,6 +282,7 @@ class _Look:
             tuple(each[n] for n in within if not each[n].discrete),
             discrete,
             tuple(self.given),
+            self._computed(),
             self._deterministic(),
             self._combinations(discrete),
             each[asked.observed],
@@ -336,6 +345,15 @@ class _Look:
             return Site(name, one(shape), axis, (), fn.is_discrete, bool(fn.has_rsample))
         free = tuple(biject_to(fn.support).inverse_shape(shape))
         return Site(name, one(shape), axis, one(free), False, bool(fn.has_rsample))
+
+    def _computed(self):
+        """Deterministic sites that are the same whatever the rows."""
+        pairs = {n: (s["value"], self.three[n]["value"]) for n, s in self.two.items()
+                 if s["type"] == "deterministic" and n in self.three}  # fmt: skip
+        return tuple(
+            name for name, (two, three) in pairs.items()
+            if jnp.shape(two) == jnp.shape(three) and _close(two, three)
+        )  # fmt: skip
 
     def _deterministic(self):
         """Sites of ``numpyro.deterministic`` with a value for each row: an axis grows with them."""
