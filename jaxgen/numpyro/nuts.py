@@ -18,7 +18,7 @@ from jaxgen.fit.rows import pad, size_class
 from jaxgen.numpyro.sites import raw
 from jaxgen.warn import warn
 
-_CANDIDATES = 8  # draws of the prior, the likeliest of which a chain starts from
+_CANDIDATES = 64  # draws of the prior, the likeliest of which a chain starts from
 _WORST_R_HAT = 1.05
 _ENOUGH = 50  # draws of a chain, for r_hat to mean something
 _FEWEST = 8  # rows, of whose multiples there are programs

@@ -294,13 +294,19 @@ class _Look:
         )
         self._check_row(found, 2)
         found = found._replace(example=self._check_row(found, 0))
-        with self._telling():  # its values may be unknown, as they are when it is compiled
-            run = functools.partial(trace, asked.program, values={})
-            if asked.y_shape is None:
-                run = functools.partial(run, 1)
-            arguments = () if asked.y_shape is None else (found.argument,)
-            jax.eval_shape(lambda *given: _values(run(*given)), *arguments, jax.random.key(0))
+        self._check_traceable(argument)
         return found
+
+    def _check_traceable(self, argument):
+        """The program must run with values that are not known yet, as they are in a compilation."""
+        params = {n: jax.tree_util.tree_map(jnp.asarray, self.two[n]["value"]) for n in self.params}
+
+        def run(y, key, params):
+            return _values(trace(self.asked.program, argument if y is None else y, key, params))
+
+        y = None if self.asked.y_shape is None else argument
+        with self._telling():
+            jax.eval_shape(run, y, jax.random.key(0), params)
 
     def _check_apart(self, name):
         """A site outside of the plate must not hear of the rows."""
