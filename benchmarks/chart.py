@@ -4,6 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from benchmarks.table import where
+
 BLUE, ORANGE = "#1b2f6b", "#e58a1f"
 STYLES = [(BLUE, "o"), (ORANGE, "^"), ("#2a8c6a", "s")]  # with markers, to be read in grey
 AXES = {"n": "events in a call", "dimension": "features", "components": "components"}
@@ -29,10 +31,8 @@ def draw(data) -> Figure:
         _throughput(panels[panel], here, axis, varied, *fixed.values())
     _first_samples(panels["first"], [row for row in rows if row["question"] == "first_sample"])
     _ratios(panels["ratio"], judged)
-    date, run = max(data["runs"].items())
-    machine, jax = run["machine"], run["versions"]["jax"]
-    where = f"{machine['device']}: {machine['cpu']}, {machine['cores']} cores"
-    figure.suptitle(f"jaxgen on {where}, jax {jax}, {date[:10]}", fontsize=14)
+    jax = max(data["runs"].items())[1]["versions"]["jax"]
+    figure.suptitle(f"jaxgen on {where(data)}, jax {jax}", fontsize=14)
     return figure
 
 

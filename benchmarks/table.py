@@ -15,7 +15,8 @@ README = Path(__file__).parents[1] / "README.md"
 _LAYOUT = "{:<42.42} {:<23} {:>8} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6}  {}"
 _HEAD = "case", "side", "time", "+-", "M/s", "ratio", "limit", "compile", "MiB", "target"
 _VERDICT = {True: "met", False: "**missed**", None: ""}
-_UNITS = {"growth_mib": " MiB", "error_nats": " nats"}  # of what is not a ratio or a time
+# of what is not a ratio or a time
+_UNITS = {"growth_mib": " MiB", "peak_mib": " MiB", "error_nats": " nats"}
 
 
 def text(rows) -> str:
@@ -41,13 +42,11 @@ def text(rows) -> str:
 
 def markdown(data) -> str:
     """The rows with a target, in the README's columns."""
-    _, run = max(data["runs"].items())
-    days = " to ".join(sorted({min(data["runs"])[:10], max(data["runs"])[:10]}))
-    machine, versions = run["machine"], run["versions"]
+    versions = max(data["runs"].items())[1]["versions"]
     names = [n for n in ("jax", "numpy", "scikit-learn", "torch", "numpyro") if versions[n]]
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, on {machine['device']}; "
-        f"{', '.join(f'{name} {versions[name]}' for name in names)}; {days}. "
+        f"{where(data)}; "
+        f"{', '.join(f'{name} {versions[name]}' for name in names)}. "
         "Medians of interleaved repeats, warm; x: times as long as jaxgen takes.",
         "",
         "| | jaxgen | peer | target | figure | |",
@@ -60,6 +59,14 @@ def markdown(data) -> str:
         cells = [f"{row['question']}: {row['case']}", _time(us), peer, *_judged(row)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def where(data) -> str:
+    """The machines and the days of the runs."""
+    machines = [run["machine"] for run in data["runs"].values()]
+    cpus = " or ".join(sorted({machine["cpu"] for machine in machines}))
+    days = " to ".join(sorted({min(data["runs"])[:10], max(data["runs"])[:10]}))
+    return f"{machines[-1]['device']}: {cpus}, {machines[-1]['cores']} cores, {days}"
 
 
 def write_readme(data, path: Path = README) -> None:
