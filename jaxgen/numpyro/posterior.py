@@ -87,6 +87,7 @@ class Point(Posterior):
         return ()
 
     def one(self, program, params, learnt, noise):
+        params = _learning(params)
         values, log_p, log_det = program.constrain(_placed(params, params["loc"]), learnt)
         return values, -log_p - log_det if self.jacobian else -log_p
 
@@ -126,11 +127,13 @@ class MeanField(Posterior):
         return {site.name: Normal(site.free) for site in program.sites.globals}
 
     def one(self, program, params, learnt, noise):
+        params = _learning(params)
         own = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), noise)
         values, log_p, log_det = program.constrain(_placed(params, own), learnt)
-        unit = lax.stop_gradient(params["unit"])
         # log q in its mean, which is without noise
-        terms = _map(lambda s, u: -(s + jnp.log(u) + _ENTROPY).sum(), params["log_scale"], unit)
+        terms = _map(
+            lambda s, u: -(s + jnp.log(u) + _ENTROPY).sum(), params["log_scale"], params["unit"]
+        )
         return values, sum(jax.tree_util.tree_leaves(terms)) - log_p - log_det
 
 
@@ -265,8 +268,13 @@ def _frame(program, learnt, key):
 
 def _placed(params, own):
     """Globals without constraints of those in units of the prior."""
-    middle, unit = lax.stop_gradient((params["middle"], params["unit"]))
-    return _map(lambda m, u, v: m + u * v, middle, unit, own)
+    return _map(lambda m, u, v: m + u * v, params["middle"], params["unit"], own)
+
+
+def _learning(params):
+    """Params whose frame stays where it is."""
+    frame = {name: params[name] for name in ("middle", "unit")}
+    return {**params, **lax.stop_gradient(frame)}
 
 
 def _both(params):
