@@ -252,7 +252,9 @@ def init_params(sites):
 
 def moved(params, transforms):
     """Params moved by the transforms of their names: to the values of sites, or back."""
-    return {name: _map(transforms[name], value) for name, value in params.items()}
+    # NumPyro's maps onto matrices take no dtype but JAX's own
+    own = lambda v: jnp.asarray(v, jnp.promote_types(v.dtype, jnp.result_type(float)))  # noqa: E731
+    return {n: _map(lambda v, n=n: transforms[n](own(v)), value) for n, value in params.items()}
 
 
 def _frame(program, learnt, key):
