@@ -55,7 +55,8 @@ def from_program(
     The density of a row is log mean_s p(x | y, globals_s) over the draws s that ``posterior`` holds
     of the globals; within it discrete locals are summed over, and continuous ones integrated by
     importance sampling. ``numpyro.param`` sites are learnt by likelihood. One compiled program
-    serves all rows, so sites may not hear of other rows.
+    serves all rows, so sites may not hear of other rows, nor of a row's place among them, such as
+    ``arange(n)`` or the indices of the plate: hand those in as y.
 
     Args:
       program: the function. A saved model names it, and loads once ``from_program`` has met it.
