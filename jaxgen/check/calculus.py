@@ -19,7 +19,7 @@ from jaxgen.check.subject import (
     tree_leaves,
     tree_map,
 )
-from jaxgen.random import Normal, Uniform, draw, is_leaf
+from jaxgen.random import Normal, Uniform, is_leaf
 from jaxgen.spec import Spec
 
 _STEP = 1e-6
@@ -75,7 +75,7 @@ def _direction(rng, leaf):
 
 
 def _moved(size, leaf, along):
-    return leaf + size * along if along.any() else leaf
+    return np.asarray(leaf) + size * along if along.any() else leaf
 
 
 def precision(subject: Subject) -> str:
@@ -109,7 +109,7 @@ def totality(subject: Subject) -> str:
     for bad, what in ((np.isnan(scores), "NaN"), (scores == np.inf, "inf")):
         require(not bad.any(), f"log_prob is {what} at {flat[bad][:1]}")
     # on the device, which takes the smallest numbers for zero, as log_prob does
-    outside = ~np.asarray(subject.model.support(jnp.asarray(stacked)))
+    outside = ~subject.inside(stacked)
     wrong = outside & (scores != -np.inf)
     require(
         not wrong.any(), f"{flat[wrong][:1]} is outside the support, but scores {scores[wrong][:1]}"
@@ -164,9 +164,8 @@ def bijection(subject: Subject) -> str:
     x = subject.few
     noise = subject.fitted.pull(x, subject.y)
     worst = require_close(subject.fitted.push(noise, subject.y), x, "push(pull(x))", 1e-4)
-    start = np.zeros(2, np.uint32)
     with subject.in_float64() as exact:
-        z = draw(model.noise(), exact.key, start, FEW, exact.dtype)
+        z = exact.noise(FEW)
         z = tree_map(lambda v: jnp.moveaxis(v, -1, 0), z)
         x = exact.fitted.push(z, exact.y)
         back = exact.fitted.pull(x, exact.y)

@@ -24,7 +24,7 @@ from jaxgen.check.subject import (
     tree_map,
 )
 from jaxgen.precision import enable_x64
-from jaxgen.random import Key, draw, is_leaf
+from jaxgen.random import Key, is_leaf
 from jaxgen.spec import Spec, from_json, to_json
 
 _RTOL = 1e-5  # between programs: their matrix products may round differently
@@ -108,11 +108,16 @@ def eager(subject: Subject) -> str:
         one = model.log_prob(subject.params, jnp.asarray(subject.few[i].astype(subject.dtype)), y)
         require(jnp.shape(one) == (), f"log_prob of one event has shape {jnp.shape(one)}, not ()")
         require_close(np.atleast_1d(one), wanted[i : i + 1], "score of one event", _RTOL, 1e-5)
-    noise = draw(model.noise(), subject.key, np.zeros(2, np.uint32), 2, subject.dtype)
+    noise = subject.noise(2)
     for i in range(2):
-        one = model.push(subject.params, tree_map(lambda v, i=i: v[..., i], noise), y)
+        one = model.push(subject.params, _row(noise, i), y)
         require_close(one, subject.few[i], "sample of one event", _RTOL, 1e-6)
     return "2 events"
+
+
+@jax.jit
+def _row(noise, i):
+    return tree_map(lambda v: v[..., i], noise)
 
 
 def pure(subject: Subject) -> str:
@@ -155,7 +160,7 @@ def key_reuse(subject: Subject) -> str:
     if not any(isinstance(leaf, Key) for leaf in leaves):
         return "takes no key"
     y = subject.conditions(1)
-    noise = draw(subject.model.noise(), subject.key, np.zeros(2, np.uint32), 1, subject.dtype)
+    noise = subject.noise(1)
     with jax.debug_key_reuse(True):
         push = jax.jit(lambda z: subject.model.push(subject.params, z, None if y is None else y[0]))
         push(tree_map(lambda v: v[..., 0], noise))

@@ -91,7 +91,7 @@ def support(subject: Subject) -> str:
     """Samples are finite, satisfy ``model.support`` and have a finite density."""
     x = subject.samples
     require(np.isfinite(x).all(), f"{(~np.isfinite(x)).sum()} entries of samples are not finite")
-    inside = np.asarray(subject.model.support(x))
+    inside = subject.inside(x)
     require(inside.shape == (len(x),), f"support(x) has shape {inside.shape}, not {(len(x),)}")
     require(inside.all(), f"sample {x[~inside][:1]} is outside model.support")
     if subject.model.density == "none":

@@ -9,18 +9,17 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.check.subject import (
     P_VALUE,
     NotJudged,
     Subject,
+    noise_rows,
     require,
     require_close,
 )
 from jaxgen.model import others
-from jaxgen.random import draw
 
 _SPLITS = 2
 _DRAWS = 8192
@@ -45,8 +44,8 @@ def missing(subject: Subject) -> str:
     for exact, limit in _LIMITS:
         _in_dtype(subject, exact, lambda s: _check_seen_scores(s, limit))  # noqa: B023
     seen = np.random.default_rng(5).random(subject.few.shape) < 0.5
-    x = jnp.asarray(subject.few, subject.dtype)
-    done = _complete(model, subject.params, jnp.where(seen, x, 0), seen, subject, len(x))
+    x = subject.few.astype(subject.dtype)
+    done = _complete(model, subject.params, np.where(seen, x, 0), seen, subject, len(x))
     require(done.dtype == x.dtype, f"complete gives {done.dtype} of {x.dtype}")
     done = np.asarray(done)
     require((done == x)[seen].all(), "complete changes what is seen")
@@ -96,7 +95,7 @@ def _in_dtype(subject, exact, judge):
 
 
 def _chain_gap(subject, splits, limit):
-    x = jnp.asarray(subject.few, subject.dtype)
+    x = subject.few.astype(subject.dtype)
     whole = subject.log_prob(x)
     worst = 0.0
     for features, rest in splits:
@@ -121,7 +120,7 @@ def _chain(model, features, params, x, y):
 
 
 def _check_seen_scores(subject, limit):
-    model, x = subject.model, jnp.asarray(subject.few, subject.dtype)
+    model, x = subject.model, subject.few.astype(subject.dtype)
     whole, nothing = np.ones(x.shape, bool), np.zeros(x.shape, bool)
     masks = {"all": whole, "nothing": nothing}
     wanted = {"all": subject.log_prob(x), "nothing": np.zeros(len(x))}
@@ -137,7 +136,7 @@ def _check_seen_scores(subject, limit):
         alone = x.reshape(len(x), -1)[:, np.array(features)]
         wanted[name] = _score(part, params, subject, alone)
     # in one batch, for one program
-    every = jnp.concatenate([x] * len(masks))
+    every = np.concatenate([x] * len(masks))
     scores = _score(model, subject.params, subject, every, np.concatenate(list(masks.values())))
     for name, got in zip(masks, np.split(np.asarray(scores), len(masks)), strict=True):
         require_close(got, wanted[name], f"score with {name} seen", limit, atol=limit)
@@ -150,16 +149,16 @@ def _score(model, params, subject, x, seen=None):
     if seen is None:
         return jax.jit(jax.vmap(model.log_prob, axes))(params, x, y)
     score = jax.jit(jax.vmap(model.log_prob, (*axes, 0)))
-    return score(params, jnp.where(seen, x, 0), y, jnp.asarray(seen))
+    return score(params, np.where(seen, x, 0), y, seen)
 
 
 def _complete(model, params, x, seen, subject, n):
     """n completions, of rows of x or of one event."""
     y = subject.conditions(n)
-    noise = draw(model.noise(), subject.key, np.zeros(2, np.uint32), n, subject.dtype)
+    noise = noise_rows(model, subject.key, n, subject.dtype)
     rows = 0 if x.ndim > len(model.event_shape) else None
     axes = (None, -1, rows, rows, None if y is None else 0)
-    return jax.jit(jax.vmap(model.complete, axes))(params, noise, x, jnp.asarray(seen), y)
+    return jax.jit(jax.vmap(model.complete, axes))(params, noise, x, seen, y)
 
 
 def _completion_p(subject, split):
@@ -167,16 +166,16 @@ def _completion_p(subject, split):
     from scipy.stats import chi2_contingency, ks_2samp
 
     model, (features, rest) = subject.model, split
-    event = jnp.asarray(subject.few[1], subject.dtype).reshape(-1)
+    event = subject.few[1].astype(subject.dtype).reshape(-1)
     seen = np.isin(np.arange(event.size), features)
-    x = jnp.where(seen, event, 0).reshape(model.event_shape)
+    x = np.where(seen, event, 0).reshape(model.event_shape)
     done = _complete(model, subject.params, x, seen.reshape(x.shape), subject, _DRAWS)
     done = np.asarray(done).reshape(_DRAWS, -1)[:, list(rest)]
     given = jax.jit(model.given, static_argnums=1)
     part, params = given(subject.params, features, event[np.array(features)])
     key = jax.random.fold_in(subject.key, 1)
     y = subject.conditions(_DRAWS)
-    noise = draw(part.noise(), key, np.zeros(2, np.uint32), _DRAWS, subject.dtype)
+    noise = noise_rows(part, key, _DRAWS, subject.dtype)
     push = jax.vmap(part.push, (None, -1, None if y is None else 0))
     drawn = np.asarray(jax.jit(push)(params, noise, y))
     # their sum, too, which tells how they hang together

@@ -16,6 +16,7 @@ from jaxgen.fitted import Fitted
 from jaxgen.inputs import float_dtype
 from jaxgen.model import Model
 from jaxgen.precision import enable_x64
+from jaxgen.random import draw
 
 ROWS = 65536  # samples that the statistical laws judge
 FEW = 64  # rows of the laws that compare values
@@ -126,6 +127,14 @@ class Subject:
         mean, square = (tree_map(lambda v: v / total, t) for t in (sums, squares))
         return mean, square, np.concatenate(clean)
 
+    def noise(self, n: int):
+        """Noise of n rows, from the first on, on a last axis."""
+        return noise_rows(self.model, self.key, n, self.dtype)
+
+    def inside(self, x) -> np.ndarray:
+        """Which events the support holds."""
+        return np.asarray(_inside(self.model, x))
+
     def conditions(self, n: int):
         if self.y is None:
             return None
@@ -146,6 +155,19 @@ class Subject:
             exact = Subject(self.model, cast(self.params, np.float64), key=self.key, y=self.y)
             exact.chart = self.chart
             yield exact
+
+
+# What follows is compiled as one program where it is many operations: each would be compiled alone.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def noise_rows(model, key, n, dtype):
+    return draw(model.noise(), key, np.zeros(2, np.uint32), n, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _inside(model, x):
+    return model.support(x)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -176,7 +198,9 @@ def cast(params: Any, dtype: Any) -> Any:
     """Params with their float leaves in ``dtype``."""
 
     def one(leaf):
-        return jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return jnp.asarray(np.asarray(leaf).astype(dtype))
 
     return tree_map(one, params)
 
@@ -195,7 +219,7 @@ def away_from_init(model: Model, key: Any, y: Any = None, seed: int = 0) -> Any:
         params = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(start), leaves)
         fitted = Fitted(model, params)
         x = np.asarray(fitted.sample(key, FEW, y))
-        possible = np.isfinite(x).all() and np.asarray(model.support(x)).all()
+        possible = np.isfinite(x).all() and np.asarray(_inside(model, x)).all()
         if possible and model.density != "none":
             possible = np.isfinite(np.asarray(fitted.log_prob(x, y))).all()
         if possible:
