@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from jaxgen import datasets
+from jaxgen.check.subject import noise_rows
 from jaxgen.datasets import land_geometry
 from jaxgen.precision import enable_x64
-from jaxgen.random import draw
 
 CASES = [(r, m) for r in ("110m", "50m") for m in ("map", "sphere")]
 STEP = 0.25  # degrees, of the grid that densities are summed on
@@ -37,7 +37,7 @@ def log_prob(model, params, x):
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def sample(model, params, seed, n):
     dtype = params["keep"].dtype
-    noise = draw(model.noise(), jax.random.key(seed), jnp.zeros(2, jnp.uint32), n, dtype)
+    noise = noise_rows(model, jax.random.key(seed), n, dtype)
     return jax.vmap(model.push, in_axes=(None, -1))(params, noise)
 
 

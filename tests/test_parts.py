@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from jaxgen import bijectors, compose, models
+from jaxgen.check.subject import noise_rows
 from jaxgen.precision import enable_x64
-from jaxgen.random import draw
 
 RNG = np.random.default_rng(0)
 
@@ -28,9 +28,7 @@ def conditional(mean, covariance, known, left, values):
 
 
 def samples(model, params, n, seed=0):
-    noise = draw(
-        model.noise(), jax.random.key(seed), np.zeros(2, np.uint32), n, jnp.result_type(float)
-    )
+    noise = noise_rows(model, jax.random.key(seed), n, jnp.result_type(float))
     return np.asarray(jax.jit(jax.vmap(model.push, (None, -1)))(params, noise))
 
 
@@ -267,7 +265,7 @@ def test_nothing_seen_scores_zero_and_completes_to_a_sample(model):
     seen = jnp.zeros(model.event_shape, bool)
     x = jnp.zeros(model.event_shape)
     assert abs(model.log_prob(params, x, None, seen)) < 1e-6
-    noise = draw(model.noise(), jax.random.key(1), np.zeros(2, np.uint32), 50, jnp.float32)
+    noise = noise_rows(model, jax.random.key(1), 50, jnp.float32)
     axes = (None, -1, None, None)
     done = jax.vmap(model.complete, axes)(params, noise, x, seen)
     events = jax.vmap(model.push, axes[:2])(params, noise)

@@ -160,10 +160,10 @@ def key_reuse(subject: Subject) -> str:
     if not any(isinstance(leaf, Key) for leaf in leaves):
         return "takes no key"
     y = subject.conditions(1)
-    noise = subject.noise(1)
+    noise = _row(subject.noise(1), 0)
     with jax.debug_key_reuse(True):
         push = jax.jit(lambda z: subject.model.push(subject.params, z, None if y is None else y[0]))
-        push(tree_map(lambda v: v[..., 0], noise))
+        push(noise)
     return "used once"
 
 
