@@ -1,40 +1,190 @@
-"""What all tests share: one group a model for parallel runs, and the count of law checks."""
+"""How the tests run: in groups that share programs, each within its budget of programs.
 
-import gc
-import itertools
+A group is a test file, or the laws of one row of ``cases.py``. One worker runs all of a group,
+then forgets the programs that it compiled, so the number of programs that a group compiles does
+not depend on what ran before it. ``tests/budget.toml`` limits that number; after a change that
+needs more, ``pytest -n 2 --write-budget`` writes the new numbers.
+"""
+
+from __future__ import annotations
+
 import os
+import pathlib
+import resource
 import sys
-from pathlib import Path
+import tomllib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu" if os.environ.get("JAXGEN_TEST_GPU") is None else "")
-sys.path.insert(0, os.path.dirname(__file__))  # for cases.py
+TESTS = pathlib.Path(__file__).parent
+sys.path.insert(0, str(TESTS))  # for cases.py
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from compilation import Compilation  # noqa: E402
+
+from jaxgen.check import count_compiles  # noqa: E402
+
+BUDGET = TESTS / "budget.toml"
+SESSION = "fixtures of the session"  # a group of their own: whichever test asks first
+SLOWEST = 10
+
+compilation = Compilation(TESTS.parent / ".cache")
+programs: dict[str, tuple[str, int]] = {}  # of each test in this process: its group, its programs
+of_session: dict[str, int] = {}  # of each test, programs of fixtures that it happens to ask first
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-budget", action="store_true", help="write tests/budget.toml from what this runs"
+    )
 
 
 def pytest_configure(config):
-    # pytest -n 2 --dist loadgroup keeps the laws of a model, which share programs, on one worker
-    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
+    if not hasattr(config, "workerinput"):  # the process that reports
+        config.pluginmanager.register(Totals(config), "jaxgen-totals")
 
 
-_MAPS = Path("/proc/self/maps")
-_started = itertools.count()
+def group_of(test: str) -> str:
+    """The group of a test, by its id: the row whose laws it checks, else its file."""
+    file, _, name = test.partition("::")
+    if name.startswith("test_law["):
+        return "laws of " + name.split("[")[1].split("-")[0]
+    return file.removeprefix("tests/")
 
 
-def pytest_runtest_setup(item):
-    # Linux gives a process 65,530 memory maps, a compiled program takes ten, and without any left
-    # the compiler crashes
-    if next(_started) % 20 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 25_000:
-        import jax
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Put groups together, the longest first, so that the workers end at about the same time."""
+    budget = read_budget()["programs"]
+    groups: dict[str, list] = {}
+    for item in items:
+        groups.setdefault(group_of(item.nodeid), []).append(item)
+    order = sorted(groups, key=lambda group: -budget.get(group, 0))
+    items[:] = [item for group in order for item in groups[group]]
 
-        jax.clear_caches()
-        gc.collect()
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One worker runs a whole group."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
 
 
-def pytest_terminal_summary(terminalreporter):
-    reports = [
-        report
-        for report in terminalreporter.stats.get("passed", [])
-        if "test_laws.py" in report.nodeid
-    ]
-    if reports:
-        models = {report.nodeid.split("[")[1].split("-")[0] for report in reports}
-        terminalreporter.line(f"{len(reports)} law checks of {len(models)} models")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    compilation.quick = item.get_closest_marker("optimized") is None
+    with count_compiles() as count:
+        result = yield
+    programs[item.nodeid] = group_of(item.nodeid), count[0] - of_session.pop(item.nodeid, 0)
+    if nextitem is None or group_of(nextitem.nodeid) != group_of(item.nodeid):
+        compilation.forget()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    if fixturedef.scope != "session":
+        return (yield)
+    test = request._pyfuncitem.nodeid
+    with count_compiles() as count:
+        result = yield
+    of_session[test] = of_session.get(test, 0) + count[0]
+    programs[f"{SESSION} {fixturedef.argname}"] = SESSION, count[0]
+    return result
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput |= {"programs": programs, "memory": peak_memory()}
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def read_budget() -> dict:
+    return tomllib.loads(BUDGET.read_text()) if BUDGET.exists() else {"jax": "", "programs": {}}
+
+
+class Totals:
+    """Sums over all workers, compared with the budget and printed at the end."""
+
+    def __init__(self, config):
+        self.config = config
+        self.programs = programs
+        self.seconds: dict[str, float] = {}
+        self.memory: dict[str, float] = {}
+        self.over: list[str] = []
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Programs that each group compiled."""
+        total: dict[str, int] = {}
+        for group, count in self.programs.values():
+            total[group] = total.get(group, 0) + count
+        return total
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        output = getattr(node, "workeroutput", {})
+        self.programs.update(output.get("programs", {}))
+        self.memory[node.gateway.id] = output.get("memory", 0.0)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session, exitstatus):
+        if self.config.getoption("write_budget"):
+            self._write()
+            return
+        budget = read_budget()
+        if budget["jax"] != jax.__version__ or jax.default_backend() != "cpu":
+            return  # another JAX divides the work otherwise
+        for group, count in sorted(self.groups.items()):
+            limit = budget["programs"].get(group)
+            if count and limit is None:
+                self.over.append(f"{group} compiled {count} programs and has no budget yet")
+            elif count and count > limit:
+                self.over.append(f"{group} compiled {count} programs, its budget is {limit}")
+        if self.over and exitstatus == 0:
+            session.exitstatus = 1
+
+    def pytest_terminal_summary(self, terminalreporter):
+        line = terminalreporter.line
+        terminalreporter.section("slowest tests, and the programs they compiled")
+        for test in sorted(self.seconds, key=self.seconds.get, reverse=True)[:SLOWEST]:
+            line(f"{self.seconds[test]:7.1f} s {self.programs.get(test, (0, 0))[1]:5} {test}")
+        memory = self.memory or {"this process": peak_memory()}
+        line("peak memory: " + ", ".join(f"{k} {v:.2f} GiB" for k, v in sorted(memory.items())))
+        line(f"{sum(self.groups.values())} programs compiled")
+        laws = [
+            t.split("[")[1].split("-")[0] for t in self.seconds if "test_laws.py::test_law[" in t
+        ]
+        if laws:
+            rows = {test.split("[")[1].split("-")[0] for test in laws}
+            line(f"{len(laws)} law checks of {len(rows)} models")
+        for message in self.over:
+            line(f"over budget: {message}; see --write-budget", red=True)
+
+    def _write(self):
+        """Write what was counted, with a little room, and keep what did not run."""
+        counts = read_budget()["programs"] | {
+            group: count + count // 10 + 2 for group, count in self.groups.items() if count
+        }
+        lines = [f"{_quoted(group)} = {count}" for group, count in sorted(counts.items())]
+        head = "# Programs that each group of tests may compile: see tests/conftest.py."
+        text = f'{head}\njax = "{jax.__version__}"\n\n[programs]\n' + "\n".join(lines) + "\n"
+        BUDGET.write_text(text)
+
+
+def _quoted(group):
+    return '"' + group.replace('"', "") + '"'

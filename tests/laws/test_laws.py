@@ -25,10 +25,7 @@ def checks():
                 if known and law in OF_CLASSES:
                     continue
                 if applies(law, case.model) and law not in case.skip:
-                    marks = pytest.mark.xdist_group(case.name)
-                    yield pytest.param(
-                        case, setting, law, id=f"{case.name}-{setting}-{law}", marks=marks
-                    )
+                    yield pytest.param(case, setting, law, id=f"{case.name}-{setting}-{law}")
 
 
 @pytest.mark.parametrize(("case", "setting", "law"), list(checks()))

@@ -1,0 +1,52 @@
+"""How programs are compiled while the tests run: quickly, and kept on disk."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import pathlib
+import platform
+from typing import Any
+
+import jax
+from jax._src import compiler as jaxs_compiler  # JAX has no public default for compiler options
+
+# Most programs of the tests run once, so compiling them takes longer than running them. Without
+# LLVM's optimizations, and by XLA's older emitters, they compile in a third of the time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+class Compilation:
+    """The options that programs are compiled with in this process.
+
+    Attributes:
+      quick: whether they are those of ``QUICK``.
+    """
+
+    def __init__(self, cache: pathlib.Path):
+        self.quick = True
+        self._options = jaxs_compiler.get_compile_options
+        jaxs_compiler.get_compile_options = self._chosen
+        folder = cache / f"jax-{jax.__version__}-{_machine()}"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+    def forget(self) -> None:
+        """Free all compiled programs, so that the next group of tests compiles its own."""
+        jax.clear_caches()
+        gc.collect()
+
+    def _chosen(self, *args: Any, env_options_overrides: Any = None, **settings: Any) -> Any:
+        if self.quick:
+            env_options_overrides = QUICK | dict(env_options_overrides or {})
+        return self._options(*args, env_options_overrides=env_options_overrides, **settings)
+
+
+def _machine() -> str:
+    """A name for what compiled programs depend on: the processor's features."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    text = "\n".join([platform.machine(), platform.processor(), *flags])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

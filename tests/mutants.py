@@ -1,0 +1,1093 @@
+"""Mutants: bugs planted in the library one at a time, to see that the tests notice each of them.
+
+A mutant is a small change of one file that a programmer could make by mistake and that runs
+without a complaint: a sign, an axis, a dropped weight, a stale cache. The tests named beside it
+should fail. Whoever makes the tests quicker runs them all before and after:
+
+    python tests/mutants.py                          # all
+    python tests/mutants.py engine_high_word         # some
+    python tests/mutants.py --root OTHER --json FILE # those of another checkout, kept in a file
+    python tests/mutants.py --check                  # do they still fit the source?
+
+The repository is copied and only the copy is changed. At the end the tests that failed run once
+without a mutant, lest a test that always fails seem to have caught one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT = 900.0  # seconds after which a mutant hangs
+LEFT_OUT = (".git", ".venv*", "__pycache__", ".*_cache", "*.egg-info", "build", "dist", "out")
+COLUMNS = "{:<34} {:<30} {:<22} {:>5}  {}"
+
+
+class Mutant(NamedTuple):
+    """A bug to plant.
+
+    Attributes:
+      name: short, unique.
+      file: the file to change, from the root of the repository.
+      old: text that occurs once in it.
+      new: what takes its place.
+      tests: arguments of pytest that select the tests that should fail; files may be globs.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+class Verdict(NamedTuple):
+    """What became of a mutant.
+
+    Attributes:
+      mutant: its name.
+      file: the file that was changed.
+      verdict: "caught", "caught at collection", "NOT CAUGHT", "HANGS", "NO TESTS" (nothing was
+        selected) or "FAILS ANYWAY" (without the mutant too).
+      test: the first test that failed, or the file that could not be collected.
+      seconds: of the run.
+    """
+
+    mutant: str
+    file: str
+    verdict: str
+    test: str
+    seconds: float
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    # the engine: blocks, rows, threads
+    Mutant(
+        "engine_high_word",
+        "jaxgen/engine.py",
+        "[[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts]",
+        "[[0, s & 0xFFFFFFFF] for s in starts]",
+        ("tests/test_engine*.py", "-k", "a_stream_starts"),
+    ),
+    Mutant(
+        "engine_block_repeats",
+        "jaxgen/engine.py",
+        "starts = [start + first + i * size for i",
+        "starts = [start + i * size for i",
+        ("tests/test_engine*.py", "-k", "stream_of_many or stream_is_sample"),
+    ),
+    Mutant(
+        "engine_padding_kept",
+        "jaxgen/engine.py",
+        "np.asarray(part)[:count]",
+        "np.asarray(part)[-count:]",
+        ("tests/test_engine*.py", "-k", "prefix or of_any_size"),
+    ),
+    Mutant(
+        "engine_thread_settings",
+        "jaxgen/engine.py",
+        "return threads if settings == jax.config.values else None",
+        "return threads",
+        ("tests/test_engine*.py", "-k", "run_in_threads"),
+    ),
+    Mutant(
+        "engine_missing_ignored",
+        "jaxgen/engine.py",
+        "program = _log_prob_missing if _has_missing(model, x) else _log_prob_block",
+        "program = _log_prob_block",
+        ("tests/test_missing*.py", "-k", "Gaussian"),
+    ),
+    # the pure functions
+    Mutant(
+        "batch_nan_in_y",
+        "jaxgen/batch.py",
+        "jnp.isnan(x).any() if y is None else jnp.isnan(x).any() | jnp.isnan(y).any()",
+        "jnp.isnan(x).any()",
+        ("tests/laws", "-k", "conditional_gaussian-0-conditions"),
+    ),
+    Mutant(
+        "batch_tiles_overlap",
+        "jaxgen/batch.py",
+        "firsts = jnp.arange(count, dtype=jnp.uint32) * np.uint32(tile)",
+        "firsts = jnp.arange(count, dtype=jnp.uint32)",
+        ("tests/laws", "-k", "coupling2-0"),
+    ),
+    Mutant(
+        "batch_tile_carry",
+        "jaxgen/batch.py",
+        "return jnp.asarray(start)[0] + (low < jnp.asarray(start)[1]).astype(jnp.uint32), low",
+        "return jnp.asarray(start)[0], low",
+        ("tests/test_engine*.py", "-k", "stream_starts or any_order or in_threads"),
+    ),
+    Mutant(
+        "batch_prior_dropped",
+        "jaxgen/batch.py",
+        "jnp.where(log_p == -jnp.inf, -jnp.inf, log_p + score)",
+        "jnp.where(log_p == -jnp.inf, -jnp.inf, score)",
+        ("tests/laws", "-k", "per_class-0-conditions"),
+    ),
+    Mutant(
+        "batch_completes_by_the_prior",
+        "jaxgen/batch.py",
+        "y = jax.vmap(choose, (0, -1))(jnp.exp(posterior), words)",
+        "y = jax.vmap(choose, (None, -1))(jnp.exp(prior), words)",
+        ("tests/test_missing*.py", "-k", "PerClass"),
+    ),
+    # noise and choices
+    Mutant(
+        "random_second_word",
+        "jaxgen/random.py",
+        "values = jnp.where(second, b, a)",
+        "values = a",
+        ("tests/test_random*.py", "-k", "documented or uniform_follows"),
+    ),
+    Mutant(
+        "random_leaves_share",
+        "jaxgen/random.py",
+        "threefry.threefry2x32(key0, key1, jnp.uint32(0), jnp.uint32(i))",
+        "threefry.threefry2x32(key0, key1, jnp.uint32(0), jnp.uint32(0))",
+        ("tests/test_random*.py", "-k", "documented or leaves_are_independent"),
+    ),
+    Mutant(
+        "random_row_carry",
+        "jaxgen/random.py",
+        "row = start[0] + (low < start[1]).astype(jnp.uint32), low",
+        "row = jnp.broadcast_to(start[0], low.shape), low",
+        ("tests/test_random*.py", "-k", "low_word"),
+    ),
+    Mutant(
+        "random_one_round",
+        "jaxgen/random.py",
+        "_ROUNDS = 5",
+        "_ROUNDS = 1",
+        ("tests/test_random*.py", "-k", "permute"),
+    ),
+    Mutant(
+        "threefry_uniform_reaches_zero",
+        "jaxgen/threefry.py",
+        "word >> np.uint32(9)).astype(jnp.float32) + np.float32(0.5)",
+        "word >> np.uint32(9)).astype(jnp.float32)",
+        ("tests/test_random*.py", "-k", "ends_of_the_open"),
+    ),
+    Mutant(
+        "choice_same_word",
+        "jaxgen/choice.py",
+        "aim = uniform32(words[1])",
+        "aim = uniform32(words[0])",
+        ("tests/test_choice*.py", "-k", "follow_the_weights"),
+    ),
+    Mutant(
+        "choice_alias_sign",
+        "jaxgen/choice.py",
+        "rest = 1 + over - lacking[",
+        "rest = 1 - over + lacking[",
+        ("tests/test_choice*.py", "-k", "table_holds"),
+    ),
+    Mutant(
+        "by_index_order_lost",
+        "jaxgen/by_index.py",
+        "where = jnp.zeros(size, jnp.int32).at[order].set(slot)",
+        "where = slot",
+        ("tests/test_by_index*.py",),
+    ),
+    Mutant(
+        "by_index_last_tiles",
+        "jaxgen/by_index.py",
+        "tiles = -(-size // tile) + choices",
+        "tiles = -(-size // tile)",
+        ("tests/test_by_index*.py",),
+    ),
+    Mutant(
+        "kmeans_no_steps",
+        "jaxgen/kmeans.py",
+        "_STEPS = 30",
+        "_STEPS = 0",
+        ("tests/test_fit*.py", "-k", "em_against or em_recovers"),
+    ),
+    Mutant(
+        "kmeans_distance",
+        "jaxgen/kmeans.py",
+        "(centres**2).sum(1) - 2 * product",
+        "(centres**2).sum(1) - product",
+        ("tests/test_fit*.py", "-k", "em_against or em_recovers"),
+    ),
+    # files and tables
+    Mutant(
+        "files_damage_accepted",
+        "jaxgen/files.py",
+        "if digest.hexdigest().encode() != place.group(1):",
+        "if len(digest.hexdigest().encode()) != len(place.group(1)):",
+        ("tests/test_files*.py", "-k", "bit_flip"),
+    ),
+    Mutant(
+        "files_labels_lost",
+        "jaxgen/files.py",
+        "return Fitted(model, params, columns=columns, labels=labels)",
+        "return Fitted(model, params, columns=columns)",
+        ("tests/test_labelled*.py", "-k", "names_of_labels"),
+    ),
+    Mutant(
+        "files_strides",
+        "jaxgen/files.py",
+        'arrays[path] = np.array(node, order="C")',
+        "arrays[path] = np.asarray(node)",
+        ("tests/test_files*.py", "-k", "bit_for_bit"),
+    ),
+    Mutant(
+        "files_tuples_as_lists",
+        "jaxgen/files.py",
+        'return items if kind == "list" else tuple(items)',
+        "return items",
+        ("tests/test_files*.py", "-k", "bit_for_bit"),
+    ),
+    Mutant(
+        "files_names_collide",
+        "jaxgen/files.py",
+        '.replace("/", "~1")',
+        "",
+        ("tests/test_files*.py", "-k", "bit_for_bit"),
+    ),
+    Mutant(
+        "tables_column_order",
+        "jaxgen/tables.py",
+        "            values = values[:, [names.index(name) for name in columns]]\n        return",
+        "            values = values[:, sorted(map(names.index, columns))]\n        return",
+        ("tests/test_tables*.py", "-k", "chosen_columns"),
+    ),
+    Mutant(
+        "tables_digits",
+        "jaxgen/tables.py",
+        'else "%.9g"',
+        'else "%.8g"',
+        ("tests/test_tables*.py", "-k", "numbers_and_names"),
+    ),
+    Mutant(
+        "tables_row_lost",
+        "jaxgen/tables.py",
+        "rows = values[start : start + _ROWS]",
+        "rows = values[start : start + _ROWS - 1]",
+        ("tests/test_tables*.py", "-k", "large_csv"),
+    ),
+    Mutant(
+        "tables_codes_as_numbers",
+        "jaxgen/tables.py",
+        "(0|-?[1-9][0-9]{0,17})",
+        "(-?[0-9]{1,18})",
+        ("tests/test_tables*.py", "-k", "labels"),
+    ),
+    # what comes in
+    Mutant(
+        "inputs_prior_not_normal",
+        "jaxgen/inputs.py",
+        "(log_prior - np.log(np.exp(log_prior).sum())).astype(dtype)",
+        "log_prior.astype(dtype)",
+        ("tests/test_labelled*.py", "-k", "prior"),
+    ),
+    Mutant(
+        "inputs_labels_unsorted",
+        "jaxgen/inputs.py",
+        "found = tuple(np.unique(y).tolist())",
+        "found = tuple(dict.fromkeys(y.tolist()))",
+        ("tests/test_labelled*.py", "-k", "names_of_labels"),
+    ),
+    Mutant(
+        "inputs_labels_as_floats",
+        "jaxgen/inputs.py",
+        "y = y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)",
+        "y = y.astype(dtype)",
+        ("tests/test_inputs*.py", "-k", "conditions"),
+    ),
+    Mutant(
+        "inputs_negative_weights",
+        "jaxgen/inputs.py",
+        "if (weights < 0).any() or weights.sum() <= 0:",
+        "if weights.sum() <= 0:",
+        ("tests/test_inputs*.py", "-k", "fit_refuses"),
+    ),
+    Mutant(
+        "spec_not_cast",
+        "jaxgen/spec.py",
+        "            value = float(value)\n        except",
+        "            float(value)\n        except",
+        ("tests/test_spec*.py",),
+    ),
+    Mutant(
+        "spec_names_without_module",
+        "jaxgen/spec.py",
+        'return cls.__qualname__ if own else f"{cls.__module__}.{cls.__qualname__}"',
+        "return cls.__qualname__",
+        ("tests/test_spec*.py",),
+    ),
+    Mutant(
+        "compiler_cache_stays",
+        "jaxgen/compiler.py",
+        "    compilation_cache.reset_cache()  # else",
+        "    # else",
+        ("tests/test_compiler*.py", "-k", "named_late"),
+    ),
+    Mutant(
+        "compiler_group_may_write",
+        "jaxgen/compiler.py",
+        "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)",
+        "status.st_mode & stat.S_IWOTH",
+        ("tests/test_compiler*.py", "-k", "others_are_refused"),
+    ),
+    Mutant(
+        "commands_columns_lost",
+        "jaxgen/commands.py",
+        "    fitted.columns = columns\n",
+        "",
+        ("tests/test_cli*.py", "-k", "stores_model or matched_by_name"),
+    ),
+    Mutant(
+        "commands_seed_lost",
+        "jaxgen/commands.py",
+        "labels, key=jax.random.key(args.seed), **options)",
+        "labels, key=jax.random.key(0), **options)",
+        ("tests/test_cli*.py", "-k", "fields_seed"),
+    ),
+    Mutant(
+        "commands_log_p",
+        "jaxgen/commands.py",
+        "np.exp(log_p), tuple(",
+        "log_p, tuple(",
+        ("tests/test_cli*.py", "-k", "test_classify"),
+    ),
+    Mutant(
+        "commands_bits",
+        "jaxgen/commands.py",
+        "bits_per_dim(mean.value, _size(fitted))",
+        "bits_per_dim(mean.value, 1)",
+        ("tests/test_cli*.py", "-k", "score_prints"),
+    ),
+    # fit
+    Mutant(
+        "rows_padding_weighs",
+        "jaxgen/fit/rows.py",
+        "fill(weights, 0), np.int32(n)",
+        "fill(weights, weights[-1]), np.int32(n)",
+        ("tests/test_fit*.py", "-k", "integer_weights or em_recovers"),
+    ),
+    Mutant(
+        "fit_weights_dropped",
+        "jaxgen/fit/api.py",
+        "spec.estimate(what, y, weights, **known(seen))",
+        "spec.estimate(what, y, None, **known(seen))",
+        ("tests/test_fit*.py", "-k", "integer_weights"),
+    ),
+    Mutant(
+        "fit_trains_on_held_out",
+        "jaxgen/fit/held_out.py",
+        "np.sort(shuffled[:count]), np.sort(shuffled[count:])",
+        "np.sort(shuffled[:count]), np.sort(shuffled)",
+        ("tests/test_fit*.py", "-k", "held_out or zero_density or weight_zero"),
+    ),
+    Mutant(
+        "epochs_rows_twice",
+        "jaxgen/fit/epochs.py",
+        "weights = jnp.where(slots < size, weights[chosen], 0)",
+        "weights = weights[chosen]",
+        ("tests/test_fit*.py", "-k", "sees_every_row"),
+    ),
+    Mutant(
+        "epochs_best_epoch",
+        "jaxgen/fit/epochs.py",
+        "best_epoch = jnp.where(better, epoch + 1, state.best_epoch)",
+        "best_epoch = jnp.where(better, epoch, state.best_epoch)",
+        ("tests/test_fit*.py", "-k", "early_stopping"),
+    ),
+    Mutant(
+        "epochs_patience",
+        "jaxgen/fit/epochs.py",
+        "epoch + 1 - best_epoch >= fixed.patience",
+        "epoch + 1 - best_epoch > fixed.patience",
+        ("tests/test_fit*.py", "-k", "early_stopping"),
+    ),
+    Mutant(
+        "em_worse_step_kept",
+        "jaxgen/fit/em.py",
+        "jnp.where(worse, previous, here))",
+        "here)",
+        ("tests/test_fit*.py", "-k", "test_nan_in_em or em_stops or em_recovers"),
+    ),
+    Mutant(
+        "freezing_frozen_learnt",
+        "jaxgen/fit/freezing.py",
+        "for name in (*names, *always):",
+        "for name in names:",
+        ("tests/test_conditional*.py", "-k", "starts_from or mixture_density"),
+    ),
+    Mutant(
+        "freezing_decays_biases",
+        "jaxgen/fit/freezing.py",
+        "for shape in self.shapes if len(shape) >= 2)",
+        "for shape in self.shapes)",
+        ("tests/test_training*.py", "-k", "weight_decay"),
+    ),
+    Mutant(
+        "checkpoint_of_other_weights",
+        "jaxgen/fit/checkpoint.py",
+        '"weights": digest(weights)',
+        '"weights": digest(None)',
+        ("tests/test_training*.py", "-k", "checkpoint_of_another"),
+    ),
+    Mutant(
+        "optimizers_zero_signs",
+        "jaxgen/fit/optimizers.py",
+        "return type(value).__name__, repr(value)  # by",
+        "return type(value).__name__, value  # by",
+        ("tests/test_fit*.py", "-k", "zero_signs"),
+    ),
+    Mutant(
+        "by_class_unweighted_prior",
+        "jaxgen/fit/by_class.py",
+        "counted = np.asarray(log_frequencies(spec.classes, data.y, data.weights))",
+        "counted = np.asarray(log_frequencies(spec.classes, data.y))",
+        ("tests/test_labelled*.py", "-k", "frequencies"),
+    ),
+    Mutant(
+        "fit_each_first_y",
+        "jaxgen/fit/each.py",
+        "y[i] if own else y",
+        "y[0] if own else y",
+        ("tests/test_numpyro_program*.py", "-k", "side_by_side"),
+    ),
+    # evaluate
+    Mutant(
+        "calibration_bins",
+        "jaxgen/evaluate/calibration.py",
+        "[1:-1], right=True)",
+        "[1:-1])",
+        ("tests/test_calibration*.py", "-k", "bins or by_hand"),
+    ),
+    Mutant(
+        "distances_pairs",
+        "jaxgen/evaluate/distances.py",
+        "pairs = len(a) * (len(a) - 1) if b is a else len(a) * len(b)",
+        "pairs = len(a) * len(b)",
+        ("tests/test_evaluate*.py", "-k", "energy"),
+    ),
+    Mutant(
+        "distances_own_row",
+        "jaxgen/evaluate/distances.py",
+        "np.partition(squared, k, axis=1)[:, k]",
+        "np.partition(squared, k, axis=1)[:, k - 1]",
+        ("tests/test_evaluate*.py", "-k", "squared_radii or neighbours_by_hand"),
+    ),
+    Mutant(
+        "accuracy_error_biased",
+        "jaxgen/evaluate/accuracy.py",
+        "values.std(ddof=1)",
+        "values.std()",
+        ("tests/test_evaluate*.py", "-k", "mean_and_error"),
+    ),
+    Mutant(
+        "generation_ties",
+        "jaxgen/evaluate/generation.py",
+        "1 - (below + up_to).mean() / (2 * len(t))",
+        "1 - below.mean() / len(t)",
+        ("tests/test_evaluate*.py", "-k", "copying"),
+    ),
+    Mutant(
+        "measure_other_conditions",
+        "jaxgen/evaluate/measure.py",
+        "x, y = x[chosen], None if y is None else y[chosen]",
+        "x, y = x[chosen], y",
+        ("tests/test_evaluate*.py", "-k", "conditional_model"),
+    ),
+    # models
+    Mutant(
+        "gaussian_blocks_sign",
+        "jaxgen/models/gaussian.py",
+        "below = -product(product(second",
+        "below = product(product(second",
+        ("tests/test_conditional*.py", "-k", "inverse_of_a_triangle"),
+    ),
+    Mutant(
+        "gaussian_given_order",
+        "jaxgen/models/gaussian.py",
+        'return part, {"mean": mean[left], "scale_tril": triangular(root[left])}',
+        'return part, {"mean": mean[left[::-1]], "scale_tril": triangular(root[left])}',
+        ("tests/laws", "-k", "gaussian3-0-chain_rule"),
+    ),
+    Mutant(
+        "mixture_padding_counts",
+        "jaxgen/models/gaussian_mixture.py",
+        "reshape(-1, _UNROLLED) >= count",
+        "reshape(-1, _UNROLLED) > count",
+        ("tests/laws", "-k", "mixture_full-0-normalisation"),
+    ),
+    Mutant(
+        "mixture_weights_in_em",
+        "jaxgen/models/gaussian_mixture.py",
+        "            shares = jnp.exp(joint - score) * weights\n            moments",
+        "            shares = jnp.exp(joint - score)\n            moments",
+        ("tests/test_fit*.py", "-k", "integer_weights"),
+    ),
+    Mutant(
+        "kde_padding_counts",
+        "jaxgen/models/kde.py",
+        "weights = jnp.pad(weights, (0, padding), constant_values=-jnp.inf)",
+        "weights = jnp.pad(weights, (0, padding))",
+        ("tests/test_fast_bodies*.py", "-k", "test_kernels"),
+    ),
+    Mutant(
+        "kde_sees_itself",
+        "jaxgen/models/kde.py",
+        "jnp.where(d > 0, w - 0.5 * d, -jnp.inf)",
+        "jnp.where(d >= 0, w - 0.5 * d, -jnp.inf)",
+        ("tests/laws", "-k", "kde2-0-learning"),
+    ),
+    Mutant(
+        "histogram_given_axes",
+        "jaxgen/models/histogram.py",
+        'log_probs = params["log_probs"].transpose((*features, *rest))',
+        'log_probs = params["log_probs"].transpose((*rest, *features))',
+        ("tests/laws", "-k", "histogram3-0-chain_rule"),
+    ),
+    Mutant(
+        "discrete_missing_scored",
+        "jaxgen/models/discrete.py",
+        "jnp.where(seen, scores, 0)",
+        "scores",
+        ("tests/laws", "-k", "bits-0-missing"),
+    ),
+    Mutant(
+        "box_given_its_margin",
+        "jaxgen/models/box.py",
+        '"high": high + self.margin * (high - low),',
+        '"high": high,',
+        ("tests/laws", "-k", "box2-0"),
+    ),
+    Mutant(
+        "heads_log_slope",
+        "jaxgen/models/heads.py",
+        "jnp.exp(-log_scale), -log_scale",
+        "jnp.exp(-log_scale), log_scale",
+        ("tests/laws", "-k", "autoregressive3-0-bijection or autoregressive3-0-normalisation"),
+    ),
+    Mutant(
+        "matching_trace_sign",
+        "jaxgen/models/flow_matching.py",
+        "+ gained + log_det",
+        "- gained + log_det",
+        ("tests/laws", "-k", "matching2-0-normalisation"),
+    ),
+    Mutant(
+        "nets_mask_leaks",
+        "jaxgen/nets.py",
+        "np.arange(dim)[:, None] > rank,",
+        "np.arange(dim)[:, None] >= rank,",
+        ("tests/test_flows*.py", "-k", "masked_network"),
+    ),
+    Mutant(
+        "nets_quick_inverse",
+        "jaxgen/nets.py",
+        "np.searchsorted(rank, np.arange(dim) - 1)",
+        "np.searchsorted(rank, np.arange(dim))",
+        ("tests/test_flows*.py", "-k", "quick_inverse"),
+    ),
+    Mutant(
+        "nets_loop_forwards",
+        "jaxgen/nets.py",
+        "lax.scan(step, carry, stacked, reverse=reverse, unroll=at_once)",
+        "lax.scan(step, carry, stacked, unroll=at_once)",
+        ("tests/laws", "-k", "coupling3-0-bijection"),
+    ),
+    Mutant(
+        "lanes_rows_of_params",
+        "jaxgen/lanes.py",
+        "out = many(params, *rows) if any(by_rows) else lanes(many)(params, *rows)",
+        "out = lanes(many)(params, *rows)",
+        ("tests/test_flows*.py", "-k", "lanes_of_stacked"),
+    ),
+    Mutant(
+        "frame_positive_log_det",
+        "jaxgen/frame.py",
+        "log_det = -(jnp.where(_up(self.positive, x), z, 0) + jnp.log(scale)).sum(0)",
+        "log_det = -jnp.log(scale * jnp.ones_like(z)).sum(0)",
+        ("tests/laws", "-k", "coupling_mixed-0-normalisation"),
+    ),
+    Mutant(
+        "frame_places",
+        "jaxgen/frame.py",
+        "return np.argsort(order)",
+        "return order",
+        ("tests/laws", "-k", "coupling_mixed-0-goodness_of_fit or coupling_mixed-0-bijection"),
+    ),
+    Mutant(
+        "domains_first_for_all",
+        "jaxgen/domains.py",
+        "each = [_constraint(d)(x[..., i]) for i, d in enumerate(self.domains)]",
+        "each = [_constraint(d)(x[..., 0]) for i, d in enumerate(self.domains)]",
+        ("tests/test_conditional*.py", "-k", "support_of_y"),
+    ),
+    # compose
+    Mutant(
+        "transformed_loss_sign",
+        "jaxgen/compose/transformed.py",
+        "noise, z, y) - log_det",
+        "noise, z, y) + log_det",
+        ("tests/laws", "-k", "linear-0-learning or positive_given_y-0-learning"),
+    ),
+    Mutant(
+        "transformed_em_score",
+        "jaxgen/compose/transformed.py",
+        "score + log_det\n\n    def _inverse_batch",
+        "score\n\n    def _inverse_batch",
+        ("tests/test_fit*.py", "-k", "em"),
+    ),
+    Mutant(
+        "product_given_order",
+        "jaxgen/compose/product.py",
+        "values[np.array(ours)]",
+        "values[: len(ours)]",
+        ("tests/laws", "-k", "mixed-0-chain_rule"),
+    ),
+    Mutant(
+        "product_em_unweighted",
+        "jaxgen/compose/product.py",
+        "score = jnp.average(score, weights=weights)",
+        "score = jnp.average(score)",
+        ("tests/test_fit*.py", "-k", "weights or weight_zero"),
+    ),
+    Mutant(
+        "labelled_repeats_weigh",
+        "jaxgen/compose/labelled.py",
+        "(own / times)[chosen]",
+        "own[chosen]",
+        ("tests/test_labelled*.py", "-k", "each_class or unequal_classes"),
+    ),
+    Mutant(
+        "dequantized_last_level",
+        "jaxgen/compose/dequantized.py",
+        "(x <= high + 1)",
+        "(x <= high)",
+        ("tests/laws", "-k", "dequantized-0"),
+    ),
+    Mutant(
+        "conditional_y_lost",
+        "jaxgen/compose/conditional.py",
+        'self.net.conditions.tell(params["frame"], y, like)',
+        'self.net.conditions.tell(params["frame"], 0 * y, like)',
+        ("tests/laws", "-k", "conditional_gaussian-0-conditions"),
+    ),
+    Mutant(
+        "importance_gumbel_sign",
+        "jaxgen/compose/importance.py",
+        'log_weights - jnp.log(-jnp.log(noise["race"]))',
+        'log_weights + jnp.log(-jnp.log(noise["race"]))',
+        ("tests/test_importance*.py", "-k", "given_agrees and between"),
+    ),
+    Mutant(
+        "importance_event_order",
+        "jaxgen/compose/importance.py",
+        "order = np.argsort(np.array(self.features + self.rest))",
+        "order = np.array(self.features + self.rest)",
+        ("tests/test_importance*.py", "-k", "given_agrees and two"),
+    ),
+    Mutant(
+        "parts_columns",
+        "jaxgen/parts.py",
+        "tuple(fitted.columns[place] for place in places)",
+        "tuple(fitted.columns[: len(places)])",
+        ("tests/test_importance*.py", "-k", "name_and_place"),
+    ),
+    Mutant(
+        "parts_total_lost",
+        "jaxgen/parts.py",
+        'params["log_total"] = jnp.asarray(found.log_mean, known.dtype)',
+        'params["log_total"] = jnp.zeros((), known.dtype)',
+        ("tests/test_importance*.py", "-k", "given_agrees and one"),
+    ),
+    Mutant(
+        "parts_error_of_the_sum",
+        "jaxgen/parts.py",
+        "np.maximum(n / effective - 1, 0) / (n - 1)",
+        "np.maximum(n / effective - 1, 0)",
+        ("tests/test_importance*.py", "-k", "agrees"),
+    ),
+    # bijectors
+    Mutant(
+        "linear_log_det_sign",
+        "jaxgen/bijectors/linear.py",
+        "return z, -self._log_det(params)",
+        "return z, self._log_det(params)",
+        ("tests/laws", "-k", "linear-0-normalisation"),
+    ),
+    Mutant(
+        "permute_inverse",
+        "jaxgen/bijectors/linear.py",
+        "x[np.argsort(self.order)]",
+        "x[np.array(self.order)]",
+        ("tests/laws", "-k", "permuted-0-bijection"),
+    ),
+    Mutant(
+        "simplex_log_det",
+        "jaxgen/bijectors/domains.py",
+        "-(left + log_sigmoid(t) + log_sigmoid(-t)).sum()",
+        "-(log_sigmoid(t) + log_sigmoid(-t)).sum()",
+        ("tests/laws", "-k", "simplex-0-normalisation"),
+    ),
+    Mutant(
+        "affine_constant_feature",
+        "jaxgen/bijectors/affine.py",
+        "xp.where(x.max(0) > x.min(0), deviation, 1.0)",
+        "deviation",
+        ("tests/laws", "-k", "affine-0"),
+    ),
+    Mutant(
+        "spline_slope",
+        "jaxgen/bijectors/spline.py",
+        "share * share + 2 * slope * both",
+        "share * share + slope * both",
+        ("tests/test_flows*.py", "-k", "slope_is_its"),
+    ),
+    Mutant(
+        "spline_gradient_axis",
+        "jaxgen/bijectors/spline.py",
+        "parts[i] - out[i] * whole[i % 2]",
+        "parts[i] - out[i] * whole[i // 2]",
+        ("tests/laws", "-k", "coupling2-0-gradients or coupling2-1-gradients"),
+    ),
+    Mutant(
+        "spline_turn_sign",
+        "jaxgen/bijectors/spline.py",
+        "wrap(x - u[-1])",
+        "wrap(x + u[-1])",
+        ("tests/laws", "-k", "coupling_globe-0-bijection"),
+    ),
+    # datasets
+    Mutant(
+        "land_alias",
+        "jaxgen/datasets/land.py",
+        "(choose >= keep[column])",
+        "(choose < keep[column])",
+        ("tests/test_datasets*.py", "-k", "samples_follow"),
+    ),
+    Mutant(
+        "land_geometry_areas",
+        "jaxgen/datasets/land_geometry.py",
+        "(latitude, sine, log_part - sine)",
+        "(latitude, sine, log_part + sine)",
+        ("tests/test_datasets*.py", "-k", "integrates_to_one and 110m"),
+    ),
+    Mutant(
+        "land_last_edge",
+        "jaxgen/datasets/land.py",
+        "crossed = (slot < stop)",
+        "crossed = (slot <= stop)",
+        ("tests/test_datasets*.py", "-k", "test_places or integrates_to_one"),
+    ),
+    Mutant(
+        "toys_moons_swapped",
+        "jaxgen/datasets/toys.py",
+        "jnp.where(turn < 0.5,",
+        "jnp.where(turn > 0.5,",
+        ("tests/test_toys*.py", "-k", "TwoMoons or moons"),
+    ),
+    Mutant(
+        "toys_turn_back",
+        "jaxgen/datasets/toys.py",
+        '_turn(_ARMS.push(params, noise), -params["rate"])',
+        '_turn(_ARMS.push(params, noise), params["rate"])',
+        ("tests/test_toys*.py", "-k", "Pinwheel"),
+    ),
+    # check
+    Mutant(
+        "check_keys",
+        "jaxgen/check/contract.py",
+        "with jax.debug_key_reuse(True):",
+        "with jax.debug_key_reuse(False):",
+        ("tests/laws/test_planted*.py", "-k", "key"),
+    ),
+    Mutant(
+        "check_gradient_limit",
+        "jaxgen/check/calculus.py",
+        '"gradient", 1e-3, 1e-6)',
+        '"gradient", 1e-1, 1e-6)',
+        ("tests/laws/test_planted*.py", "-k", "gradient"),
+    ),
+    Mutant(
+        "check_integral_one_sided",
+        "jaxgen/check/density.py",
+        'require(abs(total - 1) < 1e-3, f"the density integrates',
+        'require(total - 1 < 1e-3, f"the density integrates',
+        ("tests/laws/test_planted*.py", "-k", "normaliser or determinant"),
+    ),
+    Mutant(
+        "check_chi_square",
+        "jaxgen/check/density.py",
+        "((observed - expected) ** 2 / np.maximum(expected, 1.0)).sum()",
+        "((observed - expected) / np.maximum(expected, 1.0)).sum()",
+        ("tests/laws/test_planted*.py", "-k", "samples"),
+    ),
+    Mutant(
+        "check_missing_all",
+        "jaxgen/check/parts.py",
+        "require((done == x)[seen].all()",
+        "require((done == x)[seen].any()",
+        ("tests/laws/test_planted*.py", "-k", "seen"),
+    ),
+    # numpyro
+    Mutant(
+        "program_mean_of_draws",
+        "jaxgen/numpyro/program.py",
+        "(logsumexp(self.log_prob_each(params, x, y)) - np.log(self.count))",
+        "logsumexp(self.log_prob_each(params, x, y))",
+        ("tests/test_numpyro_program*.py", "-k", "scores_are_those"),
+    ),
+    Mutant(
+        "program_prior_weighs",
+        "jaxgen/numpyro/program.py",
+        'cost / noise["events"]',
+        "cost",
+        ("tests/test_numpyro_program*.py", "-k", "prior_weighs_less"),
+    ),
+    Mutant(
+        "program_discrete_prior",
+        "jaxgen/numpyro/program.py",
+        "return logsumexp(priors), logsumexp(priors + scores)",
+        "return logsumexp(priors), logsumexp(scores)",
+        ("tests/test_numpyro_program*.py", "-k", "discrete_latents_are_summed"),
+    ),
+    Mutant(
+        "posterior_jacobian",
+        "jaxgen/numpyro/posterior.py",
+        "-log_p - log_det if self.jacobian else -log_p",
+        "-log_p + log_det if self.jacobian else -log_p",
+        ("tests/test_numpyro_program*.py", "-k", "map_with"),
+    ),
+    Mutant(
+        "nuts_warmup_kept",
+        "jaxgen/numpyro/nuts.py",
+        "[:, :, nuts.warmup : total]",
+        "[:, :, : nuts.draws]",
+        ("tests/test_numpyro_program*.py", "-k", "posterior_of_one_event"),
+    ),
+    Mutant(
+        "sbc_degrees",
+        "jaxgen/numpyro/sbc.py",
+        "gammaincc((bins - 1) / 2, chi2 / 2)",
+        "gammaincc(bins / 2, chi2 / 2)",
+        ("tests/test_numpyro_program*.py", "-k", "fits_are_calibrated or broken_jacobian"),
+    ),
+    Mutant(
+        "distil_judged_by_old",
+        "jaxgen/numpyro/distil.py",
+        "fitted = fit(student, x[:count], known, key=of_fit, **settings)",
+        "fitted = fit(student, x[count:], new, key=of_fit, **settings)",
+        ("tests/test_numpyro_program*.py", "-k", "distilled"),
+    ),
+    Mutant(
+        "distribution_frozen",
+        "jaxgen/numpyro/distribution.py",
+        "return lax.stop_gradient(leaf) if held else leaf",
+        "return leaf",
+        ("tests/test_numpyro_distribution*.py", "-k", "frozen_params"),
+    ),
+    Mutant(
+        "distribution_groups_axis",
+        "jaxgen/numpyro/distribution.py",
+        "return jnp.moveaxis(out.reshape(*groups, *rest, *out.shape[2:]), front, there)",
+        "return out.reshape(*groups, *rest, *out.shape[2:])",
+        ("tests/test_numpyro_distribution*.py", "-k", "vmap_over"),
+    ),
+    Mutant(
+        "support_log_det",
+        "jaxgen/numpyro/support.py",
+        "return _joined(dets, jnp.ndim(x) - 1).sum(-1)",
+        "return _joined(dets[:-1], jnp.ndim(x) - 1).sum(-1)",
+        ("tests/test_numpyro_distribution*.py", "-k", "reals_are_mapped"),
+    ),
+    Mutant(
+        "queries_axes",
+        "jaxgen/numpyro/queries.py",
+        "{name: jnp.swapaxes(v, 0, 1) for name, v in drawn.items()}",
+        "dict(drawn)",
+        ("tests/test_numpyro_program*.py", "-k", "what_follows"),
+    ),
+)
+
+
+def problems(root: Path = ROOT) -> list[str]:
+    """What is wrong with the table itself: texts that do not occur once, names used twice."""
+    names = [mutant.name for mutant in MUTANTS]
+    found = [
+        f"{name}: the name is used twice" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    for mutant in MUTANTS:
+        path = root / mutant.file
+        count = path.read_text().count(mutant.old) if path.is_file() else 0
+        if count != 1:
+            found.append(f"{mutant.name}: the old text occurs {count} times in {mutant.file}")
+        if mutant.old == mutant.new:
+            found.append(f"{mutant.name}: it changes nothing")
+        if not _selection(mutant.tests, root):
+            found.append(f"{mutant.name}: no file is selected by {mutant.tests}")
+    return found
+
+
+def judge(mutant: Mutant, copy: Path, timeout: float = TIMEOUT) -> Verdict:
+    """Plant one mutant in a copy of the repository, run its tests and take it out again."""
+    path, began = copy / mutant.file, time.monotonic()
+    source = path.read_text()
+    path.write_text(source.replace(mutant.old, mutant.new))
+    try:
+        status, output = _pytest(copy, ["-x", *_selection(mutant.tests, copy)], timeout)
+    finally:
+        path.write_text(source)
+    failed = _failed(output)
+    kinds = {
+        None: "HANGS",
+        0: "NOT CAUGHT",
+        2: "caught at collection",
+        4: "NO TESTS",
+        5: "NO TESTS",
+    }
+    verdict = kinds.get(status, "caught")
+    test = failed[0] if failed else "" if verdict != "caught" else f"(exit status {status})"
+    seconds = round(time.monotonic() - began, 1)
+    return Verdict(mutant.name, mutant.file, verdict, test, seconds)
+
+
+def confirm(verdicts: list[Verdict], copy: Path) -> list[Verdict]:
+    """The verdicts, after the tests that failed have run without a mutant."""
+    tests = sorted({v.test for v in verdicts if v.verdict == "caught" and "::" in v.test})
+    always = set(_failed(_pytest(copy, tests, None)[1])) if tests else set()
+    return [v._replace(verdict="FAILS ANYWAY") if v.test in always else v for v in verdicts]
+
+
+def copy_of(root: Path, folder: Path) -> Path:
+    """A copy of the repository, of which Python imports the library when it runs there."""
+    copy = Path(shutil.copytree(root, folder, ignore=shutil.ignore_patterns(*LEFT_OUT)))
+    asked = [sys.executable, "-c", "import jaxgen; print(jaxgen.__file__)"]
+    found = subprocess.run(
+        asked, cwd=copy, env=_environment(copy), capture_output=True, text=True, check=True
+    )
+    if not Path(found.stdout.strip()).resolve().is_relative_to(copy.resolve()):
+        raise RuntimeError(f"Python imports {found.stdout.strip()}, not the copy in {copy}")
+    return copy
+
+
+def _selection(tests: tuple[str, ...], root: Path) -> list[str]:
+    """Arguments of pytest with globs of files expanded; none where a glob finds nothing."""
+    arguments: list[str] = []
+    for argument in tests:
+        if argument.startswith("tests/"):
+            files = sorted(str(path.relative_to(root)) for path in root.glob(argument))
+            if not files:
+                return []
+            arguments += files
+        else:
+            arguments.append(argument)
+    return arguments
+
+
+def _pytest(copy: Path, arguments: list[str], timeout: float | None) -> tuple[int | None, str]:
+    """The exit status, None after a timeout, and the output of tests that are not slow."""
+    options = ["-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-n", "0", "-m", "not slow"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-o", "addopts=--strict-markers", *options, *arguments],
+        cwd=copy, env=_environment(copy), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=timeout)
+        return process.returncode, output
+    except BaseException as error:  # an interrupt too leaves no tests running
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return None, output
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    # without bytecode, which is told from stale one by whole seconds
+    return os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _failed(output: str) -> list[str]:
+    """Tests that failed and files that could not be collected, of pytest's short summary."""
+    found = re.findall(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", output, re.MULTILINE)
+    return list(dict.fromkeys(found))
+
+
+def _keep(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """Write verdicts to a file, in which those of other mutants stay."""
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known |= {v.mutant: v._asdict() for v in verdicts}
+    path.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Judge mutants and print a table; the status is 0 where all were caught."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants; all by default")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository to copy")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the verdicts there")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants at a time")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds for a mutant")
+    parser.add_argument("--check", action="store_true", help="look at the table alone")
+    args = parser.parse_args(argv)
+    found = problems(args.root)
+    found += [
+        f"{name}: no such mutant" for name in args.names if name not in {m.name for m in MUTANTS}
+    ]
+    if found or args.check:
+        print(*found, f"{len(MUTANTS)} mutants, {len(found)} problems", sep="\n")
+        return bool(found)
+    chosen = [mutant for mutant in MUTANTS if not args.names or mutant.name in args.names]
+
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for i in range(args.jobs):
+            copies.put(copy_of(args.root, Path(folder) / str(i)))
+
+        def one(mutant: Mutant) -> Verdict:
+            copy = copies.get()
+            try:
+                return judge(mutant, copy, args.timeout)
+            finally:
+                copies.put(copy)
+
+        verdicts: list[Verdict] = []
+        with ThreadPoolExecutor(args.jobs) as threads:
+            for verdict in threads.map(one, chosen):
+                verdicts.append(verdict)
+                print(_line(verdict), flush=True)
+                if args.json is not None:
+                    _keep(args.json, [verdict])
+        verdicts = confirm(verdicts, copies.get())
+    if args.json is not None:
+        _keep(args.json, verdicts)
+    print("\n" + COLUMNS.format("mutant", "file", "verdict", "s", "first test that failed"))
+    print(*map(_line, verdicts), sep="\n")
+    caught = sum(v.verdict.startswith("caught") for v in verdicts)
+    print(f"{caught} of {len(verdicts)} caught, in {sum(v.seconds for v in verdicts):.0f} s")
+    return caught < len(verdicts)
+
+
+def _line(verdict: Verdict) -> str:
+    return COLUMNS.format(
+        verdict.mutant, verdict.file, verdict.verdict, f"{verdict.seconds:.0f}", verdict.test
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
