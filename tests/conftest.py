@@ -28,7 +28,9 @@ BUDGET = TESTS / "budget.toml"
 SESSION = "fixtures of the session"  # a group of their own: whichever test asks first
 SLOWEST = 10
 
-compilation = Compilation(TESTS.parent / ".cache")
+compilation = Compilation(
+    pathlib.Path(os.environ.get("JAXGEN_TEST_CACHE", TESTS.parent / ".cache"))
+)
 programs: dict[str, tuple[str, int]] = {}  # of each test in this process: its group, its programs
 of_session: dict[str, int] = {}  # of each test, programs of fixtures that it happens to ask first
 
