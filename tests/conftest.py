@@ -168,12 +168,8 @@ class Totals:
         memory = self.memory or {"this process": peak_memory()}
         line("peak memory: " + ", ".join(f"{k} {v:.2f} GiB" for k, v in sorted(memory.items())))
         line(f"{sum(self.groups.values())} programs compiled")
-        laws = [
-            t.split("[")[1].split("-")[0] for t in self.seconds if "test_laws.py::test_law[" in t
-        ]
-        if laws:
-            rows = {test.split("[")[1].split("-")[0] for test in laws}
-            line(f"{len(laws)} law checks of {len(rows)} models")
+        rows = [group for test, (group, _) in self.programs.items() if "::test_law[" in test]
+        line(f"{len(rows)} law checks of {len(set(rows))} models")
         for message in self.over:
             line(f"over budget: {message}; see --write-budget", red=True)
 

@@ -9,15 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import batch
+from jaxgen.check import compiled
+from jaxgen.check.compiled import FEW, tree_leaves, tree_map
 from jaxgen.check.subject import (
-    FEW,
     NotJudged,
     Subject,
     require,
     require_close,
-    tree_leaves,
-    tree_map,
 )
 from jaxgen.random import Normal, Uniform, is_leaf
 from jaxgen.spec import Spec
@@ -31,7 +29,7 @@ def gradients(subject: Subject) -> str:
     _, _, clean = subject.gradients(subject.samples[:4096])
     require(clean.all(), f"the gradient at sample {subject.samples[:4096][~clean][:1]} is NaN")
     with subject.in_float64() as exact:
-        u = exact.chart.drop(exact.few).astype(np.float64)
+        u = exact.chart.drop(exact.few)
         rng = np.random.default_rng(4)
         worst = 0.0
         for _ in range(_DIRECTIONS):
@@ -40,32 +38,14 @@ def gradients(subject: Subject) -> str:
             ends = []
             for sign in (-_STEP, _STEP):
                 params = tree_map(functools.partial(_moved, sign), exact.params, along)
-                ends.append(exact.log_prob(exact.chart.lift(u + sign * line), params))
+                ends.append(exact.slopes(u + sign * line, params)[0])
             with np.errstate(invalid="ignore"):
                 wanted = (ends[1] - ends[0]) / (2 * _STEP)
-            rows = exact.conditions(FEW)
-            got = np.asarray(_slopes(exact.model, exact.chart, exact.params, u, rows, along, line))
+            got = exact.slopes(u, along=along, line=line)[1]
             inside = np.isfinite(wanted)
             require(inside.mean() > 0.5, "most samples lie on an edge of the density")
             worst = max(worst, require_close(got[inside], wanted[inside], "gradient", 1e-3, 1e-6))
     return f"worst gap {worst:.1g}"
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _slopes(model, chart, params, u, y, along, line):
-    """Derivatives of the rows' scores as params move along ``along`` and rows along ``line``."""
-
-    def one(u, y, line):
-        def score(params, u):
-            rows = None if y is None else y[None]
-            return batch.log_prob_rows(model, params, chart.lift(u)[None], rows)[0]
-
-        by_params, by_u = jax.grad(score, (0, 1), allow_int=True)(params, u)
-        pairs = zip(tree_leaves(by_params), tree_leaves(along), strict=True)
-        moved = [jnp.vdot(g, d) for g, d in pairs if g.dtype != jax.dtypes.float0]
-        return sum(moved, jnp.vdot(by_u, line))
-
-    return jax.vmap(one, in_axes=(0, None if y is None else 0, 0))(u, y, line)
 
 
 def _direction(rng, leaf):
@@ -81,9 +61,8 @@ def _moved(size, leaf, along):
 def precision(subject: Subject) -> str:
     """Scores in float32 agree with those in float64 to 1e-3."""
     with subject.in_float64() as exact:
-        x, wanted = exact.few, exact.log_prob(exact.few)
-    rounded = np.asarray(x).astype(subject.dtype)
-    got = subject.log_prob(rounded)
+        wanted = exact.slopes(exact.chart.drop(exact.few))[0]
+    got = subject.log_prob(subject.few)
     finite = np.isfinite(got)
     require(finite.mean() > 0.9, "most samples lie on an edge of the density")
     gap = require_close(got[finite], wanted[finite], "float32 score", 1e-3, 1e-3)
@@ -161,14 +140,14 @@ def bijection(subject: Subject) -> str:
     model = subject.model
     if not model.invertible:
         raise NotJudged("not invertible")
-    x = subject.few
-    noise = subject.fitted.pull(x, subject.y)
-    worst = require_close(subject.fitted.push(noise, subject.y), x, "push(pull(x))", 1e-4)
+    x = subject.few.astype(subject.dtype)
+    back = compiled.round_trip(model, subject.params, x, subject.conditions(FEW))
+    worst = require_close(back, x, "push(pull(x))", 1e-4)
     with subject.in_float64() as exact:
-        z = exact.noise(FEW)
-        z = tree_map(lambda v: jnp.moveaxis(v, -1, 0), z)
-        x = exact.fitted.push(z, exact.y)
-        back = exact.fitted.pull(x, exact.y)
+        dtype, y = exact.dtype, exact.conditions(FEW)
+        z, x, back, log_det = compiled.change_of_variables(
+            model, exact.chart, exact.params, exact.key, dtype, y
+        )
         for got, wanted in zip(tree_leaves(back), tree_leaves(z), strict=True):
             # noise near its ends is pressed together by the map: an absolute gap
             require_close(got, wanted, "pull(push(noise))", 1e-9, 1e-9)
@@ -180,21 +159,7 @@ def bijection(subject: Subject) -> str:
             if isinstance(leaf, Normal):
                 value = np.asarray(value).reshape(FEW, -1)
                 log_noise += (-0.5 * value**2 - 0.5 * np.log(2 * np.pi)).sum(1)
-        u = exact.chart.drop(np.asarray(x))
-        log_det = np.asarray(_log_det(model, exact.chart, exact.params, u, exact.conditions(FEW)))
-        wanted = log_noise + log_det
-        got = exact.log_prob(np.asarray(x))
+        got = exact.slopes(exact.chart.drop(np.asarray(x)))[0]
+        wanted = log_noise + np.asarray(log_det)
         gap = require_close(got, wanted, "log_prob by change of variables", 1e-6, 1e-6)
     return f"round trip {worst:.1g}, density {gap:.1g}"
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _log_det(model, chart, params, u, y):
-    def one(u, y):
-        def pull(u):
-            z = model.pull(params, chart.lift(u), y)
-            return jnp.concatenate([leaf.ravel() for leaf in tree_leaves(z)])
-
-        return jnp.linalg.slogdet(jax.jacfwd(pull)(u))[1]
-
-    return jax.vmap(one, in_axes=(0, None if y is None else 0))(u, y)

@@ -14,15 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import batch
-from jaxgen.check.subject import (
-    FEW,
-    Subject,
-    cast,
-    require,
-    require_close,
-    tree_leaves,
-    tree_map,
-)
+from jaxgen.check import compiled
+from jaxgen.check.compiled import FEW, LEARN, in_blocks, tree_leaves, tree_map
+from jaxgen.check.subject import Subject, cast, require, require_close
 from jaxgen.precision import enable_x64
 from jaxgen.random import Key, is_leaf
 from jaxgen.spec import Spec, from_json, to_json
@@ -69,13 +63,14 @@ def spec(subject: Subject) -> str:
 def start(subject: Subject) -> str:
     """``init`` gives finite params of one tree, with data and without, in one float dtype."""
     model = subject.model
-    x = subject.samples[:512]
+    x = subject.samples[:LEARN]
     y = subject.every_condition(len(x))
-    bare, informed = model.init(subject.key), model.init(subject.key, x.astype(np.float64), y)
+    bare = compiled.init(model, subject.key)
+    informed = model.init(subject.key, x.astype(np.float64), y)
     trees: list[Any] = [jax.tree_util.tree_structure(p) for p in (bare, informed, subject.params)]
     require(trees[0] == trees[1] == trees[2], f"params' trees differ: {trees}")
-    for leaf in tree_leaves(bare):
-        require(isinstance(leaf, jax.Array), f"init gives a {type(leaf).__name__}, not an array")
+    for kind in _kinds_of_leaves(model, subject.key):
+        require(issubclass(kind, jax.Array), f"init gives a {kind.__name__}, not an array")
     kinds = {leaf.dtype for leaf in tree_leaves(bare) if leaf.dtype.kind == "f"}
     require(len(kinds) <= 1, f"init mixes float dtypes {sorted(map(str, kinds))}")
     for params in (bare, informed):
@@ -85,15 +80,30 @@ def start(subject: Subject) -> str:
     return f"{sum(np.size(v) for v in tree_leaves(bare))} parameters"
 
 
+def _kinds_of_leaves(model, key):
+    """Types of the leaves that ``init`` gives without data; nothing is compiled."""
+    kinds: list[type] = []
+
+    def init(key):
+        params = model.init(key)
+        kinds.extend(
+            jax.Array if isinstance(leaf, jax.Array) else type(leaf) for leaf in tree_leaves(params)
+        )
+        return params
+
+    jax.eval_shape(init, key)
+    return kinds
+
+
 def batches(subject: Subject) -> str:
-    """A batch of any size or shape scores as its rows do, and as the bare method on one event."""
-    x, wanted = subject.few, subject.log_prob(subject.few)
-    worst = require_close(subject.log_prob(x[:1]), wanted[:1], "score of a batch of 1", _RTOL)
-    cube = subject.log_prob(x[:6].reshape(2, 3, *x.shape[1:]))
-    require_close(cube, wanted[:6].reshape(2, 3), "score of a batch (2, 3)", _RTOL)
-    in_large = subject.scores[:FEW]
-    require_close(in_large, wanted, "score of a larger batch", _RTOL, 1e-5)
-    empty = subject.log_prob(x[:0])
+    """A batch of any size or shape scores as its rows do."""
+    x, wanted = subject.few, subject.scores[:FEW]
+    score = lambda x: np.asarray(subject.fitted.log_prob(x, subject.y))  # noqa: E731
+    worst = require_close(score(x[:1]), wanted[:1], "score of a batch of 1", _RTOL, 1e-5)
+    cube = score(x[:6].reshape(2, 3, *x.shape[1:]))
+    require_close(cube, wanted[:6].reshape(2, 3), "score of a batch (2, 3)", _RTOL, 1e-5)
+    require_close(score(x), wanted, f"score of a batch of {FEW}", _RTOL, 1e-5)
+    empty = score(x[:0])
     require(empty.shape == (0,), f"an empty batch scores shape {empty.shape}, not (0,)")
     require(empty.dtype == subject.dtype, f"an empty batch scores {empty.dtype}")
     return f"worst gap {worst:.1g}"
@@ -103,16 +113,12 @@ def eager(subject: Subject) -> str:
     """log_prob and push of one event, not compiled, agree with the compiled batch."""
     model, y = subject.model, subject.conditions(1)
     y = None if y is None else jnp.asarray(y[0])
-    wanted = subject.log_prob(subject.few)
-    for i in range(2):
-        one = model.log_prob(subject.params, jnp.asarray(subject.few[i].astype(subject.dtype)), y)
-        require(jnp.shape(one) == (), f"log_prob of one event has shape {jnp.shape(one)}, not ()")
-        require_close(np.atleast_1d(one), wanted[i : i + 1], "score of one event", _RTOL, 1e-5)
-    noise = subject.noise(2)
-    for i in range(2):
-        one = model.push(subject.params, _row(noise, i), y)
-        require_close(one, subject.few[i], "sample of one event", _RTOL, 1e-6)
-    return "2 events"
+    one = model.log_prob(subject.params, jnp.asarray(subject.few[0].astype(subject.dtype)), y)
+    require(jnp.shape(one) == (), f"log_prob of one event has shape {jnp.shape(one)}, not ()")
+    require_close(np.atleast_1d(one), subject.scores[:1], "score of one event", _RTOL, 1e-5)
+    event = model.push(subject.params, _row(subject.noise(1), 0), y)
+    require_close(event, subject.few[0], "sample of one event", _RTOL, 1e-6)
+    return "one event"
 
 
 @jax.jit
@@ -131,24 +137,24 @@ def pure(subject: Subject) -> str:
     y = subject.conditions(5)
     x, scores = both(subject.params, subject.key, y)
     worst = require_close(x, subject.few[:5], "sample under jit", _RTOL, 1e-6)
-    require_close(scores, subject.log_prob(subject.few)[:5], "score under jit", 1e-4, 1e-4)
+    require_close(scores, subject.scores[:5], "score under jit", 1e-4, 1e-4)
     return f"worst gap {worst:.1g}"
 
 
 def prefix(subject: Subject) -> str:
-    """Rows depend on the key and their number alone: n = 10 begins n = 65536, in any block."""
+    """A row depends on the key and its number, not on the other rows drawn with it."""
+    later = subject.draw(FEW, start=7)
+    worst = require_close(later, subject.samples[7 : 7 + FEW], "rows 7 to 70", _RTOL, 1e-6)
     ten = subject.fitted.sample(subject.key, 10, subject.y)
-    worst = require_close(ten, subject.samples[:10], "the first 10 samples", _RTOL, 1e-6)
-    block = next(subject.fitted.stream(subject.key, FEW, subject.conditions(FEW), start=7))
-    require_close(block, subject.samples[7 : 7 + FEW], "rows 7 to 70 as a block", _RTOL, 1e-6)
+    worst = max(worst, require_close(ten, subject.samples[:10], "the first 10", _RTOL, 1e-6))
     return f"worst gap {worst:.1g}"
 
 
 def determinism(subject: Subject) -> str:
     """The same key gives the same bytes, another key other samples, and rows differ."""
-    again = np.asarray(subject.fitted.sample(subject.key, FEW, subject.y))
+    again = subject.draw(FEW)
     require(np.array_equal(again, subject.few), "the same key gave different samples")
-    other = np.asarray(subject.fitted.sample(jax.random.key(123), FEW, subject.y))
+    other = subject.draw(FEW, key=jax.random.key(123))
     require(not np.array_equal(other, subject.few), "another key gave the same samples")
     require((subject.samples != subject.samples[:1]).any(), "all samples are the same event")
     return f"{FEW} rows"
@@ -169,14 +175,11 @@ def key_reuse(subject: Subject) -> str:
 
 def compiles(subject: Subject) -> str:
     """A spec rebuilt from its parts compiles nothing new."""
-    # few may be known already, and JAX's caches have been cleared since
-    subject.log_prob(subject.fitted.sample(subject.key, FEW, subject.y))
+    subject.log_prob(subject.few)  # JAX's caches may have been cleared since
     model: Any = from_json(to_json(subject.model))
     rebuilt = Subject(model, subject.params, key=subject.key, y=subject.y)
     with count_compiles() as count:
-        x = rebuilt.few
-        rebuilt.log_prob(x)
-        rebuilt.log_prob(x[: FEW - 5])  # a number of rows not seen before
+        rebuilt.log_prob(rebuilt.draw(FEW))
     require(count[0] == 0, f"an equal spec compiled {count[0]} programs again")
     return "0 programs"
 
@@ -190,32 +193,37 @@ def dtypes(subject: Subject) -> str:
         return rows, batch.log_prob_rows(model, params, x, y)
 
     kind = subject.samples.dtype.kind
-    for x64, dtype in ((False, np.float32), (True, np.float32), (True, np.float64)):
-        with enable_x64(x64):
-            params = cast(subject.params, dtype)
-            x = jnp.zeros((3, *model.event_shape), dtype)
-            y = subject.conditions(3)
-            y = y.astype(dtype) if y is not None and y.dtype.kind == "f" else y
-            jaxpr, (event, score) = jax.make_jaxpr(both, return_shape=True)(
-                params, subject.key, x, y
-            )
-            where = f"with {np.dtype(dtype)} params and x64 {'on' if x64 else 'off'}"
-            require(event.shape == (3, *model.event_shape), f"an event has shape {event.shape[1:]}")
-            require(score.shape == (3,), f"a score has shape {score.shape[1:]}, not ()")
-            require(score.dtype == dtype, f"log_prob is {score.dtype} {where}")
-            require(
-                event.dtype == dtype or event.dtype.kind in "iub",
-                f"samples are {event.dtype} {where}",
-            )
-            require(event.dtype.kind == kind, f"samples are {event.dtype} {where}")
-            if dtype == np.float32:
-                wide = _wide(jaxpr.jaxpr)
-                require(not wide, f"{wide} computes in float64 {where}")
+
+    def right(event, score, dtype, where):
+        require(event.shape[1:] == model.event_shape, f"an event has shape {event.shape[1:]}")
+        require(len(score.shape) == 1, f"a score has shape {score.shape[1:]}, not ()")
+        require(score.dtype == dtype, f"log_prob is {score.dtype} {where}")
+        require(
+            event.dtype == dtype or event.dtype.kind in "iub", f"samples are {event.dtype} {where}"
+        )
+        require(event.dtype.kind == kind, f"samples are {event.dtype} {where}")
+
+    right(subject.samples, subject.scores, subject.dtype, "as the subject is")
+    with enable_x64(True):
+        params, x = subject.params, np.zeros((3, *model.event_shape), np.float32)
+        jaxpr, (event, score) = jax.make_jaxpr(both, return_shape=True)(
+            cast(params, np.float32), subject.key, x, subject.conditions(3)
+        )
+        where = "with float32 params and x64 on"
+        right(event, score, np.float32, where)
+        wide = _wide(jaxpr.jaxpr)
+        require(not wide, f"{wide} computes in float64 {where}")
+    with subject.in_float64() as exact:
+        y = exact.conditions(3)
+        draw = lambda params, key: batch.sample_rows(model, params, key, start, 3, y)  # noqa: E731
+        event = jax.eval_shape(draw, exact.params, exact.key)
+        score = exact.slopes(exact.chart.drop(exact.few))[0]
+        right(event, score, np.float64, "with float64 params and x64 on")
     return str(subject.dtype)
 
 
 def conditions(subject: Subject) -> str:
-    """One y for all rows is as y for each row; a missing, surplus or misshaped y is refused.
+    """Each row depends on its own y; a missing, surplus or misshaped y is refused.
 
     Where y is a label that may be missing, the score then is the marginal.
     """
@@ -224,13 +232,9 @@ def conditions(subject: Subject) -> str:
         _refused(lambda: fitted.log_prob(x, np.zeros(FEW)), "a surplus y in log_prob")
         _refused(lambda: fitted.sample(subject.key, 3, np.zeros(3)), "a surplus y in sample")
         return "unconditional"
-    rows = subject.conditions(FEW)
-    wanted = subject.log_prob(x)
-    require_close(fitted.log_prob(x, rows), wanted, "score with a y for each row", _RTOL)
-    own = np.asarray(fitted.sample(subject.key, FEW, rows))
-    require_close(own, x, "samples with a y for each row", _RTOL)
+    rows, wanted = subject.conditions(FEW), subject.scores[:FEW]
     _refused(lambda: fitted.log_prob(x, rows[:3]), "3 conditions for 64 events")
-    # each row listens to its own y
+    # each row depends on its own y
     other = np.array(rows)
     other[FEW // 2 :] = other[FEW // 2 :] + 1
     if subject.model.classes is None:
@@ -239,27 +243,35 @@ def conditions(subject: Subject) -> str:
     else:
         _labels(subject)
         other %= subject.model.classes
-    mixed = np.asarray(fitted.log_prob(x, other))
+    mixed = subject.log_prob(x, y=other)
     require_close(mixed[: FEW // 2], wanted[: FEW // 2], "score beside rows of another y", _RTOL)
     require((mixed[FEW // 2 :] != wanted[FEW // 2 :]).any(), "log_prob does not depend on y")
+    drawn = subject.draw(FEW, other)
+    require_close(drawn[: FEW // 2], x[: FEW // 2], "samples beside rows of another y", _RTOL)
     if other.dtype.kind == "f":
         other[0] = np.nan
-        require(np.isnan(np.asarray(fitted.log_prob(x, other))[0]), "a NaN in y gives no NaN")
+        require(np.isnan(subject.log_prob(x, y=other)[0]), "a NaN in y gives no NaN")
     return f"y of shape {subject.model.y_shape}"
 
 
 def _labels(subject):
     """p(x) and p(y|x) follow from p(y) and p(x|y); a draw without y is one of its own label."""
-    fitted, x, classes = subject.fitted, subject.few, subject.model.classes
-    prior = np.asarray(subject.model.log_prior(subject.params), np.float64)
+    model, fitted, x, classes = subject.model, subject.fitted, subject.few, subject.model.classes
+    prior = np.asarray(model.log_prior(subject.params), np.float64)
     require_close(np.exp(prior).sum(), 1.0, "sum of p(y)", 1e-5)
-    joint = prior + np.stack([np.asarray(fitted.log_prob(x, k)) for k in range(classes)], 1)
+    every = [np.full(FEW, k, np.int32) for k in range(classes)]
+    joint = prior + np.stack([subject.log_prob(x, y=label) for label in every], 1)
     marginal = np.logaddexp.reduce(joint, 1)
-    require_close(fitted.log_prob(x), marginal, "log p(x)", _RTOL)
-    posterior = np.exp(np.asarray(fitted.classify(x), np.float64))
+    require_close(subject.log_prob(x, y=None), marginal, "log p(x)", _RTOL)
+    log_posterior = in_blocks(
+        lambda _, own: compiled.classify(model, subject.params, own),
+        (x.astype(subject.dtype),),
+        FEW,
+    )
+    posterior = np.exp(log_posterior.astype(np.float64))
     require_close(posterior, np.exp(joint - marginal[:, None]), "p(y|x)", _RTOL, _RTOL)
-    drawn = np.asarray(fitted.sample(subject.key, FEW))
-    each = [np.asarray(fitted.sample(subject.key, FEW, k)) for k in range(classes)]
+    drawn = subject.draw(FEW, None)
+    each = [subject.draw(FEW, label) for label in every]
     gaps = np.stack([np.abs(own - drawn).reshape(FEW, -1).max(1) for own in each])
     require(gaps.min(0).max() <= 1e-4 * (1 + np.abs(drawn).max()), "a draw has no label's noise")
     _refused(lambda: fitted.log_prob(x, classes), "a label out of range")

@@ -9,13 +9,12 @@ import jax
 import numpy as np
 
 from jaxgen.check import integrate
+from jaxgen.check.compiled import LEARN, tree_leaves
 from jaxgen.check.subject import (
     P_VALUE,
-    ROWS,
     NotJudged,
     Subject,
     require,
-    tree_leaves,
 )
 
 _LEAST_ESS = 1000  # effective sample size under which importance weights judge nothing
@@ -71,7 +70,7 @@ def score_identity(subject: Subject) -> str:
     for m, s, smooth in zip(tree_leaves(mean), tree_leaves(square), judged, strict=True):
         if not smooth:
             continue
-        spread = np.sqrt(np.maximum(s - m**2, 0) / ROWS)
+        spread = np.sqrt(np.maximum(s - m**2, 0) / subject.rows)
         # rounding alone leaves a mean of about eps times the entries' size
         rounding = np.sqrt(s) * np.finfo(subject.dtype).eps
         zs.extend(np.abs(np.atleast_1d(m / np.maximum(spread + rounding, 1e-30))).ravel())
@@ -105,18 +104,19 @@ def learning(subject: Subject, tolerance: float | None = None) -> str:
     """Fitted to its own samples, the model scores new ones nearly as well as the true params."""
     from jaxgen.fit import fit
 
-    half = 2048
+    half = LEARN
     x, scores = subject.samples[: 2 * half], subject.scores[: 2 * half]
     y = subject.every_condition(2 * half)
     if subject.model.classes is not None:
-        x = np.asarray(subject.fitted.sample(subject.key, 2 * half, y))
-        scores = np.asarray(subject.fitted.log_prob(x, y))
+        x = subject.draw(2 * half, y)
+        scores = subject.log_prob(x, y=y)
     new, new_y = x[half:], None if y is None else y[half:]
     y = None if y is None else y[:half]
     fitted = fit(subject.model, x[:half], y, key=subject.key, progress=False)
     count = sum(np.size(leaf) for leaf in tree_leaves(subject.params))
     tolerance = 0.05 + 2 * count / half if tolerance is None else tolerance
-    got = np.asarray(fitted.log_prob(new, new_y), np.float64)
+    new_y = subject.conditions(half) if new_y is None else new_y
+    got = subject.log_prob(new, fitted.params, new_y).astype(np.float64)
     got = got[np.isfinite(got)]  # a new event may lie past the last edge seen
     require(len(got) > 0.98 * half, f"{half - len(got)} of {half} new events are impossible")
     gap = scores[half:].mean(dtype=np.float64) - got.mean()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,19 @@ _STATES = 4096
 _DRAWS = 4 * 65536
 
 
+def once(integral: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
+    """An integral that is computed once for a subject, whatever laws ask for it."""
+
+    @functools.wraps(integral)
+    def known(subject):
+        if integral.__name__ not in subject.integrals:
+            subject.integrals[integral.__name__] = integral(subject)
+        return subject.integrals[integral.__name__]
+
+    return known
+
+
+@once
 def states(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     """All events that samples suggest, one step beyond their range too, with probabilities."""
     u = subject.chart.drop(subject.samples)
@@ -27,6 +43,7 @@ def states(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     return every, np.exp(subject.log_prob(subject.chart.lift(every)).astype(np.float64))
 
 
+@once
 def cells(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of the cells of a regular grid around the samples, by adaptive quadrature.
 
@@ -75,6 +92,7 @@ def cells(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     return total, np.bincount(flat, minlength=len(index))
 
 
+@once
 def importance(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     """Points (m, dim) and weights density / proposal, whose mean is the density's integral.
 

@@ -11,14 +11,8 @@ import math
 import jax
 import numpy as np
 
-from jaxgen.check.subject import (
-    P_VALUE,
-    NotJudged,
-    Subject,
-    noise_rows,
-    require,
-    require_close,
-)
+from jaxgen.check.compiled import FEW, noise_rows
+from jaxgen.check.subject import P_VALUE, NotJudged, Subject, require, require_close
 from jaxgen.model import others
 
 _SPLITS = 2
@@ -43,18 +37,17 @@ def missing(subject: Subject) -> str:
         raise NotJudged("the model takes no missing values")
     for exact, limit in _LIMITS:
         _in_dtype(subject, exact, lambda s: _check_seen_scores(s, limit))  # noqa: B023
-    seen = np.random.default_rng(5).random(subject.few.shape) < 0.5
     x = subject.few.astype(subject.dtype)
-    done = _complete(model, subject.params, np.where(seen, x, 0), seen, subject, len(x))
+    seen = np.random.default_rng(5).random(x.shape) < 0.5
+    done = _complete(subject, x, seen)[: len(x)]
     require(done.dtype == x.dtype, f"complete gives {done.dtype} of {x.dtype}")
-    done = np.asarray(done)
     require((done == x)[seen].all(), "complete changes what is seen")
     require(np.isfinite(subject.log_prob(done)).all(), "a completed event is impossible")
     try:
         splits = _splits(subject)
     except NotJudged:
         return "seen entries and scores hold"
-    ps = [p for split in splits for p in _completion_p(subject, split)]
+    ps = list(_completion_p(subject, splits))
     p = min(ps) * len(ps)
     require(p > P_VALUE, f"completed entries do not follow `given`: p = {p:.2g}")
     return f"p {min(p, 1):.2g} of {len(ps)} completions"
@@ -95,98 +88,120 @@ def _in_dtype(subject, exact, judge):
 
 
 def _chain_gap(subject, splits, limit):
-    x = subject.few.astype(subject.dtype)
-    whole = subject.log_prob(x)
     worst = 0.0
-    for features, rest in splits:
-        sums = _chain(subject.model, features, subject.params, x, subject.conditions(len(x)))
+    whole = _score(subject, subject.few)
+    for (features, rest), (one, other) in zip(splits, _parts(subject, splits), strict=True):
         what = f"log p{features} + log p({rest} given them)"
-        worst = max(worst, require_close(sums, whole, what, limit, atol=limit))
+        worst = max(worst, require_close(one + other, whole, what, limit, atol=limit))
     return worst
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _chain(model, features, params, x, y):
-    rest = others(model, features)
-
-    def one(x, y):
-        x = x.reshape(-1)
-        known, left = x[np.array(features)], x[np.array(rest)]
-        a, at_a = model.marginal(params, features)
-        b, at_b = model.given(params, features, known)
-        return a.log_prob(at_a, known, y) + b.log_prob(at_b, left, y)
-
-    return jax.vmap(one, (0, None if y is None else 0))(x, y)
-
-
 def _check_seen_scores(subject, limit):
-    model, x = subject.model, subject.few.astype(subject.dtype)
-    whole, nothing = np.ones(x.shape, bool), np.zeros(x.shape, bool)
-    masks = {"all": whole, "nothing": nothing}
-    wanted = {"all": subject.log_prob(x), "nothing": np.zeros(len(x))}
+    x = subject.few
+    masks, wanted = {}, {}
+    masks["all"], wanted["all"] = np.ones(x.shape, bool), _score(subject, x)
+    masks["nothing"], wanted["nothing"] = np.zeros(x.shape, bool), np.zeros(len(x))
     try:
         splits = _splits(subject)
     except NotJudged:
         splits = []
-    for features, _ in splits:
+    for (features, _), (score, _) in zip(splits, _parts(subject, splits), strict=True):
         name = str(features)
-        masks[name] = np.zeros(x.shape, bool)
+        masks[name], wanted[name] = np.zeros(x.shape, bool), score
         masks[name].reshape(len(x), -1)[:, list(features)] = True
-        part, params = jax.jit(model.marginal, static_argnums=1)(subject.params, features)
-        alone = x.reshape(len(x), -1)[:, np.array(features)]
-        wanted[name] = _score(part, params, subject, alone)
-    # in one batch, for one program
-    every = np.concatenate([x] * len(masks))
-    scores = _score(model, subject.params, subject, every, np.concatenate(list(masks.values())))
-    for name, got in zip(masks, np.split(np.asarray(scores), len(masks)), strict=True):
+    for name, seen in masks.items():
+        got = _score_seen(subject, x, seen)
         require_close(got, wanted[name], f"score with {name} seen", limit, atol=limit)
 
 
-def _score(model, params, subject, x, seen=None):
+def _score(subject, x):
+    """Scores of FEW events."""
+    if subject.dtype == np.float64:
+        return subject.slopes(subject.chart.drop(x))[0]
+    return subject.log_prob(x)
+
+
+def _parts(subject, splits):
+    """Of each split, scores of its features and of the others given them, each (FEW,)."""
+    if not splits:
+        return []
+    x, y = subject.few.astype(subject.dtype), subject.conditions(FEW)
+    return _scores_of_parts(subject.model, tuple(splits), subject.params, x, y)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _scores_of_parts(model, splits, params, x, y):
+    def one(x, y):
+        x = x.reshape(-1)
+        for features, rest in splits:
+            known, left = x[np.array(features)], x[np.array(rest)]
+            a, at_a = model.marginal(params, features)
+            b, at_b = model.given(params, features, known)
+            yield a.log_prob(at_a, known, y), b.log_prob(at_b, left, y)
+
+    return jax.vmap(lambda x, y: list(one(x, y)), (0, None if y is None else 0))(x, y)
+
+
+def _score_seen(subject, x, seen):
     """Scores of rows, with zeros for what is not seen."""
-    y = subject.conditions(len(x))
-    axes = (None, 0, None if y is None else 0)
-    if seen is None:
-        return jax.jit(jax.vmap(model.log_prob, axes))(params, x, y)
-    score = jax.jit(jax.vmap(model.log_prob, (*axes, 0)))
-    return score(params, np.where(seen, x, 0), y, seen)
+    x = np.where(seen, x, 0).astype(subject.dtype)
+    return _scores_seen(subject.model, subject.params, x, subject.conditions(len(x)), seen)
 
 
-def _complete(model, params, x, seen, subject, n):
-    """n completions, of rows of x or of one event."""
-    y = subject.conditions(n)
-    noise = noise_rows(model, subject.key, n, subject.dtype)
-    rows = 0 if x.ndim > len(model.event_shape) else None
-    axes = (None, -1, rows, rows, None if y is None else 0)
-    return jax.jit(jax.vmap(model.complete, axes))(params, noise, x, seen, y)
+@functools.partial(jax.jit, static_argnums=0)
+def _scores_seen(model, params, x, y, seen):
+    score = lambda x, y, seen: model.log_prob(params, x, y, seen=seen)  # noqa: E731
+    return jax.vmap(score, (0, None if y is None else 0, 0))(x, y, seen)
 
 
-def _completion_p(subject, split):
+def _complete(subject, x, seen):
+    """_DRAWS completions of rows of x."""
+    x, seen = (np.resize(v, (_DRAWS, *v.shape[1:])) for v in (x, seen))
+    x = np.where(seen, x, 0).astype(subject.dtype)
+    y = subject.conditions(_DRAWS)
+    return np.asarray(_completed(subject.model, subject.params, subject.key, x, seen, y))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _completed(model, params, key, x, seen, y):
+    noise = noise_rows(model, key, _DRAWS, x.dtype)
+    axes = (None, -1, 0, 0, None if y is None else 0)
+    return jax.vmap(model.complete, axes)(params, noise, x, seen, y)
+
+
+def _completion_p(subject, splits):
     """P-values, a feature each, of completions of one event against draws of ``given``."""
+    event = subject.few[1:2].astype(subject.dtype)
+    key, y = jax.random.fold_in(subject.key, 1), subject.conditions(_DRAWS)
+    drawn = _draws_given(subject.model, tuple(splits), subject.params, event.ravel(), key, y)
+    for (features, rest), theirs in zip(splits, drawn, strict=True):
+        seen = np.isin(np.arange(event.size), features).reshape(event.shape)
+        ours = _complete(subject, event, seen).reshape(_DRAWS, -1)[:, list(rest)]
+        # their sum, too, which shows how they depend on each other
+        both = [np.concatenate([v, v.sum(1, keepdims=True)], 1).T for v in (ours, theirs)]
+        yield from (_same_distribution_p(*columns) for columns in zip(*both, strict=True))
+
+
+def _same_distribution_p(ours, theirs):
     from scipy.stats import chi2_contingency, ks_2samp
 
-    model, (features, rest) = subject.model, split
-    event = subject.few[1].astype(subject.dtype).reshape(-1)
-    seen = np.isin(np.arange(event.size), features)
-    x = np.where(seen, event, 0).reshape(model.event_shape)
-    done = _complete(model, subject.params, x, seen.reshape(x.shape), subject, _DRAWS)
-    done = np.asarray(done).reshape(_DRAWS, -1)[:, list(rest)]
-    given = jax.jit(model.given, static_argnums=1)
-    part, params = given(subject.params, features, event[np.array(features)])
-    key = jax.random.fold_in(subject.key, 1)
-    y = subject.conditions(_DRAWS)
-    noise = noise_rows(part, key, _DRAWS, subject.dtype)
-    push = jax.vmap(part.push, (None, -1, None if y is None else 0))
-    drawn = np.asarray(jax.jit(push)(params, noise, y))
-    # their sum, too, which tells how they hang together
-    done, drawn = (np.concatenate([v, v.sum(1, keepdims=True)], 1) for v in (done, drawn))
-    for ours, theirs in zip(done.T, drawn.T, strict=True):
-        values, code = np.unique(np.concatenate([ours, theirs]), return_inverse=True)
-        if len(values) > _LEVELS:
-            yield float(ks_2samp(ours, theirs).pvalue)
-            continue
-        counts = np.stack([np.bincount(c, minlength=len(values)) for c in np.split(code, 2)])
-        rare = counts.sum(0) < 20
-        table = np.append(counts[:, ~rare], counts[:, rare].sum(1, keepdims=True), 1)
-        table = table[:, table.sum(0) > 0]
-        yield float(chi2_contingency(table).pvalue) if table.shape[1] > 1 else 1.0
+    values, code = np.unique(np.concatenate([ours, theirs]), return_inverse=True)
+    if len(values) > _LEVELS:
+        return float(ks_2samp(ours, theirs).pvalue)
+    counts = np.stack([np.bincount(c, minlength=len(values)) for c in np.split(code, 2)])
+    rare = counts.sum(0) < 20
+    table = np.append(counts[:, ~rare], counts[:, rare].sum(1, keepdims=True), 1)
+    table = table[:, table.sum(0) > 0]
+    return float(chi2_contingency(table).pvalue) if table.shape[1] > 1 else 1.0
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draws_given(model, splits, params, event, key, y):
+    """Draws of the other features of each split, given those of the event."""
+
+    def draw(features):
+        part, at = model.given(params, features, event[np.array(features)])
+        noise = noise_rows(part, key, _DRAWS, event.dtype)
+        return jax.vmap(part.push, (None, -1, None if y is None else 0))(at, noise, y)
+
+    return [draw(features) for features, _ in splits]

@@ -11,19 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen import batch
+from jaxgen.check import compiled
+from jaxgen.check.compiled import (
+    BLOCK,
+    FEW,
+    in_blocks,
+    noise_rows,
+    tree_leaves,
+    tree_map,
+    words,
+)
 from jaxgen.fitted import Fitted
 from jaxgen.inputs import float_dtype
 from jaxgen.model import Model
 from jaxgen.precision import enable_x64
-from jaxgen.random import draw
 
 ROWS = 65536  # samples that the statistical laws judge
-FEW = 64  # rows of the laws that compare values
 P_VALUE = 2e-5  # a true model fails one statistical law about once in 50,000 keys
-
-tree_map = jax.tree_util.tree_map
-tree_leaves = jax.tree_util.tree_leaves
 
 
 class NotJudged(Exception):
@@ -56,6 +60,9 @@ def require_close(got, wanted, what: str, rtol: float, atol: float = 0.0) -> flo
     return float(gap.max())
 
 
+OWN: Any = object()  # the condition of a subject, for all rows
+
+
 class Subject:
     """One model under one setting of its params.
 
@@ -64,9 +71,18 @@ class Subject:
       params: params that give samples a finite density, best away from ``model.init``.
       key: a typed PRNG key.
       y: one condition (y_shape), or None.
+      rows: number of samples that the statistical laws look at.
     """
 
-    def __init__(self, model: Model, params: Any = None, *, key: Any = None, y: Any = None):
+    def __init__(
+        self,
+        model: Model,
+        params: Any = None,
+        *,
+        key: Any = None,
+        y: Any = None,
+        rows: int = ROWS,
+    ):
         self.model = model
         self.key = jax.random.key(0) if key is None else key
         if model.classes is not None and y is None:
@@ -74,9 +90,12 @@ class Subject:
         if model.y_shape is not None and y is None:
             y = np.linspace(0.5, 1.0, int(np.prod(model.y_shape))).reshape(model.y_shape)
         self.y = y
+        self.rows = rows
         self.params = away_from_init(model, self.key, y) if params is None else params
-        self.params = tree_map(jnp.asarray, self.params)
+        self.params = tree_map(_on_device, self.params)
         self.fitted = Fitted(model, self.params)
+        self.integrals: dict[str, Any] = {}  # what ``integrate`` has computed
+        self._exact: Subject | None = None
         self.dtype = np.dtype(float_dtype(self.params))
 
     def __repr__(self):
@@ -84,24 +103,57 @@ class Subject:
 
     @functools.cached_property
     def samples(self) -> np.ndarray:
-        return np.asarray(self.fitted.sample(self.key, ROWS, self.y))
+        return self.draw(self.rows)
 
     @functools.cached_property
     def scores(self) -> np.ndarray:
         return self.log_prob(self.samples)
 
-    @functools.cached_property
+    @property
     def few(self) -> np.ndarray:
-        return np.asarray(self.fitted.sample(self.key, FEW, self.y))
+        return self.samples[:FEW]
 
     @functools.cached_property
     def chart(self) -> Chart:
         return Chart(self)
 
-    def log_prob(self, x, params=None) -> np.ndarray:
-        """Scores through the engine, in blocks large enough to share a compiled program."""
-        fitted = self.fitted if params is None else Fitted(self.model, params)
-        return np.asarray(fitted.log_prob(x, self.y))
+    def draw(self, n: int, y: Any = OWN, *, key: Any = None, start: int = 0) -> np.ndarray:
+        """Events of rows start .. start + n - 1; y (n, *y_shape) or None, by default the own."""
+        key = self.key if key is None else key
+        y = self.conditions(n) if y is OWN else y
+
+        def block(first, y):
+            return compiled.draw(self.model, self.params, key, words(start + first), y)
+
+        return in_blocks(block, (y,), n)
+
+    def log_prob(self, x, params: Any = None, y: Any = OWN) -> np.ndarray:
+        """Scores of events (n, *event_shape); y (n, *y_shape) or None, by default the own."""
+        params = self.params if params is None else params
+        y = self.conditions(len(x)) if y is OWN else y
+        with np.errstate(over="ignore"):  # beyond the dtype is infinite
+            x = np.asarray(x).astype(self.dtype)
+        missing = self.model.missing is not None and bool(np.isnan(x).any())
+
+        def block(_, x, y):
+            return compiled.score(self.model, params, x, y, missing)
+
+        return in_blocks(block, (x, y), len(x))
+
+    def slopes(self, u, params: Any = None, along: Any = None, line: Any = None):
+        """Scores of FEW rows, and slopes as params move along ``along`` and rows along ``line``.
+
+        u and line are coordinates of the chart, (FEW, dim). Scores alone come from here in float64,
+        where no other program is needed.
+        """
+        params = self.params if params is None else params
+        along = (
+            tree_map(lambda v: np.zeros(v.shape, self.dtype), params) if along is None else along
+        )
+        u = u.astype(self.dtype)
+        line = np.zeros_like(u) if line is None else line
+        rows = u, self.conditions(FEW), along, line
+        return tree_map(np.asarray, compiled.slopes(self.model, self.chart, params, *rows))
 
     def gradients(self, x) -> tuple[Any, Any, np.ndarray]:
         """Over rows x: mean and mean square of d log p / d params, and rows without a NaN.
@@ -110,22 +162,20 @@ class Subject:
         harmless for the third result only.
         """
         count = sum(np.size(leaf) for leaf in tree_leaves(self.params))
-        block = int(np.clip(2**22 // count, 16, 4096))
+        block = int(np.clip(2**22 // count, 16, BLOCK))
+        sums, squares = [], []
+
+        def one(_, x, y):
+            first, second, clean = compiled.gradients(self.model, self.params, x, y)
+            sums.append(tree_map(lambda v: np.asarray(v, np.float64), first))
+            squares.append(tree_map(lambda v: np.asarray(v, np.float64), second))
+            return clean
+
         x = np.asarray(x).astype(self.dtype)
-        sums, squares, clean = None, None, []
-        for start in range(0, len(x), block):
-            rows = x[start : start + block]
-            padded = np.concatenate([rows, np.repeat(x[:1], block - len(rows), 0)])
-            first, second, good = _gradients(
-                self.model, self.params, padded, self.conditions(block)
-            )
-            clean.append(np.asarray(good)[: len(rows)])
-            first, second = tree_map(lambda v: np.asarray(v, np.float64), (first, second))
-            sums = first if sums is None else tree_map(np.add, sums, first)
-            squares = second if squares is None else tree_map(np.add, squares, second)
-        total = block * -(-len(x) // block)
-        mean, square = (tree_map(lambda v: v / total, t) for t in (sums, squares))
-        return mean, square, np.concatenate(clean)
+        clean = in_blocks(one, (x, self.conditions(len(x))), len(x), block)
+        total = block * len(sums)
+        mean, square = (tree_map(lambda *v: sum(v) / total, *trees) for trees in (sums, squares))
+        return mean, square, clean
 
     def noise(self, n: int):
         """Noise of n rows, from the first on, on a last axis."""
@@ -133,7 +183,8 @@ class Subject:
 
     def inside(self, x) -> np.ndarray:
         """Which events the support holds."""
-        return np.asarray(_inside(self.model, x))
+        x = np.asarray(x)
+        return in_blocks(lambda _, own: compiled.inside(self.model, own), (x,), len(x))
 
     def conditions(self, n: int):
         if self.y is None:
@@ -150,48 +201,19 @@ class Subject:
 
     @contextlib.contextmanager
     def in_float64(self):
-        """A context with x64 on that gives the same subject in float64."""
+        """A context with x64 on that gives the same subject in float64, at the same events."""
         with enable_x64(True):
-            exact = Subject(self.model, cast(self.params, np.float64), key=self.key, y=self.y)
-            exact.chart = self.chart
-            yield exact
+            if self._exact is None:
+                self._exact = Subject(
+                    self.model, cast(self.params, np.float64), key=self.key, y=self.y
+                )
+                self._exact.samples = self.samples[:FEW].astype(np.float64)
+                self._exact.chart = self.chart
+            yield self._exact
 
 
-# What follows is compiled as one program where it is many operations: each would be compiled alone.
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def noise_rows(model, key, n, dtype):
-    return draw(model.noise(), key, np.zeros(2, np.uint32), n, dtype)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _inside(model, x):
-    return model.support(x)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _gradients(model, params, x, y):
-    leaves, tree = jax.tree_util.tree_flatten(params)
-    floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-
-    def score(learnt, x, y):
-        chosen = [a if f else b for a, b, f in zip(learnt, leaves, floats, strict=True)]
-        y = None if y is None else y[None]
-        return batch.log_prob_rows(model, jax.tree_util.tree_unflatten(tree, chosen), x[None], y)[0]
-
-    axes = (None, 0, None if y is None else 0)
-    learnt = [v if f else jnp.zeros((), x.dtype) for v, f in zip(leaves, floats, strict=True)]
-    by_params, by_x = jax.vmap(jax.grad(score, (0, 1)), axes)(learnt, x, y)
-    clean = ~jnp.isnan(by_x).reshape(len(x), -1).any(1)
-    for leaf in by_params:
-        clean = clean & ~jnp.isnan(leaf).reshape(len(x), -1).any(1)
-    sums, squares = [g.sum(0) for g in by_params], [(g * g).sum(0) for g in by_params]
-    return (
-        jax.tree_util.tree_unflatten(tree, sums),
-        jax.tree_util.tree_unflatten(tree, squares),
-        clean,
-    )
+def _on_device(leaf):
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
 
 
 def cast(params: Any, dtype: Any) -> Any:
@@ -200,7 +222,7 @@ def cast(params: Any, dtype: Any) -> Any:
     def one(leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        return jnp.asarray(np.asarray(leaf).astype(dtype))
+        return jax.device_put(np.asarray(leaf).astype(dtype))
 
     return tree_map(one, params)
 
@@ -210,31 +232,31 @@ def away_from_init(model: Model, key: Any, y: Any = None, seed: int = 0) -> Any:
 
     A start can hide errors: the identity map has no log-determinant to forget.
     """
-    start = model.init(key)
+    start = compiled.init(model, key)
     rng = np.random.default_rng(seed)
     noise = [rng.uniform(-1, 1, (2, *np.shape(leaf))) for leaf in tree_leaves(start)]
     for size in (0.4, 0.2, 0.1, 0.05):
         pairs = zip(tree_leaves(start), noise, strict=True)
         leaves = [_jitter(leaf, size, *z) for leaf, z in pairs]
         params = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(start), leaves)
-        fitted = Fitted(model, params)
-        x = np.asarray(fitted.sample(key, FEW, y))
-        possible = np.isfinite(x).all() and np.asarray(_inside(model, x)).all()
+        subject = Subject(model, params, key=key, y=y)
+        x = subject.draw(FEW)
+        possible = np.isfinite(x).all() and subject.inside(x).all()
         if possible and model.density != "none":
-            possible = np.isfinite(np.asarray(fitted.log_prob(x, y))).all()
+            possible = np.isfinite(subject.log_prob(x)).all()
         if possible:
             return params
     return start
 
 
 def _jitter(leaf, size, factor, shift):
-    leaf = jnp.asarray(leaf)
+    leaf = _on_device(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     # what is positive everywhere may have to be
     moved = np.asarray(leaf) * np.exp(size * factor)
     moved = moved if (np.asarray(leaf) > 0).all() else moved + size * shift
-    return jnp.asarray(moved, leaf.dtype)
+    return jax.device_put(moved.astype(leaf.dtype))
 
 
 class Chart:
@@ -252,7 +274,7 @@ class Chart:
             support = support.base_constraint
         self._simplex = isinstance(support, type(constraints.simplex)) and len(self._shape) == 1
         self.dim = int(np.prod(self._shape)) - self._simplex
-        self.discrete = np.array([self._is_discrete(subject, j) for j in range(self.dim)], bool)
+        self.discrete = self._which_discrete(subject)
 
     def __eq__(self, other):
         return isinstance(other, Chart) and self._map == other._map  # so that they share programs
@@ -275,10 +297,12 @@ class Chart:
             u = xp.concatenate([u, 1 - u.sum(-1, keepdims=True)], -1)
         return u.reshape(*u.shape[:-1], *self._shape)
 
-    def _is_discrete(self, subject, j):
-        """Only whole values are seen, and none is possible at a fraction."""
+    def _which_discrete(self, subject):
+        """Of each coordinate, whether samples are whole there, and nothing between is possible."""
         u = self.drop(subject.samples[:FEW]).astype(np.float64)
-        if (u[:, j] != np.round(u[:, j])).any():
-            return False
-        u[:, j] += 0.37
-        return bool((subject.log_prob(self.lift(u)) == -np.inf).all())
+        whole = (u == np.round(u)).all(0)
+        if not whole.any():
+            return whole
+        moved = np.concatenate([u + 0.37 * row for row in np.eye(self.dim)])
+        impossible = subject.log_prob(self.lift(moved)) == -np.inf
+        return whole & impossible.reshape(self.dim, len(u)).all(1)

@@ -81,6 +81,9 @@ class _ByImportance(Wrapper):
         event = jnp.concatenate([chosen, rest])[order].reshape(self.base.event_shape)
         return self.base.log_prob(params["base"], event)
 
+    def init(self, key, x=None, y=None):
+        return _init(self, key)
+
     def _start(self, key):
         """Params of the base, a few of its events (n, size) and a proposal of all features."""
         params = self.base.init(key)
@@ -90,6 +93,11 @@ class _ByImportance(Wrapper):
         normals = GaussianMixture(events.shape[1], max(self.components - 1, 1))
         z = (events - shift) / scale
         return params, events, defensive(normals.init(key, z), z, shift, scale)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # hundreds of operations, else compiled one by one
+def _init(model, key):
+    return model._init(key)
 
 
 class GivenByImportance(_ByImportance):
@@ -121,7 +129,7 @@ class GivenByImportance(_ByImportance):
         """The spec of ``params["proposal"]``."""
         return GaussianMixture(len(self.rest), self.components)
 
-    def init(self, key, x=None, y=None):
+    def _init(self, key):
         base, events, joint = self._start(key)
         values = events[0, np.array(self.features)]
         whole = GaussianMixture(events.shape[1], self.components)
@@ -184,7 +192,7 @@ class MarginalByImportance(_ByImportance):
         """The spec of ``params["proposal"]``."""
         return GaussianMixture(math.prod(self.base.event_shape), self.components)
 
-    def init(self, key, x=None, y=None):
+    def _init(self, key):
         base, _, proposal = self._start(key)
         return {"base": base, "proposal": proposal}
 
