@@ -51,14 +51,15 @@ class Frame:
 
         Those of bounded features stand there for completeness; their ends decide.
         """
-        if x is None:
-            z = jnp.zeros((1, len(self.domains)))
+        if x is None:  # NumPy, since each operation on its own would be compiled
+            z = np.zeros((1, len(self.domains)), jnp.result_type(float))
         else:
             xp = namespace(x)
             z = xp.where(self.positive, xp.log(xp.where(self.positive, x, 1)), x)
         xp = namespace(z)
         spread = xp.where(z.max(0) > z.min(0), z.std(0), 1.0)
         shift, scale = self._measures(z.mean(0), spread, xp)
+        xp = jnp if x is None else xp
         return {"shift": xp.asarray(shift), "scale": xp.asarray(scale)}
 
     def _measures(self, shift, scale, xp):

@@ -59,8 +59,7 @@ class MLP(Spec):
 
     def init(self, key, outputs: int) -> dict:
         """Params, with which the outputs are near zero."""
-        stack = mlp_stack(key, 1, self.conditions.count, outputs, self.width, self.depth)
-        return jax.tree_util.tree_map(lambda v: v[0], stack)
+        return _first_of_stack(key, 1, self.conditions.count, outputs, self.width, self.depth)
 
 
 def mlp_init(key, inputs: int, outputs: tuple[int, ...], width: int, depth: int) -> dict:
@@ -82,6 +81,11 @@ def mlp_stack(key, count: int, inputs: int, outputs: int, width: int, depth: int
     """Params of ``count`` networks, stacked: see ``mlp_init``."""
     start = functools.partial(mlp_init, inputs=inputs, outputs=(outputs,), width=width, depth=depth)
     return jax.vmap(start)(jax.random.split(key, count))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+def _first_of_stack(*args) -> dict:
+    return jax.tree_util.tree_map(lambda v: v[0], mlp_stack(*args))
 
 
 def mlp(params: dict, x, activation: str = "relu", zeros: int = 0):

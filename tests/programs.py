@@ -1,8 +1,17 @@
-"""NumPyro programs that the tests share."""
+"""NumPyro programs that the tests share, and data for some."""
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
+
+_rng = np.random.default_rng(0)
+# of ``regression``
+Y = _rng.normal(size=(100, 2))
+X = Y @ [1.0, -0.5] + 0.3 * _rng.normal(size=100)
+# of ``schools``
+EFFECTS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+ERRORS = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
 
 
 def regression(y, x=None):
@@ -53,3 +62,27 @@ def counts(y, x=None):
     level = numpyro.sample("level", dist.Normal(0, 1))
     with numpyro.plate("rows", len(y)):
         numpyro.sample("x", dist.Poisson(jnp.exp(0.3 * level + y)), obs=x)
+
+
+def normal(n, x=None):
+    """A mean with a standard normal prior, and unit noise."""
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+
+
+def scaled(n, x=None):
+    """A scale that is positive."""
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, scale), obs=x)
+
+
+def schools(sigma, x=None):
+    """Eight schools, each with an effect of its own."""
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5))
+    with numpyro.plate("schools", len(sigma)):
+        base = numpyro.sample("base", dist.Normal(0, 1))
+        effect = numpyro.deterministic("effect", mu + tau * base)
+        numpyro.sample("x", dist.Normal(effect, sigma), obs=x)

@@ -1,18 +1,27 @@
 """by_index is a gather of params followed by a call, whatever the indices and transformation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.by_index import by_index
+from jaxgen.by_index import _SMALL, by_index
 
 K = 5
 RNG = np.random.default_rng(0)
-STACKED = {
-    "w": jnp.asarray(RNG.normal(size=(K, 3, 3)), jnp.float32),
-    "b": jnp.asarray(RNG.normal(size=(K,)), jnp.float32),
-}
+WIDTHS = {"gathered": 3, "sorted": 17}  # few numbers a choice are copied, many go in sorted tiles
+widths = pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+BY_ROW = None, 0, (0, None)
+
+
+def stack(width):
+    w, b = RNG.normal(size=(K, width, width)) / width**0.5, RNG.normal(size=K)
+    return {"w": jnp.asarray(w, jnp.float32), "b": jnp.asarray(b, jnp.float32)}
+
+
+STACKED = {width: stack(width) for width in WIDTHS.values()}
 
 
 def fn(params, args):
@@ -28,14 +37,24 @@ def chosen(stacked, index, args):
     return by_index(fn, stacked, index, args)
 
 
-def inputs(n, seed=0):
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.normal(size=(n, 3)), jnp.float32), jnp.float32(0.5)
+def inputs(n, width):
+    x = np.random.default_rng(0).normal(size=(n, width))
+    return np.float32(x), np.float32(0.5)
+
+
+@functools.cache
+def both(transformed):
+    """One program of what ``transformed`` makes of the two ways: the results of each."""
+    return jax.jit(lambda *args: (transformed(chosen)(*args), transformed(gathered)(*args)))
 
 
 def assert_same(got, wanted):
     for a, b in zip(*map(jax.tree_util.tree_leaves, (got, wanted)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def by_row(function):
+    return jax.vmap(function, BY_ROW)
 
 
 INDICES = {
@@ -49,80 +68,81 @@ INDICES = {
 }
 
 
+def test_widths_are_on_both_sides_of_the_limit():
+    gathered, in_tiles = (width**2 + 1 for width in WIDTHS.values())
+    assert gathered <= _SMALL < in_tiles
+
+
+@widths
 @pytest.mark.parametrize("name", INDICES)
-def test_equals_gather(name):
+def test_equals_gather(name, width):
     index = jnp.asarray(INDICES[name], jnp.int32)
-    args = inputs(len(index))
-    axes = (None, 0, (0, None))
-    got = jax.jit(jax.vmap(chosen, axes))(STACKED, index, args)
-    assert_same(got, jax.vmap(gathered, axes)(STACKED, index, args))
+    assert_same(*both(by_row)(STACKED[width], index, inputs(len(index), width)))
 
 
-def test_unbatched():
-    x, shift = inputs(1)
-    index = jnp.int32(4)
-    assert_same(chosen(STACKED, index, (x[0], shift)), gathered(STACKED, index, (x[0], shift)))
+@widths
+def test_unbatched(width):
+    x, shift = inputs(1, width)
+    assert_same(*both(lambda function: function)(STACKED[width], np.int32(4), (x[0], shift)))
 
 
-def test_one_index_for_all_rows():
-    args = inputs(8)
-    axes = (None, None, (0, None))
-    index = jnp.int32(1)
-    got = jax.vmap(chosen, axes)(STACKED, index, args)
-    assert_same(got, jax.vmap(gathered, axes)(STACKED, index, args))
+@widths
+def test_one_index_for_all_rows(width):
+    rows = lambda function: jax.vmap(function, (None, None, (0, None)))  # noqa: E731
+    assert_same(*both(rows)(STACKED[width], np.int32(1), inputs(8, width)))
 
 
+@widths
 @pytest.mark.parametrize("stacked_axis", [0, None])
-def test_nested_vmap(stacked_axis):
+def test_nested_vmap(stacked_axis, width):
     """Over an ensemble of params, or over a second axis of rows."""
-    x, shift = inputs(12)
-    x, index = x.reshape(2, 6, 3), jnp.asarray(RNG.integers(0, K, (2, 6)), jnp.int32)
-    stacked = STACKED
+    x, shift = inputs(12, width)
+    x, index = x.reshape(2, 6, width), np.int32(RNG.integers(0, K, (2, 6)))
+    stacked = STACKED[width]
     if stacked_axis == 0:
-        stacked = jax.tree_util.tree_map(lambda v: jnp.stack([v, 2 * v]), STACKED)
-
-    def both(f):
-        inner = jax.vmap(f, (None, 0, (0, None)))
-        return jax.vmap(inner, (stacked_axis, 0, (0, None)))(stacked, index, (x, shift))
-
-    assert_same(both(chosen), both(gathered))
+        stacked = jax.tree_util.tree_map(lambda v: np.stack([v, 2 * v]), stacked)
+    nested = lambda function: jax.vmap(by_row(function), (stacked_axis, 0, (0, None)))  # noqa: E731
+    assert_same(*both(nested)(stacked, index, (x, shift)))
 
 
-def test_gradients_of_params_and_args():
+@widths
+def test_gradients_of_params_and_args(width):
     index = jnp.asarray(RNG.integers(0, 3, 20), jnp.int32)  # choices 3 and 4 get no rows
-    x, shift = inputs(20)
+    x, shift = inputs(20, width)
 
-    def loss(f):
+    def gradients(function):
         def total(stacked, x):
-            out = jax.vmap(f, (None, 0, (0, None)))(stacked, index, (x, shift))
+            out = by_row(function)(stacked, index, (x, shift))
             return (out["out"] ** 2).sum() + out["sum"].sum()
 
-        return jax.jit(jax.grad(total, (0, 1)))(STACKED, x)
+        return jax.grad(total, (0, 1))
 
-    got, wanted = loss(chosen), loss(gathered)
+    got, wanted = both(gradients)(STACKED[width], x)
     assert_same(got, wanted)
     assert not np.asarray(got[0]["w"][3:]).any()
 
 
-def test_forward_mode():
+@widths
+def test_forward_mode(width):
     index = jnp.asarray([0, 2, 2], jnp.int32)
-    x, shift = inputs(3)
+    x, shift = inputs(3, width)
 
-    def out(f):
-        row = lambda x: jax.vmap(f, (None, 0, (0, None)))(STACKED, index, (x, shift))  # noqa: E731
-        return jax.jvp(row, (x,), (jnp.ones_like(x),))[1]
+    def slope(function):
+        row = lambda x: by_row(function)(STACKED[width], index, (x, shift))  # noqa: E731
+        return lambda x: jax.jvp(row, (x,), (jnp.ones_like(x),))[1]
 
-    assert_same(out(chosen), out(gathered))
+    assert_same(*both(slope)(x))
 
 
-def test_within_scan():
+@widths
+def test_within_scan(width):
     index = jnp.asarray([0, 2, 2], jnp.int32)
-    x, shift = inputs(3)
+    x, shift = inputs(3, width)
 
-    def run(f):
+    def three_times(function):
         def step(x, _):
-            return jax.vmap(f, (None, 0, (0, None)))(STACKED, index, (x, shift))["out"], None
+            return by_row(function)(STACKED[width], index, (x, shift))["out"], None
 
-        return jax.lax.scan(step, x, length=3)[0]
+        return lambda x: jax.lax.scan(step, x, length=3)[0]
 
-    assert_same(run(chosen), run(gathered))
+    assert_same(*both(three_times)(x))

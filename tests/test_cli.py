@@ -10,32 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import conditional, fails, run
 
 import jaxgen
-from jaxgen import cli, commands, compose, files, models, tables
-from jaxgen.domains import Levels
-from jaxgen.evaluate import calibration
+from jaxgen import cli, commands, files, models, tables
 
 X = np.random.default_rng(0).normal((1, -3), (0.5, 4), (400, 2)).astype(np.float32)
-
-
-def run(*args):
-    return cli.main([str(a) for a in args])
-
-
-def fails(capsys, *args):
-    """The one line that a refused command prints."""
-    assert run(*args) == 2
-    out, error = capsys.readouterr()
-    assert re.fullmatch("jaxgen: error: .*\n", error)
-    assert out == ""
-    return error
-
-
-def fails_last(capsys, *args):
-    """Likewise, after commands that printed something."""
-    capsys.readouterr()
-    return fails(capsys, *args)
 
 
 @pytest.fixture(scope="module")
@@ -159,65 +139,6 @@ def test_evaluate_writes_report_and_figure(place, tmp_path, capsys):
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.fixture(scope="module")
-def fruit(tmp_path_factory):
-    """A directory with a table of labelled events, the events, and models of them."""
-    path, rng = tmp_path_factory.mktemp("fruit"), np.random.default_rng(1)
-    names = np.array(["pear", "apple", "big fig"])[rng.integers(0, 3, 300)]
-    spread = {"pear": [[1, 0.9], [0.9, 1]], "apple": [[1, 0], [0, 1]], "big fig": [[4, 0], [0, 1]]}
-    x = np.stack([rng.multivariate_normal([len(name) % 4, 1], spread[name]) for name in names])
-    rows = [f"{a},{name},{b}" for (a, b), name in zip(x.tolist(), names, strict=True)]
-    (path / "x.csv").write_text("\n".join(["a,kind,b", *rows]))
-    numbers = np.array([{"pear": 7, "apple": 3, "big fig": 5}[name] for name in names])
-    np.savez(path / "x.npz", x=x, y=numbers)
-    common = ("--model", "gaussian", "--out")
-    assert run("fit", path / "x.csv", "--label", "kind", *common, path / "m") == 0
-    assert run("fit", path / "x.npz", "--label", "y", *common, path / "numbers") == 0
-    return path, x, names
-
-
-def test_fit_of_labels(fruit):
-    path, x, names = fruit
-    fitted, numbers = files.load(path / "m"), files.load(path / "numbers")
-    assert fitted.model == numbers.model == compose.PerClass(models.Gaussian(2), 3)
-    assert fitted.columns == ("a", "b")
-    assert numbers.columns is None
-    assert fitted.labels == ("apple", "big fig", "pear")
-    assert numbers.labels == (3, 5, 7)
-    pears = x[names == "pear"]
-    np.testing.assert_allclose(fitted.params["model"]["mean"][2], pears.mean(0), rtol=1e-4)
-
-
-def test_fit_of_labels_by_a_model_that_is_told_them(fruit, tmp_path):
-    small = ("--set", "head=affine", "width=4", "depth=1", "--epochs", 1, "--label", "kind")
-    common = ("fit", fruit[0] / "x.csv", "--model", "masked-autoregressive", *small)
-    assert run(*common, "--out", tmp_path / "m") == 0
-    fitted = files.load(tmp_path / "m")
-    told = {"y_shape": (), "y_domain": Levels(3)}
-    flow = models.MaskedAutoregressive(2, head="affine", width=4, depth=1, **told)
-    assert fitted.model == compose.Labelled(flow, 3)
-    assert fitted.labels == ("apple", "big fig", "pear")
-
-
-def test_sample_given_a_label(fruit, tmp_path):
-    path = fruit[0]
-    for model, label in (("m", "big fig"), ("numbers", 5)):
-        fitted, out = files.load(path / model), tmp_path / "s.csv"
-        assert run("sample", path / model, "-n", 40, "--given", f"y={label}", "--out", out) == 0
-        columns, drawn, _ = tables.read(out)
-        assert columns == fitted.columns
-        expected = fitted.sample(jax.random.key(0), 40, label)
-        np.testing.assert_array_equal(drawn.astype(np.float32), expected)
-        assert run("sample", path / model, "-n", 40, "--out", out) == 0
-        expected = fitted.sample(jax.random.key(0), 40)
-        np.testing.assert_array_equal(tables.read(out).values.astype(np.float32), expected)
-
-
-def conditional(shape):
-    model = models.MaskedAutoregressive(2, head="affine", width=4, depth=1, y_shape=shape)
-    return jaxgen.Fitted(model, model.init(jax.random.key(0)), columns=("x", "y"))
-
-
 def test_sample_given_numbers(tmp_path):
     fitted, out = conditional((2,)), tmp_path / "s.npy"
     fitted.save(tmp_path / "m")
@@ -242,27 +163,20 @@ def test_conditions_take_the_shape_that_is_needed(shape, text, y):
     assert values == {0: 3.0}
 
 
-def test_sample_given_features(place, fruit, tmp_path):
+@pytest.mark.parametrize(
+    ("given", "place_of", "left"), [("a=0.5", {0: 0.5}, ("b",)), ("x1=-3", {1: -3}, ("a",))]
+)
+def test_sample_given_features(given, place_of, left, place, tmp_path):
     out = tmp_path / "s.csv"
-    for model, given, columns in (
-        (place / "m", {"a": 0.5}, ("b",)),
-        (place / "m", {"x1": -3}, ("a",)),
-        (fruit[0] / "m", {"a": 0.5, "y": "pear"}, ("b",)),
-        (fruit[0] / "numbers", {"x0": 0.5}, ("x1",)),
-    ):
-        pairs = [f"{name}={value}" for name, value in given.items()]
-        together = (
-            ("--given", *pairs) if len(pairs) == 1 else ("--given", pairs[0], "--given", pairs[1])
-        )
-        assert run("sample", model, "-n", 2000, *together, "--out", out) == 0
-        found, drawn, _ = tables.read(out)
-        assert found == columns
-        fitted, y = files.load(model), given.get("y")
-        values = {int(k[1]) if k[0] == "x" else k: v for k, v in given.items() if k != "y"}
-        expected = fitted.given(values).sample(jax.random.key(0), 2000, y)
-        np.testing.assert_array_equal(drawn.astype(np.float32), expected)
-    # a column named y is a feature of a model that takes no y
-    spread = jnp.array([[1, 0], [0.9, 0.1]])
+    assert run("sample", place / "m", "-n", 2000, "--given", given, "--out", out) == 0
+    found, drawn, _ = tables.read(out)
+    assert found == left
+    expected = files.load(place / "m").given(place_of).sample(jax.random.key(0), 2000)
+    np.testing.assert_array_equal(drawn.astype(np.float32), expected)
+
+
+def test_a_column_named_y_is_a_feature_of_a_model_that_takes_no_y(tmp_path):
+    out, spread = tmp_path / "s.csv", jnp.array([[1, 0], [0.9, 0.1]])
     normal = {"mean": jnp.zeros(2), "scale_tril": spread}
     jaxgen.Fitted(models.Gaussian(2), normal, columns=("y", "z")).save(tmp_path / "m")
     assert run("sample", tmp_path / "m", "-n", 2000, "--given", "y=2", "--out", out) == 0
@@ -279,106 +193,6 @@ def test_sample_says_where_it_is_not_exact(place, monkeypatch, tmp_path, capsys)
     command = ("sample", place / "m", "-n", 5, "--given", "a=0.5", "--out", tmp_path / "s.csv")
     assert run(*command) == 0
     assert "importance sampling: 2.4% of the proposals are effective" in capsys.readouterr().out
-
-
-def test_score_of_labels(fruit, capsys):
-    path, x, names = fruit
-    fitted = files.load(path / "m")
-    for label, y in (((), None), (("--label", "kind"), names)):
-        assert run("score", path / "m", path / "x.csv", *label) == 0
-        mean = np.asarray(fitted.log_prob(x, y), np.float64).mean()
-        assert f"log-likelihood  {mean:.6g} +-" in capsys.readouterr().out
-
-
-def test_classify(fruit, tmp_path, capsys):
-    path, x, names = fruit
-    fitted, out, figure = files.load(path / "m"), tmp_path / "p.csv", tmp_path / "r.png"
-    assert run("classify", path / "m", path / "x.csv", "--out", out) == 0
-    assert capsys.readouterr().out == f"300 events, in {out}\n"
-    columns, p, _ = tables.read(out)
-    assert columns == ("p(apple)", "p(big fig)", "p(pear)")
-    np.testing.assert_allclose(p, np.exp(fitted.classify(x)), rtol=1e-5, atol=1e-30)
-    found = calibration(fitted.classify(x), names, labels=fitted.labels)
-    command = ("classify", path / "m", path / "x.csv", "--label", "kind", "--figure", figure)
-    assert run(*command) == 0
-    assert capsys.readouterr().out == f"events             300\n{found}\n"
-    assert figure.read_bytes()[:4] == b"\x89PNG"
-    # the same labels as numbers, and in text
-    assert run("classify", path / "numbers", path / "x.npz", "--label", "y") == 0
-    assert f"accuracy           {found.accuracy:.4g} ±" in capsys.readouterr().out
-    np.savez(tmp_path / "x.npz", x=x[:2], y=["7", "3"])
-    assert run("classify", path / "numbers", tmp_path / "x.npz", "--label", "y", "--out", out) == 0
-    assert "events             2\n" in capsys.readouterr().out
-
-
-def test_evaluate_takes_a_table_with_labels(fruit, tmp_path, capsys):
-    data = (fruit[0] / "m", fruit[0] / "x.csv", "--samples", 200)
-    assert run("evaluate", *data, "--figure", tmp_path / "r.png") == 0
-    out = capsys.readouterr().out
-    log_p = np.asarray(files.load(fruit[0] / "m").log_prob(fruit[1]), np.float64)
-    assert re.search(rf"log-likelihood, held out +{log_p.mean():.4g}", out)
-    assert "noise follows from an event and its label" in out
-    assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_labels_in_order_need_no_names(tmp_path, capsys):
-    np.savez(tmp_path / "x.npz", x=X, kind=np.arange(400) % 2)
-    model, x = tmp_path / "m", tmp_path / "x.npz"
-    assert run("fit", x, "--model", "gaussian", "--label", "kind", "--out", model) == 0
-    assert files.load(model).labels is None
-    assert run("classify", model, x, "--label", "kind") == 0
-    assert run("sample", model, "-n", 5, "--given", "y=1", "--out", tmp_path / "s.npy") == 0
-    assert "unknown label '2'; the labels are 0, 1" in fails_last(
-        capsys, "sample", model, "-n", 5, "--given", "y=2", "--out", tmp_path / "s.npy"
-    )
-
-
-@pytest.mark.parametrize(
-    ("args", "why"),
-    [
-        ("fit x.csv --model Gaussian --label sort --out o", "x.csv: no column 'sort'; its columns"),
-        ("fit x.csv --model Gaussian --out o", r"line 2, column 2 \(kind\): '.*' is not a number"),
-        ("fit one.csv --model Gaussian --label kind --out o", "'kind' holds one label for all"),
-        ("fit gap.csv --model Gaussian --label kind --out o", "line 3, .* the label is missing"),
-        ("sample m -n 5 --given y=plum --out o.csv",
-         "unknown label 'plum'; the labels are apple, big fig, pear"),
-        ("sample m -n 5 --given y=pear y=apple --out o.csv", "y is given twice"),
-        ("sample m -n 5 --given a=1 x0=2 --out o.csv", "x0 is given twice"),
-        ("sample m -n 5 --given c=1 --out o.csv", "no feature 'c'; the features are a, b"),
-        ("sample m -n 5 --given x2=1 --out o.csv", "no feature 'x2'"),
-        ("sample numbers -n 5 --given a=1 --out o.csv", "no feature 'a'; .* are x0 to x1"),
-        ("sample m -n 5 --given a --out o.csv", "--given takes NAME=VALUE, got 'a'"),
-        ("sample m -n 5 --given a=red --out o.csv", "a must be a number, got 'red'"),
-        ("sample m -n 5 --given a=nan --out o.csv", "must be finite"),
-        ("sample m -n 5 --given a=1 b=2 --out o.csv", "at least one feature must be left"),
-        ("sample plain -n 5 --given y=1 --out o.csv", "Box.* takes no label or condition y"),
-        ("sample m -n 5 --given a=1e30 --out o.csv", "zero density"),
-        ("sample told -n 5 --out o.csv", "y is missing"),
-        ("sample told -n 5 --given y=1 --out o.csv", "y must be 2 numbers, got '1'"),
-        ("sample told -n 5 --given y=a,b --out o.csv", "y must be 2 numbers, got 'a,b'"),
-        ("sample told -n 5 --given y=1,2 x=1 --out o.csv", "must have no y"),
-        ("score m other.csv --label kind", "unknown label 'plum'; the labels are apple"),
-        ("score plain x.csv --label kind", "Box.* knows no labels: it was fitted without"),
-        ("score m x.csv --label a", "'a' is a feature, so it cannot be the label too"),
-        ("classify plain x.csv --out o.csv", "Box.* knows no labels: it was fitted without"),
-        ("classify m x.csv", "needs --out, --label or both"),
-        ("classify m x.csv --out o.csv --figure o.png", "needs --label beside --figure"),
-        ("classify m x.csv --label kind --figure gone/r.png", "there is no directory gone"),
-        ("classify m other.csv --label kind --out o.csv", "unknown label 'plum'"),
-    ],
-)  # fmt: skip
-def test_errors_of_labels_are_one_line(args, why, fruit, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for name in ("x.csv", "m", "numbers"):
-        (tmp_path / name).write_bytes((fruit[0] / name).read_bytes())
-    (tmp_path / "one.csv").write_text("a,kind\n1,pear\n2,pear\n")
-    (tmp_path / "gap.csv").write_text("a,kind\n1,pear\n2,\n")
-    (tmp_path / "other.csv").write_text("a,b,kind\n1,2,pear\n3,4,plum\n")
-    box = jaxgen.Fitted(models.Box(2), {"low": jnp.zeros(2), "high": jnp.ones(2)})
-    box.save(tmp_path / "plain")
-    conditional((2,)).save(tmp_path / "told")
-    assert re.search(why, fails(capsys, *args.split()))
-    assert not list(tmp_path.glob("o[.]*"))
 
 
 def test_world_is_called_with_its_options(monkeypatch, tmp_path):
@@ -476,17 +290,22 @@ def test_help_is_complete(capsys):
         assert word in out
 
 
-def test_the_module_runs_and_exits_with_the_status(place):
-    command = [sys.executable, "-m", "jaxgen", "score", str(place / "m")]
-    done = subprocess.run([*command, str(place / "gone.csv")], capture_output=True, text=True)
+PROCESS = """
+import runpy, sys, jaxgen
+known = set(sys.modules)
+import jaxgen.cli
+try:
+    jaxgen.cli.main(["--help"])
+except SystemExit:
+    print()
+print("NEW", sorted(m for m in set(sys.modules) - known if m.startswith(("jax", "mat"))))
+runpy.run_module("jaxgen", run_name="__main__", alter_sys=True)  # as python -m jaxgen
+"""
+
+
+def test_the_module_exits_with_the_status_and_imports_nothing_heavy_by_itself(place):
+    command = [sys.executable, "-c", PROCESS, "score", str(place / "m"), str(place / "gone.csv")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == f"jaxgen: error: No such file or directory: {place / 'gone.csv'}\n"
-
-
-def test_the_command_imports_nothing_heavy_by_itself():
-    code = "import sys, jaxgen; a = set(sys.modules); import jaxgen.cli as c\n"
-    code += "try: c.main(['--help'])\nexcept SystemExit: pass\n"
-    code += "print('NEW', sorted(m for m in set(sys.modules) - a if m.startswith(('jax', 'mat'))))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "NEW ['jaxgen.cli', 'jaxgen.commands']"
+    assert done.stderr == f"jaxgen: error: No such file or directory: {place / 'gone.csv'}\n"

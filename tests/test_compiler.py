@@ -1,4 +1,7 @@
-"""The cache of compiled programs, in processes of its own, and the machine's options."""
+"""An import starts no device; the cache of compiled programs; the machine's options.
+
+The first two are seen in processes of their own, of which each takes seconds to start.
+"""
 
 import json
 import os
@@ -17,8 +20,10 @@ START = """
 import collections, hashlib, json, os, pathlib
 import jax, numpy as np
 import jaxgen
+from jax._src import xla_bridge
 from jaxgen.models import Gaussian
 
+backends = list(xla_bridge._backends)
 events = collections.Counter()
 jax.monitoring.register_event_listener(lambda name, **_: events.update([name.split("/")[-1]]))
 
@@ -46,8 +51,66 @@ def run(code, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What one process finds that draws without a cache, then names one folder after another."""
+    base = tmp_path_factory.mktemp("compiler")
+    for folder in ("home", "others"):
+        (base / folder).mkdir()
+    for mode in MODES:
+        (base / "others" / f"{mode:o}").mkdir()
+        (base / "others" / f"{mode:o}").chmod(mode)
+    found = run(
+        IN_ONE_PROCESS.format(base=str(base), modes=[f"{mode:o}" for mode in MODES]),
+        HOME=str(base / "home"),
+        XDG_CACHE_HOME=str(base / "xdg"),
+    )
+    return base, found
+
+
+MODES = {0o700: True, 0o755: True, 0o770: False, 0o720: False, 0o702: False, 0o777: False}
+IN_ONE_PROCESS = """
+out = dict(backends=backends, hash=draw())
+base = pathlib.Path({base!r})
+
+out["late"] = []
+for name, n in (("a", 1000), ("b", 10_000)):
+    folder = jaxgen.cache_compilations(base / name)
+    draw(n)
+    out["late"].append(len(list(folder.iterdir())))
+
+os.chdir(base)
+folders = [jaxgen.cache_compilations()]
+os.environ["XDG_CACHE_HOME"] = ""
+folders.append(jaxgen.cache_compilations())
+del os.environ["XDG_CACHE_HOME"]
+folders += [jaxgen.cache_compilations(name) for name in (None, "~/mine", "here")]
+out["folders"] = [*map(str, folders), jax.config.jax_compilation_cache_dir]
+
+def tried(name):
+    jax.config.update("jax_compilation_cache_dir", None)
+    folder = base / "others" / name
+    try:
+        return jaxgen.cache_compilations(folder) == folder
+    except PermissionError as error:
+        assert str(folder) in str(error)
+        assert jax.config.jax_compilation_cache_dir is None
+        return False
+
+out["others"] = {{name: tried(name) for name in {modes}}}
+me = os.getuid()
+os.getuid = lambda: me + 1
+out["others"]["another's"] = tried("700")
+"""
+
+
 @posix
-def test_the_next_process_compiles_nothing(tmp_path):
+def test_import_touches_no_device(found):
+    assert found[1]["backends"] == []
+
+
+@posix
+def test_the_next_process_compiles_nothing(tmp_path, found):
     folder = tmp_path / "new" / "cache"
     first = run(DRAW_WITH_CACHE.format(str(folder)))
     assert first["folder"] == str(folder)
@@ -61,70 +124,31 @@ def test_the_next_process_compiles_nothing(tmp_path):
     assert sorted(file.name for file in folder.iterdir()) == files
     assert second["cache_hits"] == first["cache_misses"]
     assert "cache_misses" not in second
-    assert second["hash"] == first["hash"] == run("out = dict(hash=draw())")["hash"]
+    assert second["hash"] == first["hash"] == found[1]["hash"]
 
 
 @posix
-def test_a_folder_named_late_is_used(tmp_path):
+def test_a_folder_named_late_is_used(found):
     """In a process that has compiled already, and in one that has used another folder."""
-    counts = run(f"""
-draw()
-out = []
-for name, n in (("a", 1000), ("b", 10_000)):
-    folder = jaxgen.cache_compilations(pathlib.Path({str(tmp_path)!r}) / name)
-    draw(n)
-    out.append(len(list(folder.iterdir())))
-""")
+    counts = found[1]["late"]
     assert len(counts) == 2
     assert min(counts) > 0
 
 
 @posix
-def test_default_folders(tmp_path):
+def test_default_folders(found):
     """XDG_CACHE_HOME's, else the home folder's; a name may be relative or begin with a tilde."""
-    home, cache = tmp_path / "home", tmp_path / "xdg"
-    home.mkdir()
-    found = run(
-        f"""
-os.chdir({str(tmp_path)!r})
-out = [str(jaxgen.cache_compilations())]
-os.environ["XDG_CACHE_HOME"] = ""
-out.append(str(jaxgen.cache_compilations()))
-del os.environ["XDG_CACHE_HOME"]
-out += [str(jaxgen.cache_compilations(name)) for name in (None, "~/mine", "here")]
-out.append(jax.config.jax_compilation_cache_dir)
-""",
-        HOME=str(home),
-        XDG_CACHE_HOME=str(cache),
-    )
-    in_home, here = str(home / ".cache" / "jaxgen"), str(tmp_path / "here")
-    assert found == [str(cache / "jaxgen"), in_home, in_home, str(home / "mine"), here, here]
+    base, out = found
+    in_home, here = str(base / "home" / ".cache" / "jaxgen"), str(base / "here")
+    wanted = [str(base / "xdg" / "jaxgen"), in_home, in_home, str(base / "home" / "mine")]
+    assert out["folders"] == [*wanted, here, here]
 
 
 @posix
-def test_folders_of_others_are_refused(tmp_path):
+def test_folders_of_others_are_refused(found):
     """Those that others may write to or that belong to them; to be read by others is no harm."""
-    modes = {0o700: True, 0o755: True, 0o770: False, 0o720: False, 0o702: False, 0o777: False}
-    for mode in modes:
-        (tmp_path / f"{mode:o}").mkdir()
-        (tmp_path / f"{mode:o}").chmod(mode)
-    out = run(f"""
-def tried(name):
-    jax.config.update("jax_compilation_cache_dir", None)
-    folder = pathlib.Path({str(tmp_path)!r}) / name
-    try:
-        return jaxgen.cache_compilations(folder) == folder
-    except PermissionError as error:
-        assert str(folder) in str(error)
-        assert jax.config.jax_compilation_cache_dir is None
-        return False
-
-out = {{name: tried(name) for name in {[f"{mode:o}" for mode in modes]}}}
-me = os.getuid()
-os.getuid = lambda: me + 1
-out["another's"] = tried("700")
-""")
-    assert out == {**{f"{mode:o}": wanted for mode, wanted in modes.items()}, "another's": False}
+    wanted = {f"{mode:o}": wanted for mode, wanted in MODES.items()}
+    assert found[1]["others"] == {**wanted, "another's": False}
 
 
 def test_jit_is_jit():

@@ -1,5 +1,6 @@
 """Conditions of any kind, and families whose params a network gives."""
 
+import functools
 import math
 
 import jax
@@ -31,43 +32,52 @@ FAMILIES = {
 }
 
 
-def fitted_start(name, n=500):
-    """A model given one number, at its start, with data and the family's own fit."""
+@functools.cache
+def started(name, n=500):
+    """A model given one number and its params at the start, data, and their scores by the family.
+
+    Those params hold the family's own fit to the data.
+    """
     family = FAMILIES[name]
-    params = family.init(KEY)
-    x = np.asarray(jaxgen.sample(family, params, KEY, n), np.float64)
-    y = np.random.default_rng(0).normal(size=n)
+    x = jaxgen.Fitted(family, jax.jit(family.init)(KEY)).sample(KEY, n)
+    x, y = np.asarray(x, np.float64), np.random.default_rng(0).normal(size=n)
     model = Conditional(MLP((), 8), family)
-    own = jax.tree_util.tree_map(jnp.asarray, model.init(KEY, x, y))
-    return jaxgen.Fitted(model, own), x, y, jaxgen.Fitted(family, own["start"])
+    params = jax.tree_util.tree_map(jnp.asarray, model.init(KEY, x, y))
+    return model, params, x, y, jaxgen.Fitted(family, params["start"]).log_prob(x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def judged(model, params, x, y):
+    """Scores, the gradient of the sum of those that are finite, and samples."""
+
+    def total(params):
+        scores = jaxgen.log_prob(model, params, x, y)
+        return jnp.where(scores > -jnp.inf, scores, 0).sum(), scores
+
+    gradient, scores = jax.grad(total, has_aux=True)(params)
+    return scores, gradient, jaxgen.sample(model, params, KEY, 100, y[:100])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_training_starts_from_the_family_fitted_to_x(name):
-    fitted, x, y, family = fitted_start(name)
-    np.testing.assert_allclose(fitted.log_prob(x, y), family.log_prob(x), atol=0.3)
-    still = jax.tree_util.tree_map(jnp.zeros_like, fitted.params["network"])
-    fitted = jaxgen.Fitted(fitted.model, {**fitted.params, "network": still})
-    np.testing.assert_allclose(fitted.log_prob(x, y), family.log_prob(x), rtol=1e-4, atol=1e-4)
+    model, params, x, y, wanted = started(name)
+    np.testing.assert_allclose(judged(model, params, x, y)[0], wanted, atol=0.3)
+    still = {**params, "network": jax.tree_util.tree_map(np.zeros_like, params["network"])}
+    np.testing.assert_allclose(judged(model, still, x, y)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_outputs_of_any_size_give_params_that_are_valid(name):
     """No output of a network makes a NaN, in a score, its gradient or a sample."""
-    fitted, x, y, _ = fitted_start(name)
-    out = fitted.params["network"]["out"]
-    out = {"w": out["w"] * 0, "b": 3e3 * jax.random.normal(KEY, out["b"].shape)}
-    wild = {**fitted.params, "network": {**fitted.params["network"], "out": out}}
-    own = jaxgen.Fitted(fitted.model, wild)
-    scores = np.asarray(own.log_prob(x, y))
+    model, params, x, y, _ = started(name)
+    out = jax.tree_util.tree_map(np.zeros_like, params["network"]["out"])
+    out["b"] = (3e3 * np.random.default_rng(1).normal(size=out["b"].shape)).astype(np.float32)
+    wild = {**params, "network": {**params["network"], "out": out}}
+    scores, gradient, drawn = judged(model, wild, x, y)
     assert not np.isnan(scores).any()
     assert (scores < np.inf).all()
-    assert not np.isnan(np.asarray(own.sample(KEY, 100, y[:100]), float)).any()
-
-    def total(params):
-        return jnp.where(scores > -np.inf, jaxgen.log_prob(own.model, params, x, y), 0).sum()
-
-    assert all(np.isfinite(g).all() for g in jax.tree_util.tree_leaves(jax.grad(total)(wild)))
+    assert not np.isnan(np.asarray(drawn, float)).any()
+    assert all(np.isfinite(g).all() for g in jax.tree_util.tree_leaves(gradient))
 
 
 def test_units_of_x_and_y_do_not_matter():
@@ -98,18 +108,21 @@ def test_a_mixture_density_network_reaches_the_entropy():
 
     x, y, _ = truth(20_000)
     model = Conditional(MLP((1,)), models.GaussianMixture(1, components=4))
-    fitted = jaxgen.fit(model, x, y, key=KEY, epochs=40)
+    fitted = jaxgen.fit(model, x, y, key=KEY, epochs=20)
     x, y, best = truth(20_000)
     assert np.asarray(fitted.log_prob(x, y)).mean() > best - 0.05
     assert (np.asarray(fitted.sample(KEY, 9999, [1.0])) < 0).mean() == pytest.approx(0.3, abs=0.03)
 
 
-@pytest.mark.parametrize("make", [
-    lambda domain: models.SplineCoupling(1, 2, 32, y_shape=(2,), y_domain=domain),
-    lambda domain: models.MaskedAutoregressive(1, width=32, y_shape=(2,), y_domain=domain),
-    lambda domain: Conditional(MLP((2,), 32, y_domain=domain), models.Gaussian(1)),
+_NUMBER_AND_LEVEL = (Real(), Levels(4))
+
+
+@pytest.mark.parametrize(("model", "epochs"), [
+    (models.SplineCoupling(1, 2, 32, y_shape=(2,), y_domain=_NUMBER_AND_LEVEL), 20),
+    (models.MaskedAutoregressive(1, width=32, y_shape=(2,), y_domain=_NUMBER_AND_LEVEL), 20),
+    (Conditional(MLP((2,), 32, y_domain=_NUMBER_AND_LEVEL), models.Gaussian(1)), 40),
 ])  # fmt: skip
-def test_a_law_that_depends_on_a_number_and_a_level(make):
+def test_a_law_that_depends_on_a_number_and_a_level(model, epochs):
     rng = np.random.default_rng(0)
 
     def truth(n):
@@ -121,7 +134,7 @@ def test_a_law_that_depends_on_a_number_and_a_level(make):
         return (shift + scale * noise)[:, None], np.stack([number, level], 1), best
 
     x, y, _ = truth(8000)
-    fitted = jaxgen.fit(make((Real(), Levels(4))), x, y, key=KEY, epochs=40)
+    fitted = jaxgen.fit(model, x, y, key=KEY, epochs=epochs)
     x, y, best = truth(8000)
     assert np.asarray(fitted.log_prob(x, y)).mean() > best - 0.06
 
@@ -134,7 +147,7 @@ def test_names_of_levels_do_not_matter():
     model = Conditional(MLP((), 32, y_domain=Levels(10)), models.Gaussian(1))
     best = -math.log(0.1) - 0.5 * math.log(2 * math.pi * math.e)
     for name in (np.arange(10), rng.permutation(10)):
-        fitted = jaxgen.fit(model, x, name[y], key=KEY, epochs=40)
+        fitted = jaxgen.fit(model, x, name[y], key=KEY, epochs=20)
         scores = fitted.log_prob(x, name[y])
         assert np.asarray(scores).mean() == pytest.approx(best, abs=0.05)
         np.testing.assert_array_equal(scores, fitted.log_prob(x, name[y].astype(float)))
@@ -146,8 +159,8 @@ def test_what_a_network_is_told_of_each_domain():
     params = told.init(y)
     np.testing.assert_allclose(params["shift"][2:], [4, 7])
     np.testing.assert_allclose(params["scale"][2:], [1, 2])
-    like = jnp.zeros((0, 2))
-    got = told.tell(params, jnp.moveaxis(jnp.asarray(y, jnp.float32), 0, -1), like)
+    tell = jax.jit(lambda y: told.tell(params, y, jnp.zeros((0, *y.shape[2:]))))
+    got = tell(np.moveaxis(y.astype(np.float32), 0, -1))
     assert got.shape == (told.count, 2)
     circle, positive, real = got[0::3][:9], got[1::3][:9], got[2::3][:9]
     np.testing.assert_allclose(circle[0], 0)  # waves alone tell a place on a circle
@@ -155,8 +168,7 @@ def test_what_a_network_is_told_of_each_domain():
     np.testing.assert_allclose(positive, [[-1, 1], *[[0, 0]] * 8], atol=1e-6)
     np.testing.assert_allclose(real, [[-1, 1], *[[0, 0]] * 8], atol=1e-6)
     np.testing.assert_array_equal(got[-3:], [[0, 1], [0, 0], [1, 0]])
-    alone = told.tell(params, jnp.asarray(y[0], jnp.float32), jnp.zeros(0))
-    np.testing.assert_allclose(alone, got[:, 0], atol=1e-6)
+    np.testing.assert_allclose(tell(y[0].astype(np.float32)), got[:, 0], atol=1e-6)
 
 
 def test_the_support_of_y():
@@ -209,7 +221,7 @@ def test_the_inverse_of_a_triangle(dim):
 def test_wide_gaussians_of_many_rows():
     """Blocks of rows run in threads, where LAPACK's solver came to a standstill."""
     model = Conditional(MLP((2,), 8), models.Gaussian(9))
-    fitted = jaxgen.Fitted(model, model.init(KEY))
+    fitted = jaxgen.Fitted(model, jax.jit(model.init)(KEY))
     y = np.random.default_rng(0).normal(size=(60_000, 2))
     x = fitted.sample(KEY, len(y), y)
     assert np.isfinite(fitted.log_prob(x, y)).all()

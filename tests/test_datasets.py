@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxgen import datasets
-from jaxgen.check.subject import noise_rows
+from jaxgen.check.compiled import noise_rows
 from jaxgen.datasets import land_geometry
 from jaxgen.precision import enable_x64
 

@@ -4,6 +4,7 @@ A Kolmogorov-Smirnov test of N draws at _GAP fails for a right sampler with prob
 estimate is five standard errors off with 6e-7; keys are fixed, so a pass stays a pass.
 """
 
+import functools
 import math
 import warnings
 from typing import ClassVar
@@ -15,7 +16,7 @@ import pytest
 from scipy.stats import kstest
 
 import jaxgen
-from jaxgen import Fitted, Model, bijectors, compose, domains, models
+from jaxgen import Fitted, Model, bijectors, compose, domains, models, parts
 from jaxgen.check.subject import away_from_init
 from jaxgen.compose import GivenByImportance, MarginalByImportance
 from jaxgen.precision import enable_x64
@@ -142,6 +143,19 @@ def pair(name):
     return hidden, exact, values
 
 
+@functools.cache
+def given(name):
+    """A conditional by importance sampling, the same in closed form, and that model."""
+    hidden, exact, values = pair(name)
+    return hidden.given(values), exact.given(values), exact
+
+
+@pytest.fixture
+def few_events(monkeypatch):
+    """Proposals made of fewer events: quick, and good enough where a few normals are near."""
+    monkeypatch.setattr(parts, "_EVENTS", 2048)
+
+
 def gap(part, truth):
     """Largest distance, over features, of draws' distribution from the true one's."""
     ours = np.asarray(part.sample(jax.random.key(1), N))
@@ -156,9 +170,9 @@ def gap(part, truth):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_given_agrees_with_the_closed_form(name):
-    hidden, exact, values = pair(name)
-    part, truth = hidden.given(values), exact.given(values)
+def test_given_agrees_with_the_closed_form(few_events, name):
+    part, truth, exact = given(name)
+    values = PAIRS[name][1]
     assert isinstance(part.model, GivenByImportance)
     assert truth.history["method"] == "closed form"
     assert part.history["method"] == "importance sampling"
@@ -174,16 +188,15 @@ def test_given_agrees_with_the_closed_form(name):
     assert np.allclose(part.log_prob(x), truth.log_prob(x), atol=5 * error + 1e-4)
 
 
-def test_a_sampler_that_ignores_weights_is_found_out():
-    hidden, exact, values = pair("mixture, between the modes")
-    part, truth = hidden.given(values), exact.given(values)
+def test_a_sampler_that_ignores_weights_is_found_out(few_events):
+    part, truth, _ = given("mixture, between the modes")
     spec = part.model
     bad = IgnoresWeights(spec.base, spec.features, spec.candidates, spec.components)
     assert gap(part, truth) < _GAP < gap(Fitted(bad, part.params), truth)
 
 
 @pytest.mark.parametrize("name", ["gaussian, two given", "mixture"])
-def test_marginal_agrees_with_the_closed_form(name):
+def test_marginal_agrees_with_the_closed_form(few_events, name):
     hidden, exact, values = pair(name)
     part, truth = hidden.marginal(list(values)), exact.marginal(list(values))
     assert isinstance(part.model, MarginalByImportance)
@@ -219,7 +232,7 @@ def test_flow_on_the_globe():
     assert abs(found - math.log(total)) < 5 * alone.history["log_prob_error"]
 
 
-def test_features_by_name_and_place():
+def test_features_by_name_and_place(few_events):
     hidden, _ = gaussian()
     hidden.columns = ("a", "b", "c")
     part = hidden.given({"c": 0.7, -3: 8.0})
@@ -228,7 +241,7 @@ def test_features_by_name_and_place():
     assert np.array_equal(part.params["values"], np.array([0.7, 8.0], np.float32))
     assert hidden.marginal(["c", 0]).columns == ("c", "a")
     assert hidden.marginal("c").model.features == (2,)
-    assert gaussian()[0].marginal(1).columns is None
+    assert gaussian()[0].marginal(2).columns is None
 
 
 def test_all_features_in_another_order():
@@ -239,7 +252,7 @@ def test_all_features_in_another_order():
     assert np.allclose(part.log_prob(x[:, np.array([2, 0, 1])]), exact.log_prob(x), rtol=1e-5)
 
 
-def test_parts_of_parts():
+def test_parts_of_parts(few_events):
     hidden, exact = gaussian()
     two = hidden.marginal([2, 0])
     one = two.marginal([1])
@@ -252,7 +265,7 @@ def test_parts_of_parts():
     assert gap(nested, exact.given({1: -1.0, 2: 0.7})) < _GAP
 
 
-def test_events_of_any_shape():
+def test_events_of_any_shape(few_events):
     fitted = Fitted(Square(), Square().init(None))
     part = fitted.given({0: 0.5, 3: 3.0})
     assert part.sample(jax.random.key(0), 3).shape == (3, 2)
@@ -265,7 +278,7 @@ def test_events_of_any_shape():
         fitted.marginal([1, 0, 2, 3])
 
 
-def test_the_same_key_gives_the_same_model(tmp_path):
+def test_the_same_key_gives_the_same_model(few_events, tmp_path):
     hidden, _ = gaussian()
     part, again = hidden.given({1: -1.0}), hidden.given({1: -1.0}, key=jax.random.key(0))
     other = hidden.given({1: -1.0}, key=jax.random.key(1))
@@ -286,7 +299,7 @@ def test_the_same_key_gives_the_same_model(tmp_path):
     assert np.allclose(block, draws[5:], rtol=1e-5)
 
 
-def test_float64():
+def test_float64(few_events):
     with enable_x64(True):
         hidden, exact = gaussian()
         hidden.params = jax.tree_util.tree_map(lambda v: v.astype(jnp.float64), hidden.params)
@@ -353,8 +366,8 @@ def test_malformed_calls_are_refused(call, error, text):
         (compose.Transformed(models.Gaussian(2), bijectors.Simplex()), "fill no volume"),
     ],
 )
-def test_models_it_cannot_take(model, reason):
-    fitted = Fitted(model, model.init(jax.random.key(0)))
+def test_models_it_cannot_take(few_events, model, reason):
+    fitted = Fitted(model, jax.jit(model.init)(jax.random.key(0)))
     with pytest.raises(NotImplementedError, match=reason):
         fitted.given({0: 0.5})
     with pytest.raises(NotImplementedError, match=reason):
@@ -378,4 +391,4 @@ def test_specs_refuse_what_is_no_part():
         MarginalByImportance(models.SplineCoupling(2, y_shape=()), (0,))
     spec = MarginalByImportance(models.Gaussian(2), (0,))
     with pytest.raises(NotImplementedError, match="fit its base"):
-        spec.loss(spec.init(jax.random.key(0)), (), np.zeros(1))
+        spec.loss({}, (), np.zeros(1))

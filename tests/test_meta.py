@@ -1,9 +1,7 @@
-"""Laws of the code itself: every model has a row, imports point one way and touch no device."""
+"""Laws of the code itself: every model has a row, and imports point one way."""
 
 import ast
 import pathlib
-import subprocess
-import sys
 
 from cases import CASES
 
@@ -91,8 +89,3 @@ def test_imports_point_one_way():
             assert not strange, f"{folder}/{file.name} imports jaxgen.{strange.pop()}"
     assert set(imports_of(PACKAGE / "model.py")) <= {"spec", "random"}
     assert set(imports_of(PACKAGE / "spec.py")) == set()
-
-
-def test_import_touches_no_device():
-    code = "import jaxgen, jax._src.xla_bridge as b; assert not b._backends, b._backends"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -280,7 +280,8 @@ def test_bad_arguments():
         from_program(programs.waits, posterior="nuts")
     with pytest.raises(ValueError, match="draws of NUTS must be at least 4"):
         from_program(programs.waits, posterior=NUTS(draws=2))
-    many = jaxgen.fit_each(model, np.ones((2, 3)), key=jax.random.key(0))
+    of_two_fits = {"posterior": {"draws": {"rate": jnp.ones((2, 4))}}, "program": {}}
+    many = jaxgen.Fitted(model, of_two_fits)
     with pytest.raises(ValueError, match=r"'rate' of shape \(4,\), got \(2, 4\).*vmap"):
         many.log_prob(np.ones(3))
     with pytest.raises(ValueError, match=r"from their prior alone.*\['hint'\]"):
@@ -303,7 +304,7 @@ def test_programs_that_share_a_name_are_told_apart_or_warned_of(tmp_path):
         return from_program(program)
 
     first, path = make(1.0), tmp_path / "first.jaxgen"
-    jaxgen.Fitted(first, first.init(jax.random.key(0))).save(path)
+    jaxgen.Fitted(first, {"program": {}}).save(path)
     jaxgen.load(path)
     assert make(5.0) != first
     with pytest.warns(RuntimeWarning, match="several programs were given the name"):
@@ -313,7 +314,7 @@ def test_programs_that_share_a_name_are_told_apart_or_warned_of(tmp_path):
 def test_an_unknown_program_in_a_file(tmp_path):
     model = from_program(programs.kinds, posterior=Point())
     path = tmp_path / "kinds.jaxgen"
-    jaxgen.Fitted(model, model.init(jax.random.key(0))).save(path)
+    jaxgen.Fitted(model, {"program": {}}).save(path)
     damaged = path.read_bytes().replace(b"programs.kinds", b"programs.kinda")
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"sha256|damaged|unknown program"):

@@ -30,7 +30,7 @@ class Labelled(Wrapper):
 
     Params: ``logits`` (classes,), log p(y) up to a constant; ``model``, the model's.
 
-    >>> flow = SplineCoupling(2, y_shape=(), y_domain=Levels(3))
+    >>> flow = SplineCoupling(2, layers=2, y_shape=(), y_domain=Levels(3))
     >>> fitted = jaxgen.fit(Labelled(flow, 3), x, y, key=jax.random.key(0), epochs=1)
     >>> apples = fitted.sample(jax.random.key(1), 10, "apple")
     """

@@ -11,6 +11,7 @@ import numpy as np
 from jaxgen.random import Normal, Uniform, is_leaf
 
 _COORDINATES = 2048  # correlations beyond this many coordinates are left to a random subset
+_ndtr = jax.jit(jax.scipy.special.ndtr)  # a dozen operations, each compiled alone otherwise
 
 
 class RoundTrip(NamedTuple):
@@ -66,7 +67,7 @@ def noise_columns(noise: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
         value = value.reshape(len(value), math.prod(leaf.shape))
         columns.append(value.astype(np.float64))
         normal = isinstance(leaf, Normal)
-        cdf = jax.scipy.special.ndtr(value) if normal else np.clip(value, 0, 1)
+        cdf = _ndtr(value) if normal else np.clip(value, 0, 1)
         probabilities.append(np.asarray(cdf, np.float64))
     if not columns:
         raise ValueError("the model declares no Normal or Uniform noise to compare with")

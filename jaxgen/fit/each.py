@@ -62,7 +62,7 @@ def fit_each(
     >>> rows = np.random.default_rng(0).integers(len(x), size=(64, len(x)))
     >>> flow = SplineCoupling(2, layers=2, width=8, depth=1)
     >>> bootstraps = fit_each(flow, x[rows], key=key, epochs=2)
-    >>> scores = jax.vmap(lambda one: one.log_prob(x))(bootstraps)  # (64, 200)
+    >>> scores = jax.jit(jax.vmap(lambda one: one.log_prob(x)))(bootstraps)  # (64, 200)
     """
     began = time.perf_counter()
     if not isinstance(model, Model):

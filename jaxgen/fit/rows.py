@@ -112,6 +112,8 @@ def as_params(params: Any) -> Any:
 
     def cast(leaf):
         leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if getattr(leaf, "weak_type", False):  # training loses it: a second fit would compile
+            leaf = jnp.asarray(leaf, leaf.dtype)
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == dtype:
             return jnp.asarray(leaf)
         wide = np.asarray(leaf, np.float64)

@@ -164,14 +164,21 @@ def _leave_one_out(x, weights):
             mean = (row_weights[:, None] * squares).sum(0) / row_weights.sum()
             return jnp.maximum(u + 0.5 * jnp.log(mean), log_least)
 
-        def cycle(carry):
-            cycles, u, _ = carry
-            first = em(u) - u
-            bend = em(u + first) - u - 2 * first
+        def far(path):
+            """Where the first two steps point to."""
+            u, first = path[0], path[1] - path[0]
+            bend = path[2] - u - 2 * first
             length = jnp.sqrt((first**2).sum() / jnp.maximum((bend**2).sum(), 1e-20))
             length = jnp.clip(length, 1, 16)
-            far = em(jnp.maximum(u + 2 * length * first + length**2 * bend, log_least))
-            return cycles + 1, far, jnp.abs(first).max()
+            return jnp.maximum(u + 2 * length * first + length**2 * bend, log_least)
+
+        def step(i, path):  # a loop, since ``em`` is long: written out, it would compile thrice
+            return path.at[i + 1].set(em(jnp.where(i == 2, far(path), path[i])))
+
+        def cycle(carry):
+            cycles, u, _ = carry
+            path = lax.fori_loop(0, 3, step, jnp.broadcast_to(u, (4, dim)))
+            return cycles + 1, path[3], jnp.abs(path[1] - u).max()
 
         def unfinished(carry):
             return (carry[0] < _CYCLES) & (carry[2] > _TOLERANCE)
@@ -190,15 +197,22 @@ def _mean_squares(x, bandwidth, points, weights):
     """
 
     start = _lowest(x.dtype), jnp.zeros((), x.dtype), jnp.zeros_like(x)
-    x = x / bandwidth
+    precision = 1 / bandwidth**2
+    scale = precision / 2
     if len(x) <= _SCALARS:
-        x = list(x)  # out of the scan, where rows would be read by columns
+        x, scale = list(x), list(scale)  # out of the scan, where rows would be read by columns
+
+    def half_distance(squares):
+        # squares are scaled after the difference: then that of a copy is 0, whatever is rounded
+        if isinstance(squares, list):
+            return sum(s * c for s, c in zip(squares, scale, strict=True))
+        return (squares * scale).sum()
 
     def add(carry, tile):
-        squares = [_squares(x, point) for point in tile[0] / bandwidth]
-        distances = [_total(s) for s in squares]
+        squares = [_squares(x, point) for point in tile[0]]
+        halves = [half_distance(s) for s in squares]
         exponents = [
-            jnp.where(d > 0, w - 0.5 * d, -jnp.inf) for d, w in zip(distances, tile[1], strict=True)
+            jnp.where(h > 0, w - h, -jnp.inf) for h, w in zip(halves, tile[1], strict=True)
         ]
         largest = functools.reduce(jnp.maximum, exponents, carry[0])
         shrink = jnp.exp(carry[0] - largest)
@@ -209,4 +223,4 @@ def _mean_squares(x, bandwidth, points, weights):
         return (largest, total, moment), None
 
     (_, total, moment), _ = lax.scan(add, start, (points, weights))
-    return jnp.where(total > 0, moment / jnp.where(total > 0, total, 1), 1)
+    return jnp.where(total > 0, moment * precision / jnp.where(total > 0, total, 1), 1)

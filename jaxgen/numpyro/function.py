@@ -45,14 +45,15 @@ class Function(Spec):
         return hash(self.call)
 
 
-def function(call: Callable) -> Function:
-    """The spec of a function."""
+def function(call: Callable, named: bool = True) -> Function:
+    """The spec of a function; ``named`` says whether loading finds it by its name from now on."""
     of = call if hasattr(call, "__qualname__") else type(call)
     name = f"{of.__module__}.{of.__qualname__}"
-    earlier = _functions.get(name, call)
-    if earlier is not call and not (_is_plain(earlier) and _is_plain(call)):
-        _shared.add(name)
-    _functions[name] = call
+    if named:
+        earlier = _functions.get(name, call)
+        if earlier is not call and not (_is_plain(earlier) and _is_plain(call)):
+            _shared.add(name)
+        _functions[name] = call
     spec = object.__new__(Function)
     object.__setattr__(spec, "name", name)
     object.__setattr__(spec, "call", call)

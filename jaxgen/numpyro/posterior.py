@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 
 from jaxgen.numpyro.function import Function, function
-from jaxgen.numpyro.sites import trace, transform_of
+from jaxgen.numpyro.sites import evaluated, trace, transform_of
 from jaxgen.random import Key, Normal
 from jaxgen.spec import Count, Spec
 
@@ -329,43 +330,67 @@ def _look(guide: Guide, program) -> _Looked:
         hidden = [name for name in program.sites.example if name not in wanted]
         rows = {name: program.sites.example[name] for name in hidden}
         globals_alone = handlers.block(handlers.substitute(program.program.call, rows), hide=hidden)
-        call = function(call.call(globals_alone))
+        call = function(call.call(globals_alone), named=False)  # the class keeps its name
 
-    with jax.ensure_compile_time_eval():
-        try:
-            argument, other = program.sites.argument, program.sites.other
-            sites = trace(call, argument, jax.random.key(0), {})
-            # an autoguide sets itself up in its first run, by keys that it then no longer takes
-            runs = [trace(call, given, jax.random.key(0), {}) for given in (argument, other)]
-        except NotImplementedError:
-            fail("its sites must have proper distributions, to be drawn from")
-        except AssertionError as error:
-            if "unique name" not in str(error):
-                raise
-            fail(f"two sites have one name: {error}")
-    samples = {n: s for n, s in sites.items() if s["type"] == "sample"}
-    found = {n for n, s in samples.items() if not s["infer"].get("is_auxiliary")}
-    if found != set(wanted):
-        fail(f"it must sample the globals {sorted(wanted)} of the program; it has {sorted(found)}")
-    for name in found:
-        site, shape = samples[name], np.shape(samples[name]["value"])
-        if shape != wanted[name].shape:
-            fail(f"site {name!r} must have shape {wanted[name].shape}, got {shape}")
-        if site["is_observed"]:
-            fail(f"site {name!r} must not be observed")
-    values = {name: samples[name]["value"] for name in found}
-    with jax.ensure_compile_time_eval():
+    def looked():
+        """Runs of the guide, which differ in what it is called with and in nothing else."""
+        key = np.zeros(2, np.uint32)
+        with _telling_of_sites(fail):
+            run, other = (
+                trace(call, given, key, {})
+                for given in (program.sites.argument, program.sites.other)
+            )
+        samples = {n: s for n, s in run.items() if s["type"] == "sample"}
+        found = {n for n, s in samples.items() if not s["infer"].get("is_auxiliary")}
+        if found != set(wanted):
+            fail(
+                f"it must sample the globals {sorted(wanted)} of the program; it has "
+                f"{sorted(found)}"
+            )
         for name in found:
-            if not np.array_equal(*(run[name]["value"] for run in runs)):
-                fail(f"site {name!r} must not depend on the rows, of which it is shown but one")
+            shape = np.shape(samples[name]["value"])
+            if shape != wanted[name].shape:
+                fail(f"site {name!r} must have shape {wanted[name].shape}, got {shape}")
+            if samples[name]["is_observed"]:
+                fail(f"site {name!r} must not be observed")
+        values = {name: samples[name]["value"] for name in found}
+        tried = {}
         for name, support in program.supports(values).items():
-            draws = samples[name]["fn"].expand_by((_TRIED,)).sample(jax.random.PRNGKey(0))
-            if not np.all(support(draws)):
-                fail(
-                    f"site {name!r} is drawn outside of the support of the program's, "
-                    f"{support}, such as {np.ravel(draws)[np.argmin(np.ravel(support(draws)))]}"
-                )
-    return _Looked(call, {n: transform_of(s) for n, s in sites.items() if s["type"] == "param"})
+            draws = samples[name]["fn"].expand_by((_TRIED,)).sample(key)
+            tried[name] = support, draws, support(draws)
+        others = {name: other[name]["value"] for name in found}
+        transforms = {n: transform_of(s) for n, s in run.items() if s["type"] == "param"}
+        return values, others, tried, transforms
+
+    with jax.core.eval_context():
+        with _telling_of_sites(fail):
+            # by hand: an autoguide sets itself up, and keeps what it finds
+            trace(call, program.sites.argument, np.zeros(2, np.uint32), {})
+        values, others, tried, transforms = evaluated(looked)
+    for name, value in values.items():
+        if not np.array_equal(value, others[name]):
+            fail(f"site {name!r} must not depend on the rows, of which it is shown but one")
+    for name, (support, draws, inside) in tried.items():
+        if not np.all(inside):
+            outside = np.ravel(draws)[np.argmin(np.ravel(inside))]
+            fail(
+                f"site {name!r} is drawn outside of the support of the program's, {support}, "
+                f"such as {outside}"
+            )
+    return _Looked(call, transforms)
+
+
+@contextlib.contextmanager
+def _telling_of_sites(fail):
+    """Errors that NumPyro raises where a guide's sites cannot be, told of the guide."""
+    try:
+        yield
+    except NotImplementedError:
+        fail("its sites must have proper distributions, to be drawn from")
+    except AssertionError as error:
+        if "unique name" not in str(error):
+            raise
+        fail(f"two sites have one name: {error}")
 
 
 def _log_q(site):

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import itertools
 import math
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.distributions import MaskedDistribution, biject_to, constraints
+from numpyro.primitives import Messenger
 
 from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.function import Function
@@ -105,61 +108,172 @@ def sites_of(asked: Asked) -> Sites:
     return _sites_of(asked, jnp.result_type(float))  # whose values are of other types with x64 on
 
 
+def evaluated(fn: Callable, *args: Any) -> Any:
+    """``fn(*args)`` by one compiled program, which takes less time than an operation at a time.
+
+    Of the pytree that it returns, parts without traced arrays are given back as they are.
+    """
+    parts: list[Any] = []
+    tree: Any = None
+
+    def run(*args):
+        nonlocal parts, tree
+        parts, tree = jax.tree_util.tree_flatten(fn(*args), lambda v: not _is_traced(v))
+        return [part for part in parts if _is_traced(part)]
+
+    values = iter(jax.jit(run)(*args))
+    known = [next(values) if _is_traced(part) else part for part in parts]
+    return jax.tree_util.tree_unflatten(tree, known)
+
+
+def _is_traced(tree):
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(tree))
+
+
 @functools.lru_cache(maxsize=256)
 def _sites_of(asked, dtype):
-    with jax.ensure_compile_time_eval():
-        return _Look(asked).sites()
+    with jax.core.eval_context():
+        try:
+            return _Look(asked).sites()
+        except jax.errors.ConcretizationTypeError:
+            # what the values of a discrete latent follow from must be known: run by hand
+            with jax.ensure_compile_time_eval():
+                return _Look(asked).sites()
+
+
+class _Told(NamedTuple):
+    """What a run starts from."""
+
+    key: Any
+    y: Any  # None where it is told the number of rows
+
+
+class _Seen(NamedTuple):
+    """A site of a run, and what is asked of its distribution."""
+
+    type: str
+    value: Any
+    shapes: list[tuple[int, ...]]  # of the value's leaves
+    frames: Any  # plates that it is within
+    sizes: Any = None  # of a plate: its own and that of a subsample
+    transform: Any = None  # of a param
+    observed: bool = False
+    scale: Any = None
+    masked: bool = False
+    discrete: bool = False
+    rsample: bool = False
+    event_dim: int = 0
+    free: tuple[int, ...] = ()  # shape of a continuous latent's value without constraints
+    levels: Any = None  # all values of a discrete latent, None where they cannot be told
+    support: Any = None  # of the site that is x
+    log_p: Any = None
+
+
+class _Params(Messenger):
+    """Gives a program its params as JAX's arrays, as a fit will, though they start as NumPy's."""
+
+    def postprocess_message(self, msg):
+        if msg["type"] == "param":
+            msg["value"] = jax.tree_util.tree_map(jnp.asarray, msg["value"])
 
 
 class _Look:
-    """Runs of a program for two rows, for three, and for the first of the three alone.
+    """Runs of a program for two rows, for three, and for two of the three alone.
 
     They differ in y and in what is drawn, so what must not depend on either can be seen to.
     """
 
     def __init__(self, asked: Asked):
         self.asked = asked
-        self.two = self._run(2, 0)
-        self.params = {n: transform_of(s) for n, s in self.two.items() if s["type"] == "param"}
-        self.other = three = self._run(3, 1, self._shifted())
-        self.frame = self._frame(three)
-        outside = [n for n, s in self.two.items() if s["type"] == "sample" and not self._within(s)]
-        self.outside = [n for n in outside if not self.two[n]["is_observed"]]
-        self.given = [n for n in outside if self.two[n]["is_observed"]]  # factors among them
+        of_two, of_three = self._told(2, 0), self._told(3, 1)
+        self.two, self.other, self.frame = evaluated(self._apart, of_two, of_three)
+        self.params = {n: s.transform for n, s in self.two.items() if s.type == "param"}
+        outside = [n for n, s in self.two.items() if s.type == "sample" and not self._within(s)]
+        self.outside = [n for n in outside if not self.two[n].observed]
+        self.given = [n for n in outside if self.two[n].observed]  # factors among them
         self._check_sites()
-        self._check_shapes(three)
+        self._check_shapes()
+        within = [n for n, s in self.two.items() if s.type == "sample" and self._within(s)]
+        self.rows = {name: self._site(self.two, 2, name) for name in within}
         # globals of one value, so that what hears of the rows can be told
-        kept = {name: self.two[name]["value"] for name in self.outside}
-        self.three = self._run(3, 1, kept)
+        kept = {name: self.two[name].value for name in self.outside}
+        self.three, self.alone = evaluated(self._together, of_three, kept)
+
+    def _apart(self, of_two, of_three):
+        """Two rows; three, of other globals and params; and the plate of rows."""
+        two = self._run(2, of_two)
+        shifted = {
+            name: jax.tree_util.tree_map(
+                lambda v, t=site.transform: t(t.inv(jnp.asarray(v)) + 0.5), site.value
+            )
+            for name, site in two.items()
+            if site.type == "param"
+        }
+        other = self._run(3, of_three, shifted)
+        frame = self._frame(two, other)
+        # what nobody asks for need not be compiled
+        bare = ((name, site._replace(value=None, log_p=None)) for name, site in other.items())
+        return two, OrderedDict(bare), frame
+
+    def _together(self, told, kept):
+        """Three rows, and the last and the first of them alone."""
+        three = self._run(3, told, kept)
+        alone = {}
+        for row in (2, 0):
+            values = {n: s.value for n, s in three.items() if s.type == "sample"}
+            for name, site in self.rows.items():
+                values[name] = jnp.take(values[name], np.array([row]), axis=site.axis)
+            own = told if told.y is None else told._replace(y=told.y[row : row + 1])
+            alone[row] = self._run(1, own, values)
+        return three, alone
 
     def fail(self, what: str, cause: Exception | None = None):
         raise ValueError(f"program {self.asked.program.name}: {what}") from cause
 
-    def _argument(self, n, seed, row=None):
-        """Of n rows, or of one of them alone."""
-        asked = self.asked
-        rows = slice(None) if row is None else slice(row, row + 1)
+    def _told(self, n, seed) -> _Told:
+        asked, key = self.asked, np.array([0, seed], np.uint32)
         if asked.y_shape is None:
-            return n if row is None else 1
+            return _Told(key, None)
         if asked.levels is not None:
-            return jnp.asarray(np.arange(n) % asked.levels, jnp.int32)[rows]
+            return _Told(key, (np.arange(n) % asked.levels).astype(np.int32))
         y = np.random.default_rng(seed).uniform(0.1, 0.9, (n, *asked.y_shape))
-        return jnp.asarray(y[rows], float)
+        return _Told(key, y.astype(jnp.result_type(float)))
 
-    def _shifted(self):
-        """Other values of the params."""
-        return {
-            name: jax.tree_util.tree_map(lambda v, t=t: t(t.inv(v) + 0.5), self.two[name]["value"])
-            for name, t in self.params.items()
-        }
-
-    def _run(self, n, seed, values=None, row=None):
-        argument = self._argument(n, seed, row)
+    def _run(self, n, told: _Told, values=None) -> OrderedDict[str, _Seen]:
+        argument = n if told.y is None else told.y
         with self._telling():
-            # by hand, an operation at a time, jax.random compiles the least
-            plain = contextlib.nullcontext()
-            key = jax.random.key(seed)
-            return trace(self.asked.program, argument, key, values or {}, drawing=plain)
+            # not by ``Drawing``: jax.random's own draws compile the fastest
+            sites = trace(self.asked.program, argument, told.key, values or {}, drawing=_Params())
+        # ordered, for JAX sorts the keys of other dictionaries
+        return OrderedDict((name, self._seen(name, site)) for name, site in sites.items())
+
+    def _seen(self, name, site) -> _Seen:
+        kind, value = site["type"], site["value"]
+        seen = _Seen(kind, value, _shapes(value), site.get("cond_indep_stack", ()))
+        if kind == "plate":
+            return seen._replace(sizes=site["args"])
+        if kind == "param":
+            return seen._replace(transform=transform_of(site))
+        if kind != "sample":
+            return seen
+        fn, is_x = site["fn"], name == self.asked.observed
+        seen = seen._replace(
+            observed=site["is_observed"],
+            scale=site["scale"],
+            masked=isinstance(fn, MaskedDistribution),
+            discrete=fn.is_discrete,
+            rsample=bool(fn.has_rsample),
+            event_dim=fn.event_dim,
+            support=_base(fn.support) if is_x else None,
+            log_p=fn.log_prob(value),
+        )
+        if is_x or seen.observed:
+            return seen
+        if not seen.discrete:
+            return seen._replace(free=tuple(biject_to(fn.support).inverse_shape(jnp.shape(value))))
+        if fn.has_enumerate_support and not fn.event_dim:
+            return seen._replace(levels=jnp.ravel(fn.enumerate_support(expand=False)))
+        return seen
 
     @contextlib.contextmanager
     def _telling(self):
@@ -183,19 +297,20 @@ class _Look:
                 error,
             )
 
-    def _frame(self, three):
+    def _frame(self, two, three):
         """The plate of rows, as the observed site knows it."""
-        asked, site = self.asked, self.two.get(self.asked.observed)
-        samples = [n for n, s in self.two.items() if s["type"] == "sample"]
-        if site is None or site["type"] != "sample":
+        asked, site = self.asked, two.get(self.asked.observed)
+        samples = [n for n, s in two.items() if s.type == "sample"]
+        if site is None or site.type != "sample":
             self.fail(f"it has no observed site {asked.observed!r}; its sample sites are {samples}")
-        if site["is_observed"]:
+        if site.observed:
             self.fail(
                 f"site {asked.observed!r} must be free: let the program take {asked.observed}=None "
                 f"and pass obs={asked.observed}"
             )
-        sizes = {f.name: f.size for f in self._frames(three, asked.observed)}
-        frames = self._frames(self.two, asked.observed)
+        others = three[asked.observed].frames if asked.observed in three else ()
+        sizes = {f.name: f.size for f in others}
+        frames = site.frames
         rows = [f for f in frames if (f.size, sizes.get(f.name)) == (2, 3)]
         if not rows:
             plates = [f"{f.name!r} of size {f.size}" for f in frames]
@@ -210,54 +325,52 @@ class _Look:
             )
         return rows[0]
 
-    def _frames(self, run, name):
-        return run[name]["cond_indep_stack"] if name in run else ()
-
     def _within(self, site):
-        return any(f.name == self.frame.name for f in site["cond_indep_stack"])
+        return any(f.name == self.frame.name for f in site.frames)
 
     def _check_sites(self):
         for name, site in self.two.items():
-            if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
+            if site.type == "plate" and site.sizes[1] not in (None, site.sizes[0]):
                 self.fail(
                     f"plate {name!r} must have no subsample_size: fit chooses the minibatches"
                 )
-            if site["type"] == "param" and self._within(site):
+            if site.type == "param" and self._within(site):
                 self.fail(f"param {name!r} must be outside of the plate {self.frame.name!r}")
-            if site["type"] != "sample":
+            if site.type != "sample":
                 continue
-            if site["is_observed"] and self._within(site):
+            if site.observed and self._within(site):
                 self.fail(
                     f"site {name!r} in the plate {self.frame.name!r} is observed too; the rows' "
                     f"density is of {self.asked.observed!r} alone"
                 )
-            scaled = site["scale"] is not None and np.any(np.asarray(site["scale"]) != 1)
-            if self._within(site) and (scaled or isinstance(site["fn"], MaskedDistribution)):
+            scaled = site.scale is not None and np.any(np.asarray(site.scale) != 1)
+            if self._within(site) and (scaled or site.masked):
                 what = "scaled" if scaled else "masked"
                 self.fail(
                     f"site {name!r} must not be {what}: its density would not add up to one; to "
                     "leave rows out, or to weigh them, give fit the weights"
                 )
-            if not self._within(site) and not site["is_observed"] and site["fn"].is_discrete:
+            if not self._within(site) and not site.observed and site.discrete:
                 self.fail(
                     f"latent {name!r} is discrete and outside of the plate {self.frame.name!r}: "
                     "no gradient can fit it"
                 )
 
-    def _check_shapes(self, three):
-        if list(self.two) != list(three):
-            only = sorted(set(self.two) ^ set(three))
+    def _check_shapes(self):
+        two, three = self.two, self.other
+        if list(two) != list(three):
+            only = sorted(set(two) ^ set(three))
             self.fail(f"its sites must not depend on the rows, but these come and go: {only}")
-        for name, site in self.two.items():
-            shapes = [_shapes(run[name]["value"]) for run in (self.two, three)]
-            what = "param" if site["type"] == "param" else "latent"
+        for name, site in two.items():
+            shapes = [run[name].shapes for run in (two, three)]
+            what = "param" if site.type == "param" else "latent"
             if (name in self.outside or what == "param") and shapes[0] != shapes[1]:
                 self.fail(
                     f"{what} {name!r} is outside of the plate {self.frame.name!r}, yet its shape "
                     f"varies with the rows: {shapes[0]} for 2, {shapes[1]} for 3"
                 )
-            if site["type"] == "sample" and self._within(site):
-                shapes = [self._site(run, n, name).shape for run, n in ((self.two, 2), (three, 3))]
+            if site.type == "sample" and self._within(site):
+                shapes = [self._site(run, n, name).shape for run, n in ((two, 2), (three, 3))]
                 if shapes[0] != shapes[1]:
                     self.fail(
                         f"site {name!r} must have one shape for a row, whatever their number; got "
@@ -265,52 +378,34 @@ class _Look:
                     )
 
     def sites(self) -> Sites:
-        two, asked = self.two, self.asked
         for name in (*self.outside, *self.given):
             self._check_apart(name)
-        within = [
-            n for n, s in two.items()
-            if s["type"] == "sample" and self._within(s) and n != asked.observed
-        ]  # fmt: skip
-        each = {name: self._site(two, 2, name) for name in [*self.outside, *within, asked.observed]}
-        discrete = tuple(each[n] for n in within if each[n].discrete)
-        argument, other = (
-            1 if asked.y_shape is None else np.asarray(self._argument(3, 1, row)) for row in (0, 1)
-        )
+        latent = [site for name, site in self.rows.items() if name != self.asked.observed]
+        discrete = tuple(site for site in latent if site.discrete)
+        y = self._told(3, 1).y
+        argument, other = (1 if y is None else y[row : row + 1] for row in (0, 1))
         found = Sites(
-            tuple(each[n] for n in self.outside),
-            tuple(each[n] for n in within if not each[n].discrete),
+            tuple(self._site(self.two, 2, name) for name in self.outside),
+            tuple(site for site in latent if not site.discrete),
             discrete,
             tuple(self.given),
             self._computed(),
             self._deterministic(),
             self._combinations(discrete),
-            each[asked.observed],
+            self.rows[self.asked.observed],
             self.params,
             self._support(),
             argument,
             other,
-            {},
+            {n: np.asarray(s.value) for n, s in self.alone[0].items() if s.type == "sample"},
         )
-        self._check_row(found, 2)
-        found = found._replace(example=self._check_row(found, 0))
-        self._check_traceable(argument)
+        for row in (2, 0):
+            self._check_row(row)
         return found
-
-    def _check_traceable(self, argument):
-        """The program must run with values that are not known yet, as they are in a compilation."""
-        params = {n: jax.tree_util.tree_map(jnp.asarray, self.two[n]["value"]) for n in self.params}
-
-        def run(y, key, params):
-            return _values(trace(self.asked.program, argument if y is None else y, key, params))
-
-        y = None if self.asked.y_shape is None else argument
-        with self._telling():
-            jax.eval_shape(run, y, jax.random.key(0), params)
 
     def _check_apart(self, name):
         """A site outside of the plate must not hear of the rows."""
-        two, three = (_score(run[name]) for run in (self.two, self.three))
+        two, three = (run[name].log_p for run in (self.two, self.three))
         if np.shape(two) != np.shape(three) or not _close(two, three):
             what = "latent" if name in self.outside else "observed site or factor"
             self.fail(
@@ -318,44 +413,38 @@ class _Look:
                 "distribution depends on the rows or their number"
             )
 
-    def _check_row(self, found: Sites, row: int):
-        """Values of a row of the three, whose density must not hear of its place or the others."""
-        values = {n: s["value"] for n, s in self.three.items() if s["type"] == "sample"}
-        for site in (*found.locals, *found.discrete, found.observed):
-            values[site.name] = jnp.take(values[site.name], np.array([row]), axis=site.axis)
-        alone = self._run(3, 1, values, row)
-        for site in (*found.locals, *found.discrete, found.observed):
-            scores = [_score(run[site.name]) for run in (self.three, alone)]
+    def _check_row(self, row: int):
+        """The density of a row must not hear of its place or the others."""
+        for name in self.rows:
+            among, alone = (np.asarray(run[name].log_p) for run in (self.three, self.alone[row]))
             axis = self.frame.dim
-            own = np.take(scores[0], [row], axis=axis) if np.ndim(scores[0]) >= -axis else scores[0]
-            if not _close(own, scores[1], rtol=1e-3):  # computed in another shape
+            own = np.take(among, [row], axis=axis) if np.ndim(among) >= -axis else among
+            if not _close(own, alone, rtol=1e-3):  # computed in another shape
                 self.fail(
-                    f"site {site.name!r} of row {row} depends on its place or on other rows: its "
-                    f"log p is {np.ravel(own)[:3]} among them, {np.ravel(scores[1])[:3]} alone"
+                    f"site {name!r} of row {row} depends on its place or on other rows: its "
+                    f"log p is {np.ravel(own)[:3]} among them, {np.ravel(alone)[:3]} alone"
                 )
-        return {n: np.asarray(s["value"]) for n, s in alone.items() if s["type"] == "sample"}
 
     def _site(self, run, n, name) -> Site:
         site = run[name]
-        fn, shape = site["fn"], jnp.shape(site["value"])
+        (shape,) = site.shapes
         axis = None
         if self._within(site):
-            axis = self.frame.dim - fn.event_dim
+            axis = self.frame.dim - site.event_dim
             if len(shape) < -axis or shape[axis] != n:
                 self.fail(
                     f"site {name!r} must have a value for each row, got shape {shape} for {n}"
                 )
         place = None if axis is None else len(shape) + axis
         one = functools.partial(_of_one, place=place)
-        if fn.is_discrete or name == self.asked.observed:
-            return Site(name, one(shape), axis, (), fn.is_discrete, bool(fn.has_rsample))
-        free = tuple(biject_to(fn.support).inverse_shape(shape))
-        return Site(name, one(shape), axis, one(free), False, bool(fn.has_rsample))
+        if site.discrete or name == self.asked.observed:
+            return Site(name, one(shape), axis, (), site.discrete, site.rsample)
+        return Site(name, one(shape), axis, one(site.free), False, site.rsample)
 
     def _computed(self):
         """Deterministic sites that are the same whatever the rows."""
-        pairs = {n: (s["value"], self.three[n]["value"]) for n, s in self.two.items()
-                 if s["type"] == "deterministic" and n in self.three}  # fmt: skip
+        pairs = {n: (s.value, self.three[n].value) for n, s in self.two.items()
+                 if s.type == "deterministic" and n in self.three}  # fmt: skip
         return tuple(
             name for name, (two, three) in pairs.items()
             if jnp.shape(two) == jnp.shape(three) and _close(two, three)
@@ -365,9 +454,9 @@ class _Look:
         """Sites of ``numpyro.deterministic`` with a value for each row: an axis grows with them."""
         found = []
         for name, site in self.two.items():
-            if site["type"] != "deterministic":
+            if site.type != "deterministic":
                 continue
-            two, three = (jnp.shape(run[name]["value"]) for run in (self.two, self.three))
+            two, three = (jnp.shape(run[name].value) for run in (self.two, self.three))
             grows = [i for i, sizes in enumerate(zip(two, three, strict=False)) if sizes == (2, 3)]
             if len(two) == len(three) and len(grows) == 1:
                 (place,) = grows
@@ -377,13 +466,12 @@ class _Look:
     def _combinations(self, discrete):
         values = []
         for site in discrete:
-            fn = self.two[site.name]["fn"]
-            if not fn.has_enumerate_support or fn.event_dim:
+            two, three = (run[site.name].levels for run in (self.two, self.three))
+            if two is None:
                 self.fail(f"latent {site.name!r} is discrete, yet its values cannot be enumerated")
-            two, three = (self._enumerated(run, site.name) for run in (self.two, self.three))
             if not np.array_equal(two, three):
                 self.fail(f"latent {site.name!r} must be able to take the same values for all rows")
-            values.append(two)
+            values.append(np.asarray(two))
         count = math.prod(
             len(v) ** math.prod(s.shape) for v, s in zip(values, discrete, strict=True)
         )
@@ -403,22 +491,18 @@ class _Look:
             for i, site in enumerate(discrete)
         }
 
-    def _enumerated(self, run, name):
-        return np.ravel(run[name]["fn"].enumerate_support(expand=False))
-
     def _support(self):
         """The support of one event: the observed site's, without what its parameters decide."""
-        asked = self.asked
-        fns = [run[asked.observed]["fn"] for run in (self.two, self.other)]
-        plain = [_base(fn.support) for fn in fns]
-        dims = len(jnp.shape(self.two[asked.observed]["value"])) - 1
+        x = self.two[self.asked.observed]
+        plain = [x.support, self.other[self.asked.observed].support]
+        dims = len(x.shapes[0]) - 1
         bounds = [jax.tree_util.tree_leaves(p) for p in plain]
         same = len(bounds[0]) == len(bounds[1]) and all(
             np.array_equal(a, b) and np.ndim(a) == 0 for a, b in zip(*bounds, strict=True)
         )
         base = plain[0]
         if not same:
-            base = constraints.integer_greater_than(-(2**31)) if fns[0].is_discrete else None
+            base = constraints.integer_greater_than(-(2**31)) if x.discrete else None
             base = constraints.real if base is None else base
         return constraints.independent(base, dims - base.event_dim)
 
@@ -442,17 +526,9 @@ def _of_one(shape, place):
     return shape if place is None else (*shape[:place], 1, *shape[place + 1 :])
 
 
-def _values(sites):
-    return [site["value"] for site in sites.values() if site["type"] == "sample"]
-
-
 def _close(one, other, rtol=1e-4):
     return np.allclose(one, other, rtol=rtol, atol=rtol / 10, equal_nan=True)
 
 
 def _shapes(tree):
     return [jnp.shape(leaf) for leaf in jax.tree_util.tree_leaves(tree)]
-
-
-def _score(site):
-    return np.asarray(site["fn"].log_prob(site["value"]))

@@ -1,0 +1,32 @@
+"""Running the command line in this process, for its tests."""
+
+import re
+
+import jax
+
+from jaxgen import Fitted, cli
+from jaxgen.models import MaskedAutoregressive
+
+
+def run(*args):
+    return cli.main([str(a) for a in args])
+
+
+def fails(capsys, *args):
+    """The one line that a refused command prints."""
+    assert run(*args) == 2
+    out, error = capsys.readouterr()
+    assert re.fullmatch("jaxgen: error: .*\n", error)
+    assert out == ""
+    return error
+
+
+def fails_last(capsys, *args):
+    """Likewise, after commands that printed something."""
+    capsys.readouterr()
+    return fails(capsys, *args)
+
+
+def conditional(shape):
+    model = MaskedAutoregressive(2, 1, 4, 1, "affine", y_shape=shape)
+    return Fitted(model, model.init(jax.random.key(0)), columns=("x", "y"))

@@ -1,0 +1,183 @@
+"""Small models, and data, for the tests of ``fit``."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.model import Model
+from jaxgen.random import Normal
+from jaxgen.spec import Count
+
+KEY = jax.random.key(0)
+
+
+class Exponential(Model):
+    """Learnt by gradient from a poor start; carries an integer that is no parameter."""
+
+    dim: Count = 1
+
+    event_shape = property(lambda self: (self.dim,))
+
+    def init(self, key, x=None, y=None):
+        return {"base": {"log_rate": jnp.zeros(self.dim)}, "bias": jnp.ones(()), "version": 7}
+
+    def log_prob(self, params, x, y=None):
+        log_rate = params["base"]["log_rate"] + params["bias"]
+        return jnp.where((x >= 0).all(), (log_rate - jnp.exp(log_rate) * x).sum(), -jnp.inf)
+
+    def noise(self):
+        return Normal((self.dim,))
+
+
+class Climber(Model):
+    """log p = height, whatever x: NaN above 0.6."""
+
+    event_shape = ()
+
+    def init(self, key, x=None, y=None):
+        return {"height": jnp.zeros(())}
+
+    def log_prob(self, params, x, y=None):
+        return jnp.where(params["height"] > 0.6, jnp.nan, params["height"]) + 0 * x
+
+
+class EMClimber(Climber):
+    fit_method = "em"
+
+    def em_step(self, params, x, y=None, weights=None):
+        score = jnp.where(params["height"] > 0.6, jnp.nan, params["height"])
+        return {"height": params["height"] + 0.25}, score
+
+
+class Regression(Model):
+    """y -> x: a conditional model, y ~ its slope."""
+
+    event_shape = ()
+    y_shape = ()
+
+    def init(self, key, x=None, y=None):
+        return {"slope": jnp.zeros(())}
+
+    def log_prob(self, params, x, y=None):
+        return -0.5 * (x - params["slope"] * y) ** 2 - 0.5 * math.log(2 * math.pi)
+
+    def noise(self):
+        return Normal()
+
+
+class Noisy(Model):
+    """Learns the mean of x + noise by least squares. It has no density worth calling."""
+
+    event_shape = ()
+    density = "none"
+
+    def init(self, key, x=None, y=None):
+        return {"mean": jnp.zeros(())}
+
+    def loss_noise(self):
+        return {"shift": Normal()}
+
+    def loss(self, params, noise, x, y=None):
+        return (params["mean"] - x - noise["shift"]) ** 2
+
+
+class Leaves(Noisy):
+    """Params of several ranks, of which only the mean has a gradient: weight decay moves others."""
+
+    frozen = ("fixed",)
+
+    def init(self, key, x=None, y=None):
+        scale = np.arange(1, 7, dtype=jnp.result_type(float))
+        leaves = {
+            "a": scale[0],
+            "b": {"matrix": scale.reshape(2, 3), "vector": -scale},
+            "cube": scale.reshape(3, 1, 2),
+            "fixed": scale.reshape(3, 2),
+            "mean": 0 * scale[0],
+            "version": 7,
+        }
+        return jax.tree_util.tree_map(jnp.asarray, leaves)
+
+    def loss(self, params, noise, x, y=None):
+        size = sum(jnp.abs(leaf).sum() for leaf in jax.tree_util.tree_leaves(params))
+        # smaller is better, so the end is kept
+        return super().loss(params, noise, x) + jax.lax.stop_gradient(size)
+
+
+class Network(Model):
+    """x_1 given x_0, by a network: leaves of one and two dimensions, out of order by rank."""
+
+    layers: int = 2
+
+    event_shape = (2,)
+
+    def init(self, key, x=None, y=None):
+        return _random_layers(key, self.layers)
+
+    def log_prob(self, params, x, y=None):
+        hidden = x[:1]
+        for i, layer in enumerate(params):
+            hidden = (jnp.tanh(hidden) if i else hidden) @ layer["weight"] + layer["bias"]
+        location, log_scale = hidden[0], jnp.tanh(hidden[1])
+        return -0.5 * ((x[1] - location) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * x[0] ** 2
+
+    def noise(self):
+        return Normal((2,))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _random_layers(key, count):
+    widths = [1, *(4 for _ in range(count - 1)), 2]
+    keys = jax.random.split(key, count)
+    return [
+        {"bias": jnp.zeros(shape[1]), "weight": jax.random.normal(key, shape)}
+        for key, shape in zip(keys, itertools.pairwise(widths), strict=True)
+    ]
+
+
+class Steep(Model):
+    """log p = height, whatever x: NaN from 1 to 1.3. It starts below 0.8, and a step adds 1/8."""
+
+    event_shape = ()
+
+    def init(self, key, x=None, y=None):
+        return {"height": 0.8 * jax.random.uniform(key)}
+
+    def log_prob(self, params, x, y=None):
+        height = params["height"]
+        return height + jnp.where((height > 1) & (height < 1.3), jnp.nan, 0) + 0 * x
+
+
+# Settings that tests share, and with them the compiled programs.
+SMALL = {"epochs": 2, "batch_size": 16, "validation": 0}
+
+
+def exponential(n, rate=5.0, seed=0):
+    return np.random.default_rng(seed).exponential(1 / rate, (n, 1))
+
+
+def two_normals(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(n) < 0.3, rng.normal(-4, 1, n), rng.normal(3, 0.5, n))[:, None]
+
+
+def waves(n, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2))
+    x[:, 1] = np.sin(2 * x[:, 0]) + 0.3 * x[:, 1]
+    return x
+
+
+def leaves(fitted):
+    return [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(fitted.params)]
+
+
+def rate(fitted):
+    params = fitted.params
+    return float(np.exp(np.float64(params["base"]["log_rate"]) + np.float64(params["bias"]))[0])

@@ -1,0 +1,48 @@
+"""Blocks of networks run in threads, with the settings of the thread that asks."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgen
+from jaxgen import engine
+from jaxgen.models import SplineCoupling
+
+KEY = jax.random.key(3)
+MODEL = SplineCoupling(2, 2, 8, 1, 4)
+
+
+def fitted(dtype):
+    params = jax.jit(MODEL.init)(KEY)
+    return jaxgen.Fitted(
+        MODEL, jax.tree_util.tree_map(lambda v: np.asarray(v).astype(dtype), params)
+    )
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_blocks_of_networks_run_in_threads(x64, monkeypatch):
+    """As one block would: and with the settings of the thread that asks, which others lack."""
+    started, pool = [], engine._thread_pool()
+    submit = pool.submit
+    monkeypatch.setattr(pool, "submit", lambda *a: started.append(a) or submit(*a))
+    monkeypatch.setattr(engine, "RUNGS", (512,))
+    with jax.enable_x64(x64):
+        dtype = np.float64 if x64 else np.float32
+        flow = fitted(dtype)
+        x = flow.sample(KEY, 3000)
+        assert x.dtype == dtype
+        whole = jax.jit(lambda params: jaxgen.sample(MODEL, params, KEY, 3000))(flow.params)
+        np.testing.assert_allclose(x, whole, rtol=1e-5, atol=1e-6)
+        assert flow.log_prob(x).dtype == dtype
+    # the question for settings, and all blocks but the first, of a draw and of a score
+    assert len(started) == 2 * (1 if x64 else 6)
+
+
+def test_blocks_run_while_the_interpreter_ends(monkeypatch):
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    monkeypatch.setattr(engine, "_thread_pool", lambda: pool)
+    monkeypatch.setattr(engine, "RUNGS", (512,))
+    assert fitted(np.float32).sample(KEY, 3000).shape == (3000, 2)
