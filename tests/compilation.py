@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import pathlib
 import platform
+import sys
 from typing import Any
 
 import jax
@@ -14,6 +16,11 @@ from jax._src import compiler as jaxs_compiler  # JAX has no public default for 
 # Most programs of the tests run once, so compiling them takes longer than running them. Without
 # LLVM's optimizations, and by XLA's older emitters, they compile in a third of the time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+_TESTS = pathlib.Path(__file__).parent
+_OWN = str(_TESTS), str(_TESTS.parent / "jaxgen")
+_Remembering = type(functools.cache(len))
 
 
 class Compilation:
@@ -33,7 +40,16 @@ class Compilation:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
     def forget(self) -> None:
-        """Free all compiled programs, so that the next group of tests compiles its own."""
+        """Free compiled programs and what functions remember, in the library and in the tests.
+
+        What the next group of tests compiles then does not depend on those before.
+        """
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None) or ""
+            if file.startswith(_OWN):
+                for value in vars(module).values():
+                    if isinstance(value, _Remembering):
+                        value.cache_clear()
         jax.clear_caches()
         gc.collect()
 

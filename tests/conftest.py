@@ -8,6 +8,7 @@ needs more, ``pytest -n 2 --write-budget`` writes the new numbers.
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import resource
@@ -76,6 +77,13 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False
     return ByGroup(config, log)
+
+
+def pytest_collection_finish():
+    """Let the collector of garbage pass over what is imported by now, and run less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.hookimpl(wrapper=True)

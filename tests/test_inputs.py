@@ -57,6 +57,7 @@ BAD_KEYS = {
 BAD_COUNTS = {"float": 2.0, "bool": True, "negative": -1, "text": "3", "None": None}
 BAD_WEIGHTS = {
     "negative": -np.ones(N),
+    "one negative": np.r_[-1.0, np.full(N - 1, 2.0)],
     "too few": np.ones(N - 1),
     "all zero": np.zeros(N),
     "NaN": np.full(N, np.nan),

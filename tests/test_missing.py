@@ -63,6 +63,17 @@ def test_learns_scores_and_completes(model):
         np.testing.assert_allclose(log_p, model.log_prior(fitted.params), atol=1e-5)
 
 
+def test_a_missing_value_follows_the_label_that_the_rest_suggests():
+    """Of classes far apart, with frequencies nine to one: the rare one too."""
+    rng = np.random.default_rng(0)
+    label = (rng.random(2000) < 0.1).astype(int)
+    x = 20.0 * label[:, None] + rng.normal(size=(2000, 2))
+    fitted = jaxgen.fit(compose.PerClass(models.Gaussian(2), 2), x, label, key=KEY)
+    rare = np.where([True, False], x[label == 1], np.nan)
+    filled = np.asarray(fitted.impute(rare, KEY))
+    np.testing.assert_allclose(filled[:, 1].mean(), 20, atol=0.5)
+
+
 def test_recovers_what_means_would_spoil():
     _, holes = events(20_000, 0.3)
     fitted = jaxgen.fit(models.Gaussian(3), holes, key=KEY)

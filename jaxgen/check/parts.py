@@ -61,9 +61,8 @@ def _splits(subject):
         raise NotJudged("one feature has no parts")
     rng = np.random.default_rng(4)
     splits = []
-    for _ in range(_SPLITS):
-        order = rng.permutation(size).tolist()
-        features = tuple(order[: rng.integers(1, size)])
+    for count in (size // 2, *rng.integers(1, size, _SPLITS - 1)):  # the first leaves several
+        features = tuple(rng.permutation(size)[:count].tolist())
         splits.append((features, others(model, features)))
     splits = list(dict.fromkeys(splits))
 

@@ -129,6 +129,7 @@ class FlowMatching(Flow):
     def _solve(self, change, state, start, end):
         """The state at time ``end``, by the classical Runge-Kutta method."""
         step = (end - start) / self.steps
+        change = jax.jit(change)  # traced once for the four times that a step asks
         add = lambda a, b, size: jax.tree_util.tree_map(lambda a, b: a + size * b, a, b)  # noqa: E731
 
         @jax.checkpoint  # a gradient needs the states between steps alone

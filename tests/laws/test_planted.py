@@ -258,6 +258,13 @@ class Forgetful(HonestPlane):
         return super().complete(params, noise, x, jnp.zeros_like(seen))
 
 
+class ForgetsTheFirst(HonestPlane):
+    """Draws one seen value anew."""
+
+    def complete(self, params, noise, x, seen, y=None):
+        return super().complete(params, noise, x, seen & (jnp.arange(self.dim) > 0))
+
+
 class PriorTwice(compose.PerClass):
     def log_prior(self, params):
         return 2 * super().log_prior(params)
@@ -333,6 +340,7 @@ PLANTED = {
     "completed without a look": ("missing", CompletedBlindly(2), HonestPlane(2), _PLANE),
     "missing values scored": ("missing", SeenAsZero(2), HonestPlane(2), _PLANE),
     "seen values drawn anew": ("missing", Forgetful(2), HonestPlane(2), _PLANE),
+    "one seen value drawn anew": ("missing", ForgetsTheFirst(2), HonestPlane(2), _PLANE),
     "fit 50 % too wide": ("learning", WideFit(2), Honest(2), GAUSSIAN),
     "params of another tree with data": ("start", OtherTree(2), Honest(2), GAUSSIAN),
     "params that no file holds": ("files", OddTree(2), Honest(2), None),
