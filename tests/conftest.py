@@ -26,14 +26,12 @@ from compilation import Compilation  # noqa: E402
 from jaxgen.check import count_compiles  # noqa: E402
 
 BUDGET = TESTS / "budget.toml"
-SESSION = "fixtures of the session"  # a group of their own: whichever test asks first
 SLOWEST = 10
 
 compilation = Compilation(
     pathlib.Path(os.environ.get("JAXGEN_TEST_CACHE", TESTS.parent / ".cache"))
 )
 programs: dict[str, tuple[str, int]] = {}  # of each test in this process: its group, its programs
-of_session: dict[str, int] = {}  # of each test, programs of fixtures that it happens to ask first
 
 
 def pytest_addoption(parser):
@@ -91,21 +89,9 @@ def pytest_runtest_protocol(item, nextitem):
     compilation.quick = item.get_closest_marker("optimized") is None
     with count_compiles() as count:
         result = yield
-    programs[item.nodeid] = group_of(item.nodeid), count[0] - of_session.pop(item.nodeid, 0)
+    programs[item.nodeid] = group_of(item.nodeid), count[0]
     if nextitem is None or group_of(nextitem.nodeid) != group_of(item.nodeid):
         compilation.forget()
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef, request):
-    if fixturedef.scope != "session":
-        return (yield)
-    test = request._pyfuncitem.nodeid
-    with count_compiles() as count:
-        result = yield
-    of_session[test] = of_session.get(test, 0) + count[0]
-    programs[f"{SESSION} {fixturedef.argname}"] = SESSION, count[0]
     return result
 
 
