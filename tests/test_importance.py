@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import softmax
-from scipy.stats import kstest, norm
+from scipy.special import logsumexp, softmax
+from scipy.stats import kstest, multivariate_normal, norm
 
 import jaxgen
 from jaxgen import Fitted, Model, bijectors, compose, domains, models, parts
@@ -165,16 +165,30 @@ def gap(part, truth):
     ours = np.asarray(part.sample(jax.random.key(1), N))
     if callable(truth):
         return kstest(ours[:, 0], truth).statistic
-    mean, tril = (np.asarray(truth.params[k], np.float64) for k in ("mean", "scale_tril"))
-    logits = np.asarray(truth.params.get("logits", 0.0), np.float64)
-    mean, tril = mean.reshape(-1, ours.shape[1]), tril.reshape(-1, *tril.shape[-2:])
-    share, scale = softmax(logits.reshape(-1)), np.sqrt((tril**2).sum(2))
+    share, mean, covariance = normals(truth)
+    scale = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     return max(
         kstest(
             q, lambda q, j=j: norm.cdf((q[:, None] - mean[:, j]) / scale[:, j]) @ share
         ).statistic
         for j, q in enumerate(ours.T)
     )
+
+
+def normals(truth):
+    """Shares, means and covariances, (n, ...) in float64, of a normal or a mixture of normals."""
+    share = softmax(np.asarray(truth.params.get("logits", [0.0]), np.float64))
+    mean, tril = (np.asarray(truth.params[k], np.float64) for k in ("mean", "scale_tril"))
+    tril = np.tril(tril.reshape(len(share), *tril.shape[-2:]))
+    return share, mean.reshape(len(share), -1), tril @ tril.swapaxes(1, 2)
+
+
+def log_density(truth, x, features=slice(None)):
+    """Of those features at x (n, features)."""
+    share, mean, covariance = normals(truth)
+    mean, covariance = mean[:, features], covariance[:, features][:, :, features]
+    scores = [multivariate_normal.logpdf(x, m, c) for m, c in zip(mean, covariance, strict=True)]
+    return logsumexp(np.reshape(scores, (len(share), -1)), 0, b=share[:, None])
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -187,13 +201,12 @@ def test_given_agrees_with_the_closed_form(few_events, name):
     assert part.history["effective_sample_size"] > 0.3 * part.history["of"]
     assert gap(part, truth) < _GAP
 
-    at = np.array([list(values.values())], np.float32)
-    wanted = float(exact.marginal(list(values)).log_prob(at)[0])
+    wanted = log_density(exact, [list(values.values())], list(values))[0]
     error = part.history["log_prob_error"]
     assert 0 < error < 0.05
     assert abs(float(part.params["log_total"]) - wanted) < 5 * error
-    x = np.asarray(truth.sample(jax.random.key(3), 50))
-    assert np.allclose(part.log_prob(x), truth.log_prob(x), atol=5 * error + 1e-4)
+    x = np.asarray(part.sample(jax.random.key(1), N))[:50]
+    assert np.allclose(part.log_prob(x), log_density(truth, x), atol=5 * error + 1e-4)
 
 
 def test_a_sampler_that_ignores_weights_is_found_out(few_events):
@@ -206,15 +219,15 @@ def test_a_sampler_that_ignores_weights_is_found_out(few_events):
 @pytest.mark.parametrize("name", ["gaussian, two given", "mixture"])
 def test_marginal_agrees_with_the_closed_form(few_events, name):
     hidden, exact, values = pair(name)
-    part, truth = hidden.marginal(list(values)), exact.marginal(list(values))
+    part = hidden.marginal(list(values))
     assert isinstance(part.model, MarginalByImportance)
     assert part.model.density == "estimate"
-    drawn = hidden.sample(jax.random.key(4), 100)[:, list(values)]
+    drawn = np.asarray(hidden.sample(jax.random.key(4), 2048))[:100, list(values)]
     assert np.array_equal(part.sample(jax.random.key(4), 100), drawn)
 
     error = part.history["log_prob_error"]
     assert part.history["effective_sample_size"] > 0.3 * part.history["of"]
-    off = np.asarray(part.log_prob(drawn)) - np.asarray(truth.log_prob(drawn))
+    off = np.asarray(part.log_prob(drawn)) - log_density(exact, drawn, list(values))
     assert np.sqrt((off**2).mean()) < 2 * error < 0.2
 
 
@@ -316,7 +329,7 @@ def test_float64(few_events):
         assert x.dtype == np.float64
         assert {v.dtype for v in jax.tree_util.tree_leaves(part.params)} == {np.dtype(np.float64)}
         scores = part.log_prob(x)
-    wanted = given("gaussian, one given")[1].log_prob(np.asarray(x, np.float32))
+    wanted = log_density(given("gaussian, one given")[1], x)
     assert np.allclose(scores, wanted, atol=5 * part.history["log_prob_error"])
 
 
@@ -331,7 +344,7 @@ def test_values_without_density_are_refused(few_events):
         closed.given({0: 1.5})
 
 
-def test_poor_proposals_warn():
+def test_poor_proposals_warn(few_events):
     fitted = Fitted(Banana(), Banana().init(None))
     with pytest.warns(RuntimeWarning, match="draws and log densities will be poor"):
         part = fitted.given({1: 90.0})

@@ -14,14 +14,21 @@ from jaxgen.fit import Adam
 
 KEY = jax.random.key(0)
 GAUSSIANS = compose.PerClass(models.Gaussian(2), 3)
+UNEQUAL = (200, 7, 7)  # events of each class; two of a size share programs
 FLOW = models.SplineCoupling(2, 2, 8, 1, 4)
 
 
 def events(n=900, classes=3, seed=0):
-    """Points around a centre for each label, so far apart that no two classes meet."""
+    """Points around a centre for each label, so far apart that no two classes meet.
+
+    n: how many, or how many of each label.
+    """
     rng = np.random.default_rng(seed)
-    y = rng.integers(0, classes, n)
-    return np.stack([10.0 * y, y**2.0], 1) + rng.normal(size=(n, 2)) * [1.0, 0.3], y
+    if isinstance(n, tuple):
+        y = rng.permutation(np.repeat(np.arange(len(n)), n))
+    else:
+        y = rng.integers(0, classes, n)
+    return np.stack([10.0 * y, y**2.0], 1) + rng.normal(size=(len(y), 2)) * [1.0, 0.3], y
 
 
 @functools.cache
@@ -112,7 +119,7 @@ def test_draws_follow_the_prior():
     [
         (models.GaussianMixture(2, 2), 1600, None),
         (FLOW, 1600, 60),
-        (models.KDE(2), 1500, None),
+        (models.KDE(2), UNEQUAL, None),
         (models.Histogram((8, 8)), 1500, None),
     ],
 )
@@ -128,10 +135,8 @@ def test_each_class_is_its_own_fit(model, n, epochs):
 
 
 def test_unequal_classes():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1, 2], [500, 40, 7])
-    x = rng.normal(size=(len(y), 1)) + 10 * y[:, None]
-    for model in (models.KDE(1), models.GaussianMixture(1, 2), models.Gaussian(1)):
+    x, y = events(UNEQUAL)
+    for model in (models.KDE(2), models.GaussianMixture(2, 2), models.Gaussian(2)):
         fitted = jaxgen.fit(compose.PerClass(model, 3), x, y, key=KEY)
         assert np.isfinite(np.asarray(fitted.log_prob(x, y))).all()
         assert (np.asarray(fitted.classify(x)).argmax(1) == y).mean() > 0.99

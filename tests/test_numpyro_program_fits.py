@@ -42,12 +42,6 @@ def regression(way):
     return jaxgen.fit(from_program(programs.regression, y_shape=(2,), posterior=way), X, Y, key=KEY)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def forget():
-    yield
-    regression.cache_clear()
-
-
 def prior_alone(n, x=None):
     """A global of which the rows say nothing."""
     numpyro.sample("rate", dist.Gamma(3.0, 1.0))
@@ -63,6 +57,14 @@ def test_map_with_and_without_jacobian(jacobian, mode):
     model = from_program(prior_alone, posterior=Point(jacobian))
     fitted = jaxgen.fit(model, np.zeros(1), key=KEY)
     np.testing.assert_allclose(posterior(fitted)["rate"], [mode], rtol=0.01)
+
+
+def test_draws_of_the_warmup_are_not_kept():
+    """They start near 0, and the posterior of a hundred events at 50 is N(49.5, .1^2)."""
+    fitted = jaxgen.fit(
+        from_program(programs.normal, posterior=BY_NUTS), np.full(100, 50.0), key=KEY
+    )
+    assert np.abs(posterior(fitted)["mean"] - 100 * 50 / 101).max() < 1
 
 
 @pytest.mark.parametrize("way", [MeanField(), Guide(AutoMultivariateNormal), NUTS(draws=500)])

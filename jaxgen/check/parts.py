@@ -15,7 +15,6 @@ from jaxgen.check.compiled import FEW, noise_rows
 from jaxgen.check.subject import P_VALUE, NotJudged, Subject, require, require_close
 from jaxgen.model import others
 
-_SPLITS = 2
 _DRAWS = 8192
 _LEVELS = 64  # values up to which a feature counts as discrete
 _LIMITS = ((False, 1e-3), (True, 1e-8))  # of gaps, in float32 and in float64
@@ -54,16 +53,18 @@ def missing(subject: Subject) -> str:
 
 
 def _splits(subject):
-    """Random (features, others), of models that have both in closed form."""
+    """Two of (features, others), of models that have both in closed form.
+
+    The first leaves several others, where there are that many; the second has all features but one,
+    in an order that is not that of the event.
+    """
     model = subject.model
     size = math.prod(model.event_shape)
     if size < 2:
         raise NotJudged("one feature has no parts")
     rng = np.random.default_rng(4)
-    splits = []
-    for count in (size // 2, *rng.integers(1, size, _SPLITS - 1)):  # the first leaves several
-        features = tuple(rng.permutation(size)[:count].tolist())
-        splits.append((features, others(model, features)))
+    half, most = rng.permutation(size - 1)[: size // 2], np.arange(1, size)[::-1]
+    splits = [(f, others(model, f)) for f in (tuple(half.tolist()), tuple(most.tolist()))]
     splits = list(dict.fromkeys(splits))
 
     def parts(params, flat, features):
@@ -157,8 +158,9 @@ def _complete(subject, x, seen):
     """_DRAWS completions of rows of x."""
     x, seen = (np.resize(v, (_DRAWS, *v.shape[1:])) for v in (x, seen))
     x = np.where(seen, x, 0).astype(subject.dtype)
+    key = jax.random.fold_in(subject.key, 2)  # not the noise that made x
     y = subject.conditions(_DRAWS)
-    return np.asarray(_completed(subject.model, subject.params, subject.key, x, seen, y))
+    return np.asarray(_completed(subject.model, subject.params, key, x, seen, y))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -136,9 +136,8 @@ def _sites_of(asked, dtype):
         try:
             return _Look(asked).sites()
         except jax.errors.ConcretizationTypeError:
-            # what the values of a discrete latent follow from must be known: run by hand
-            with jax.ensure_compile_time_eval():
-                return _Look(asked).sites()
+            # what the values of a discrete latent follow from must be known
+            return _Look(asked, evaluate=lambda fn, *args: fn(*args)).sites()
 
 
 class _Told(NamedTuple):
@@ -183,10 +182,10 @@ class _Look:
     They differ in y and in what is drawn, so what must not depend on either can be seen to.
     """
 
-    def __init__(self, asked: Asked):
+    def __init__(self, asked: Asked, evaluate: Callable = evaluated):
         self.asked = asked
         of_two, of_three = self._told(2, 0), self._told(3, 1)
-        self.two, self.other, self.frame = evaluated(self._apart, of_two, of_three)
+        self.two, self.other, self.frame = evaluate(self._apart, of_two, of_three)
         self.params = {n: s.transform for n, s in self.two.items() if s.type == "param"}
         outside = [n for n, s in self.two.items() if s.type == "sample" and not self._within(s)]
         self.outside = [n for n in outside if not self.two[n].observed]
@@ -197,7 +196,7 @@ class _Look:
         self.rows = {name: self._site(self.two, 2, name) for name in within}
         # globals of one value, so that what hears of the rows can be told
         kept = {name: self.two[name].value for name in self.outside}
-        self.three, self.alone = evaluated(self._together, of_three, kept)
+        self.three, self.alone = evaluate(self._together, of_three, kept)
 
     def _apart(self, of_two, of_three):
         """Two rows; three, of other globals and params; and the plate of rows."""

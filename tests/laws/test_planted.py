@@ -259,10 +259,11 @@ class Forgetful(HonestPlane):
 
 
 class ForgetsTheFirst(HonestPlane):
-    """Draws one seen value anew."""
+    """Draws one seen value anew, and the others as they should be."""
 
     def complete(self, params, noise, x, seen, y=None):
-        return super().complete(params, noise, x, seen & (jnp.arange(self.dim) > 0))
+        done = super().complete(params, noise, x, seen, y)
+        return done.at[0].set(jnp.where(seen[0], self.push(params, noise)[0], done[0]))
 
 
 class PriorTwice(compose.PerClass):
