@@ -677,7 +677,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "jaxgen/compose/labelled.py",
         "(own / times)[chosen]",
         "own[chosen]",
-        ("tests/test_labelled*.py", "-k", "each_class or unequal_classes"),
+        ("tests/test_labelled*.py", "-k", "repeated_rows"),
     ),
     Mutant(
         "dequantized_last_level",

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 import jaxgen
 from jaxgen import bijectors, compose, domains, models
 from jaxgen.check import count_compiles
+from jaxgen.compose import labelled
 from jaxgen.fit import Adam
 
 KEY = jax.random.key(0)
@@ -269,3 +270,12 @@ def test_freeze_names_params_of_the_whole():
     for names, kind in ((("mean",), ValueError), ((1,), TypeError)):
         with pytest.raises(kind, match="freeze"):
             jaxgen.fit(GAUSSIANS, x, y, freeze=names, **more)
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 6)])
+def test_repeated_rows_share_the_weight_of_one(weights):
+    rows = np.array([4, 0, 2])
+    places, share = labelled.repeated(rows, 8, weights)
+    assert len(places) == 8
+    total = np.bincount(places, share, minlength=5)
+    np.testing.assert_allclose(total[rows], 1 if weights is None else weights[rows])
