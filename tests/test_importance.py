@@ -231,7 +231,7 @@ def test_marginal_agrees_with_the_closed_form(few_events, name):
     assert np.sqrt((off**2).mean()) < 2 * error < 0.2
 
 
-def test_flow_on_the_globe(few_events):
+def test_flow_on_the_globe():
     feature, value, other = 1, 60.0, _GLOBE[0]
     flow = models.SplineCoupling(2, 2, 8, 1, 4, domain=_GLOBE)
     fitted = Fitted(flow, away_from_init(flow, jax.random.key(0)))
@@ -344,7 +344,7 @@ def test_values_without_density_are_refused(few_events):
         closed.given({0: 1.5})
 
 
-def test_poor_proposals_warn(few_events):
+def test_poor_proposals_warn():
     fitted = Fitted(Banana(), Banana().init(None))
     with pytest.warns(RuntimeWarning, match="draws and log densities will be poor"):
         part = fitted.given({1: 90.0})
