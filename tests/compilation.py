@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import gc
 import hashlib
@@ -55,6 +57,10 @@ class Compilation:
                         value.cache_clear()
         jax.clear_caches()
         gc.collect()
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # only GNU's C library keeps freed memory
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _chosen(self, *args: Any, env_options_overrides: Any = None, **settings: Any) -> Any:
         if self.quick:
