@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import gc
 import hashlib
+import os
 import pathlib
 import platform
 import sys
@@ -25,6 +25,8 @@ if jax.__version_info__ >= (0, 10):  # at this level the compiler of jaxlib 0.7 
 _TESTS = pathlib.Path(__file__).parent
 _OWN = str(_TESTS), str(_TESTS.parent / "jaxgen")
 _Remembering = type(functools.cache(len))
+# GNU's C library keeps freed memory, others do not
+_free_memory = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 class Compilation:
@@ -55,12 +57,14 @@ class Compilation:
                 for value in vars(module).values():
                     if isinstance(value, _Remembering):
                         value.cache_clear()
+        self.free()
+
+    def free(self) -> None:
+        """Free compiled programs; compiling one again reads it from the disk."""
         jax.clear_caches()
         gc.collect()
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # only GNU's C library keeps freed memory
-            ctypes.CDLL(None).malloc_trim(0)
+        if _free_memory is not None:
+            _free_memory(0)
 
     def _chosen(self, *args: Any, env_options_overrides: Any = None, **settings: Any) -> Any:
         if self.quick:

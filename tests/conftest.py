@@ -27,10 +27,12 @@ from jaxgen.check import count_compiles  # noqa: E402
 
 BUDGET = TESTS / "budget.toml"
 SLOWEST = 10
+HELD = 150  # programs that stay in memory within a group; each takes some 2 MiB
 
 compilation = Compilation(
     pathlib.Path(os.environ.get("JAXGEN_TEST_CACHE", TESTS.parent / ".cache"))
 )
+held = [0]  # programs compiled since they were last freed
 programs: dict[str, tuple[str, int]] = {}  # of each test in this process: its group, its programs
 
 
@@ -89,9 +91,15 @@ def pytest_runtest_protocol(item, nextitem):
     compilation.quick = item.get_closest_marker("optimized") is None
     with count_compiles() as count:
         result = yield
-    programs[item.nodeid] = group_of(item.nodeid), count[0]
-    if nextitem is None or group_of(nextitem.nodeid) != group_of(item.nodeid):
+    group = group_of(item.nodeid)
+    programs[item.nodeid] = group, count[0]
+    held[0] += count[0]
+    if nextitem is None or group_of(nextitem.nodeid) != group:
         compilation.forget()
+        held[0] = 0
+    elif held[0] > HELD:
+        compilation.free()
+        held[0] = 0
     return result
 
 

@@ -218,7 +218,8 @@ def test_a_guide_of_ones_own():
 
 @pytest.mark.parametrize("way", [MeanField(), BY_NUTS])
 def test_a_second_fit_compiles_nothing(way):
-    fitted = regression(way)
+    model = from_program(programs.regression, y_shape=(2,), posterior=way)
+    fitted = jaxgen.fit(model, X, Y, key=KEY)
     fitted.log_prob(X, Y), predictive(fitted, KEY, Y), log_likelihood(fitted, X, Y)
     with count_compiles() as compiled:
         fitted = jaxgen.fit(fitted.model, X + 1, Y, key=KEY)

@@ -175,7 +175,7 @@ def key_reuse(subject: Subject) -> str:
 
 def compiles(subject: Subject) -> str:
     """A spec rebuilt from its parts compiles nothing new."""
-    subject.log_prob(subject.few)  # JAX's caches may have been cleared since
+    subject.log_prob(subject.draw(FEW))  # JAX's caches may have been cleared since
     model: Any = from_json(to_json(subject.model))
     rebuilt = Subject(model, subject.params, key=subject.key, y=subject.y)
     with count_compiles() as count:
