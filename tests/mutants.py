@@ -10,7 +10,7 @@ should fail. Whoever makes the tests quicker runs them all before and after:
     python tests/mutants.py --check                  # do they still fit the source?
 
 The repository is copied and only the copy is changed. At the end the tests that failed run once
-without a mutant, lest a test that always fails seem to have caught one.
+without a mutant, so that a test that always fails does not count.
 """
 
 from __future__ import annotations
@@ -959,7 +959,7 @@ def problems(root: Path = ROOT) -> list[str]:
     return found
 
 
-def judge(mutant: Mutant, copy: Path, timeout: float = TIMEOUT) -> Verdict:
+def verdict_of(mutant: Mutant, copy: Path, timeout: float = TIMEOUT) -> Verdict:
     """Plant one mutant in a copy of the repository, run its tests and take it out again."""
     path, began = copy / mutant.file, time.monotonic()
     source = path.read_text()
@@ -1028,7 +1028,7 @@ def _pytest(copy: Path, arguments: list[str], timeout: float | None) -> tuple[in
 
 
 def _environment(copy: Path) -> dict[str, str]:
-    # without bytecode, which is told from stale one by whole seconds
+    # without bytecode, whose age is compared in whole seconds
     return os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -1073,7 +1073,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def one(mutant: Mutant) -> Verdict:
             copy = copies.get()
             try:
-                return judge(mutant, copy, args.timeout)
+                return verdict_of(mutant, copy, args.timeout)
             finally:
                 copies.put(copy)
 

@@ -24,7 +24,7 @@ from jaxgen.precision import enable_x64
 KEY = jax.random.key(5)
 ROWS = 9
 LIMITS = {np.float32: 2e-5, np.float64: 1e-10}
-# in float32 as users compile them; float64 judges the formulas
+# in float32 as users compile them; float64 checks the formulas
 dtypes = pytest.mark.parametrize(
     "dtype",
     [

@@ -85,7 +85,7 @@ def test_the_gradient_in_the_condition_is_that_of_finite_differences(name):
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
 
 
-# Priors in NUTS, all in one run: they do not hear of each other.
+# Priors in NUTS, all in one run: they do not depend on each other.
 
 
 @pytest.fixture(scope="module")

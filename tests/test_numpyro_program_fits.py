@@ -106,7 +106,7 @@ def test_a_fit_finds_its_way_under_a_wide_prior():
 
 
 def mixed(discrete):
-    """Shares of two clusters, told by draws that no gradient passes."""
+    """Shares of two clusters, by draws that no gradient passes."""
 
     def program(n, x=None):
         share = numpyro.sample("share", dist.Beta(2.0, 2.0))
@@ -298,7 +298,7 @@ def test_fit_each_refuses():
         jaxgen.fit_each(jaxgen.models.Gaussian(1), np.zeros((2, 3, 1)), key=KEY)
 
 
-# What is told of a fit.
+# What a fit reports.
 
 
 @pytest.mark.parametrize("way", [MeanField(), BY_NUTS])

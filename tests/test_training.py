@@ -298,7 +298,7 @@ def test_members_share_the_rows_held_out():
     for own in ensemble.history["members"]:
         assert own["validation"] == pytest.approx(alone.history["validation"])
         assert own["train"] == pytest.approx(alone.history["train"])
-    # and each row either trains or judges
+    # and each row either trains or validates
     judged, trained = alone.history["validation"][0], alone.history["train"][0]
     whole = float(np.mean(start.log_prob(waves(60))))
     assert (12 * judged + 48 * trained) / 60 == pytest.approx(whole, rel=1e-5)

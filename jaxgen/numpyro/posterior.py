@@ -335,7 +335,7 @@ def _look(guide: Guide, program) -> _Looked:
     def looked():
         """Runs of the guide, which differ in what it is called with and in nothing else."""
         key = np.zeros(2, np.uint32)
-        with _telling_of_sites(fail):
+        with _errors_of_guide(fail):
             run, other = (
                 trace(call, given, key, {})
                 for given in (program.sites.argument, program.sites.other)
@@ -363,7 +363,7 @@ def _look(guide: Guide, program) -> _Looked:
         return values, others, tried, transforms
 
     with jax.core.eval_context():
-        with _telling_of_sites(fail):
+        with _errors_of_guide(fail):
             # by hand: an autoguide sets itself up, and keeps what it finds
             trace(call, program.sites.argument, np.zeros(2, np.uint32), {})
         values, others, tried, transforms = evaluated(looked)
@@ -381,8 +381,8 @@ def _look(guide: Guide, program) -> _Looked:
 
 
 @contextlib.contextmanager
-def _telling_of_sites(fail):
-    """Errors that NumPyro raises where a guide's sites cannot be, told of the guide."""
+def _errors_of_guide(fail):
+    """Turn errors that NumPyro raises at impossible sites into errors that name the guide."""
     try:
         yield
     except NotImplementedError:

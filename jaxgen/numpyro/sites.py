@@ -140,11 +140,11 @@ def _sites_of(asked, dtype):
             return _Look(asked, evaluate=lambda fn, *args: fn(*args)).sites()
 
 
-class _Told(NamedTuple):
+class _RunInputs(NamedTuple):
     """What a run starts from."""
 
     key: Any
-    y: Any  # None where it is told the number of rows
+    y: Any  # None where it takes the number of rows
 
 
 class _Seen(NamedTuple):
@@ -163,7 +163,7 @@ class _Seen(NamedTuple):
     rsample: bool = False
     event_dim: int = 0
     free: tuple[int, ...] = ()  # shape of a continuous latent's value without constraints
-    levels: Any = None  # all values of a discrete latent, None where they cannot be told
+    levels: Any = None  # all values of a discrete latent, None where they are unknown
     support: Any = None  # of the site that is x
     log_p: Any = None
 
@@ -179,12 +179,12 @@ class _Params(Messenger):
 class _Look:
     """Runs of a program for two rows, for three, and for two of the three alone.
 
-    They differ in y and in what is drawn, so what must not depend on either can be seen to.
+    They differ in y and in what is drawn, so what must not depend on either is compared.
     """
 
     def __init__(self, asked: Asked, evaluate: Callable = evaluated):
         self.asked = asked
-        of_two, of_three = self._told(2, 0), self._told(3, 1)
+        of_two, of_three = self._run_inputs(2, 0), self._run_inputs(3, 1)
         self.two, self.other, self.frame = evaluate(self._apart, of_two, of_three)
         self.params = {n: s.transform for n, s in self.two.items() if s.type == "param"}
         outside = [n for n, s in self.two.items() if s.type == "sample" and not self._within(s)]
@@ -194,7 +194,7 @@ class _Look:
         self._check_shapes()
         within = [n for n, s in self.two.items() if s.type == "sample" and self._within(s)]
         self.rows = {name: self._site(self.two, 2, name) for name in within}
-        # globals of one value, so that what hears of the rows can be told
+        # globals of one value, so that sites which depend on other rows differ
         kept = {name: self.two[name].value for name in self.outside}
         self.three, self.alone = evaluate(self._together, of_three, kept)
 
@@ -214,35 +214,35 @@ class _Look:
         bare = ((name, site._replace(value=None, log_p=None)) for name, site in other.items())
         return two, OrderedDict(bare), frame
 
-    def _together(self, told, kept):
+    def _together(self, inputs, kept):
         """Three rows, and the last and the first of them alone."""
-        three = self._run(3, told, kept)
+        three = self._run(3, inputs, kept)
         alone = {}
         for row in (2, 0):
             values = {n: s.value for n, s in three.items() if s.type == "sample"}
             for name, site in self.rows.items():
                 values[name] = jnp.take(values[name], np.array([row]), axis=site.axis)
-            own = told if told.y is None else told._replace(y=told.y[row : row + 1])
+            own = inputs if inputs.y is None else inputs._replace(y=inputs.y[row : row + 1])
             alone[row] = self._run(1, own, values)
         return three, alone
 
     def fail(self, what: str, cause: Exception | None = None):
         raise ValueError(f"program {self.asked.program.name}: {what}") from cause
 
-    def _told(self, n, seed) -> _Told:
+    def _run_inputs(self, n, seed) -> _RunInputs:
         asked, key = self.asked, np.array([0, seed], np.uint32)
         if asked.y_shape is None:
-            return _Told(key, None)
+            return _RunInputs(key, None)
         if asked.levels is not None:
-            return _Told(key, (np.arange(n) % asked.levels).astype(np.int32))
+            return _RunInputs(key, (np.arange(n) % asked.levels).astype(np.int32))
         y = np.random.default_rng(seed).uniform(0.1, 0.9, (n, *asked.y_shape))
-        return _Told(key, y.astype(jnp.result_type(float)))
+        return _RunInputs(key, y.astype(jnp.result_type(float)))
 
-    def _run(self, n, told: _Told, values=None) -> OrderedDict[str, _Seen]:
-        argument = n if told.y is None else told.y
+    def _run(self, n, inputs: _RunInputs, values=None) -> OrderedDict[str, _Seen]:
+        argument = n if inputs.y is None else inputs.y
         with self._telling():
             # not by ``Drawing``: jax.random's own draws compile the fastest
-            sites = trace(self.asked.program, argument, told.key, values or {}, drawing=_Params())
+            sites = trace(self.asked.program, argument, inputs.key, values or {}, drawing=_Params())
         # ordered, for JAX sorts the keys of other dictionaries
         return OrderedDict((name, self._seen(name, site)) for name, site in sites.items())
 
@@ -381,7 +381,7 @@ class _Look:
             self._check_apart(name)
         latent = [site for name, site in self.rows.items() if name != self.asked.observed]
         discrete = tuple(site for site in latent if site.discrete)
-        y = self._told(3, 1).y
+        y = self._run_inputs(3, 1).y
         argument, other = (1 if y is None else y[row : row + 1] for row in (0, 1))
         found = Sites(
             tuple(self._site(self.two, 2, name) for name in self.outside),
@@ -413,7 +413,7 @@ class _Look:
             )
 
     def _check_row(self, row: int):
-        """The density of a row must not hear of its place or the others."""
+        """The density of a row must not depend on its place or on other rows."""
         for name in self.rows:
             among, alone = (np.asarray(run[name].log_p) for run in (self.three, self.alone[row]))
             axis = self.frame.dim
