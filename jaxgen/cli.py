@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
 import sys
 from typing import NoReturn
 
-from jaxgen import commands
+from jaxgen import commands, output
 
 # what a user can cause: anything else is a bug, and keeps its traceback
 _REFUSED = (
@@ -53,14 +56,35 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         args = _parser().parse_args(argv)
+        _check_stdout()
         args.run(args)
+        _flush_stdout()
     except _REFUSED as error:
+        with contextlib.suppress(OSError):
+            _flush_stdout()
         what = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename is not None:
             what = f"{error.strerror}: {error.filename}"
         print("jaxgen: error:", " ".join(what.split()), file=sys.stderr)
         return 2
     return 0
+
+
+def _check_stdout():
+    """Raise where nobody reads what will be printed."""
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # none, or one in memory
+        output.check_descriptor(sys.stdout.fileno(), "standard output")
+
+
+def _flush_stdout():
+    """Write out what was printed while an error can still be reported."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # the interpreter writes what is left at its end, and would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 class _Parser(argparse.ArgumentParser):

@@ -13,9 +13,9 @@ from typing import Any
 
 def fit(args):
     """Fit a model to a table and save it."""
-    from jaxgen import files, tables
+    from jaxgen import files, output, tables
 
-    files.writable(args.out)
+    output.writable(args.out, others=[args.data])
     family, settings = _family(args.model), _settings(args.set)
     columns, x, labels = tables.read(args.data, args.label)
     classes = None if labels is None else len(set(labels.tolist()))
@@ -29,7 +29,8 @@ def fit(args):
 
     names = ("epochs", "batch_size", "restarts", "validation", "patience")
     options = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
-    fitted = fit(model, _shaped(x, model), labels, key=jax.random.key(args.seed), **options)
+    with _names(args.data, columns):
+        fitted = fit(model, _shaped(x, model), labels, key=jax.random.key(args.seed), **options)
     fitted.columns = columns
     files.save(fitted, args.out)
     print(f"{fitted} of {len(x):,} events, in {args.out}")
@@ -38,10 +39,11 @@ def fit(args):
 def sample(args):
     """Draw a table from a model."""
     import jax
+    import numpy as np
 
     from jaxgen import files, tables
 
-    tables.check_output(args.out)
+    tables.check_output(args.out, others=[args.model])
     fitted = files.load(args.model)
     y, values = _known(fitted, args.given)
     key = jax.random.key(args.seed)
@@ -49,6 +51,8 @@ def sample(args):
         if fitted.columns is None:  # the features that are left keep their numbers
             fitted.columns = tuple(f"x{place}" for place in range(_size(fitted)))
         fitted = fitted.given(values, key=jax.random.fold_in(key, 1))
+    like = np.empty((0, *fitted.model.event_shape))
+    tables.check_output(args.out, [args.model], like, fitted.columns)
     tables.write(args.out, fitted.sample(key, args.n, y), fitted.columns)
     print(f"{args.n:,} events, in {args.out}")
     if fitted.history.get("method") == "importance sampling":
@@ -64,11 +68,13 @@ def score(args):
     from jaxgen.evaluate.accuracy import bits_per_dim, mean_and_error
 
     if args.out is not None:
-        tables.check_output(args.out)
+        tables.check_output(args.out, others=[args.model, args.data])
     fitted = files.load(args.model)
     if fitted.model.density == "none":
         raise ValueError(f"{type(fitted.model).__name__} has no log density to score with")
-    log_p = np.asarray(fitted.log_prob(*_events(fitted, args.data, args.label)))
+    x, y = _events(fitted, args.data, args.label)
+    with _names(args.data, fitted.columns):
+        log_p = np.asarray(fitted.log_prob(x, y))
     mean = mean_and_error(log_p)
     if args.out is not None:
         tables.write(args.out, log_p, ("log_prob",))
@@ -78,47 +84,53 @@ def score(args):
     print(f"bits/dim        {bits_per_dim(mean.value, _size(fitted)):.6g}")
     for what, found in (("zero density", log_p == -np.inf), ("NaN", np.isnan(log_p))):
         if found.any():
-            print(f"{what:<15} {found.sum():,} events, the first in row {found.argmax()}")
+            first = tables.row_name(args.data, found.argmax())
+            print(f"{what:<15} {found.sum():,} events, the first in {first}")
 
 
 def classify(args):
     """Write p(y|x) of a table, or print how good it is, or both."""
     import numpy as np
 
-    from jaxgen import files, tables
+    from jaxgen import files, output, tables
     from jaxgen.evaluate import calibration, reliability_figure
 
     if args.label is None and (args.figure is not None or args.out is None):
         wanted = "--out, --label or both" if args.figure is None else "--label beside --figure"
         raise ValueError(f"classify needs {wanted} (see jaxgen classify --help)")
     if args.out is not None:
-        tables.check_output(args.out)
+        tables.check_output(args.out, others=[args.model, args.data])
     if args.figure is not None:
-        files.writable(args.figure)
+        output.check_figure(args.figure, others=[args.model, args.data, args.out])
     fitted = files.load(args.model)
     names = _labels(fitted)
     x, y = _events(fitted, args.data, args.label)
-    log_p = np.asarray(fitted.classify(x))
+    with _names(args.data, fitted.columns):
+        log_p = np.asarray(fitted.classify(x))
     if args.out is not None:
         tables.write(args.out, np.exp(log_p), tuple(f"p({name})" for name in names))
     if y is None:
         print(f"{len(log_p):,} events, in {args.out}")
         return
-    found = calibration(log_p, y, labels=fitted.labels)
+    with _names(args.data, fitted.columns):
+        found = calibration(log_p, y, labels=fitted.labels)
     print(f"events             {found.events:,}\n{found}")
     if args.figure is not None:
-        reliability_figure(found).savefig(args.figure, dpi=150)
+        output.write_figure(reliability_figure(found), args.figure)
 
 
 def evaluate(args):
     """Print the report."""
     import jax
 
-    from jaxgen import files
+    from jaxgen import files, output
     from jaxgen.evaluate import evaluate
 
-    for path in filter(None, (args.json, args.figure)):
-        files.writable(path)
+    read = [args.model, args.data, args.train]
+    if args.json is not None:
+        output.writable(args.json, others=read)
+    if args.figure is not None:
+        output.check_figure(args.figure, others=[*read, args.json])
     fitted = files.load(args.model)
     x_test, _ = _events(fitted, args.data)
     x_train = None if args.train is None else _events(fitted, args.train)[0]
@@ -127,19 +139,13 @@ def evaluate(args):
     report = evaluate(fitted, x_test, x_train=x_train, key=key, **options)
     print(report)
     if args.json is not None:
-        with files.write_atomically(args.json) as file:
-            file.write(json.dumps(report.to_dict(), indent=2).encode() + b"\n")
+        output.write_json(args.json, report.to_dict())
     if args.figure is not None:
         report.plot(args.figure)
 
 
 def world(args):
     """Fit every family to the Earth's land."""
-    from jaxgen import files
-
-    for path in filter(None, (args.json, args.figure)):
-        files.writable(path)
-
     from jaxgen.world import run
 
     run(
@@ -219,8 +225,17 @@ def _events(fitted, path, label=None):
     from jaxgen import tables
 
     _, x, labels = tables.read(path, label, fitted.columns)
-    y = None if labels is None else _named(fitted, map(str, labels))
+    with _names(path, fitted.columns):
+        y = None if labels is None else _named(fitted, map(str, labels))
     return _shaped(x, fitted.model), y
+
+
+def _names(path, columns):
+    """Errors about the events of a table, with the names of its columns and rows."""
+    from jaxgen import tables
+    from jaxgen.places import Names
+
+    return Names.known(columns, row=lambda row: tables.row_name(path, row))
 
 
 def _labels(fitted):
@@ -232,12 +247,15 @@ def _labels(fitted):
 
 def _named(fitted, texts: Iterable[str]) -> list[str | int]:
     """The labels that texts name: a table may write as text what another has as numbers."""
+    from jaxgen.places import Message, row
+
     names = {str(name): name for name in _labels(fitted)}
     texts = list(texts)
     unknown = [text for text in texts if text not in names]
     if unknown:
-        known = ", ".join(names)
-        raise ValueError(f"unknown label {unknown[0]!r}; the labels are {known:.200}")
+        known = f"unknown label {unknown[0]!r}; the labels are {', '.join(names):.200}"
+        where = () if len(texts) == 1 else (" (", row(texts.index(unknown[0])), ")")
+        raise ValueError(Message(known, *where))
     return [names[text] for text in texts]
 
 

@@ -71,6 +71,8 @@ def to_json(spec: Spec) -> dict:
     def plain(value):
         if isinstance(value, Spec):
             return to_json(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)  # JSON has no infinity; the cast to a field's type reads the text
         return [plain(v) for v in value] if isinstance(value, tuple) else value
 
     fields = {f.name: plain(getattr(spec, f.name)) for f in dataclasses.fields(spec)}  # type: ignore[arg-type]

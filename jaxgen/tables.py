@@ -5,15 +5,18 @@ from __future__ import annotations
 import array
 import csv
 import io
+import itertools
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.files import writable, write_atomically
+from jaxgen import places
+from jaxgen.output import writable, write_atomically
 
 _ROWS = 50_000  # rows of a CSV formatted at once
 _WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0*)?")  # no code such as 007
@@ -73,6 +76,21 @@ def read(
     return Table(names, values, labels)
 
 
+def row_name(path: str | os.PathLike, row: int) -> str:
+    """How an error names a row of a table: the line where it begins in a .csv, else its number.
+
+    The file is read again to find the line.
+    """
+    if Path(path).suffix.lower() == ".csv":
+        try:
+            found = next(itertools.islice(_csv_rows(path, _csv_start(path)[1]), row, None), None)
+        except (OSError, ValueError, csv.Error):  # the file is no longer what was read
+            found = None
+        if found is not None:
+            return f"line {found[0]}"
+    return str(places.row(row))
+
+
 def write(path: str | os.PathLike, values: Any, columns: tuple[str, ...] | None = None) -> None:
     """Write a table of numbers, whole or not at all; ``read`` gives the same numbers back.
 
@@ -88,8 +106,15 @@ def write(path: str | os.PathLike, values: Any, columns: tuple[str, ...] | None 
 
     >>> write("samples.csv", fitted.sample(jax.random.key(0), 1000), ("latitude", "longitude"))
     """
-    path, values = Path(path), np.asarray(values)
-    put = _format(path)[1]
+    path = Path(path)
+    put, values = _prepared(path, values, columns)
+    with write_atomically(path) as file:
+        put(file, values, columns)
+
+
+def _prepared(path, values, columns):
+    """What writes the format, and the values as it takes them, or an error where it cannot."""
+    put, values = _format(path)[1], np.asarray(values)
     if values.dtype.kind not in "biuf":
         values = values.astype(np.float32)  # bfloat16, which no format knows
     rows_only = put in (_write_csv, _write_parquet)
@@ -101,36 +126,46 @@ def write(path: str | os.PathLike, values: Any, columns: tuple[str, ...] | None 
         )
     if columns is not None:
         _check_names(path, tuple(columns), values)
-    with write_atomically(path) as file:
-        put(file, values, columns)
+        if put is _write_csv and all(map(_is_number, columns)):
+            raise ValueError(f"a CSV header of numbers alone would be read as data: {columns}")
+    return put, values
 
 
-def check_output(path: str | os.PathLike) -> None:
+def check_output(
+    path: str | os.PathLike,
+    others: Iterable[str | os.PathLike] = (),
+    values: Any = None,
+    columns: tuple[str, ...] | None = None,
+) -> None:
     """Ask before long work whether ``write`` could put its result there.
 
+    Args:
+      path: the file to write.
+      others: what else the work reads or writes, none of which may be the same file.
+      values: a table like the one to be written, of no rows (0, ...), where its shape is known.
+      columns: its names.
+
     Raises:
-      ValueError: the ending is unknown.
+      ValueError: the ending is unknown, or names or shape do not suit.
       ImportError: a .parquet without pyarrow.
-      OSError: no file can be put there.
+      OSError: no file can be put there, or it is one of ``others``.
     """
     if _format(Path(path))[1] is _write_parquet:
         _pyarrow()
-    writable(path)
+    if values is not None:
+        _prepared(Path(path), values, columns)
+    writable(path, others)
 
 
 def _read_csv(path, label, wanted):
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, skipinitialspace=True)
-            first = next((row for row in rows if row), None)
-            if first is None:
-                raise ValueError(f"{path}: line 1, column 1: the file is empty")
-            names, skip = None, 0
-            if not all(map(_is_number, first)):
-                names, skip = tuple(cell.strip() for cell in first), rows.line_num
-                if "" in names:
-                    where = f"line {skip}, column {names.index('') + 1}"
-                    raise ValueError(f"{path}: {where}: the column has no name (an index, perhaps)")
+        first, skip = _csv_start(path)
+        names = None
+        if skip:
+            names = tuple(cell.strip() for cell in first)
+            if "" in names:
+                where = f"line {skip}, column {names.index('') + 1}"
+                raise ValueError(f"{path}: {where}: the column has no name (an index, perhaps)")
         if names is None:
             if label is not None:
                 raise ValueError(f"{path}: line 1: no header, so no column {label!r}")
@@ -149,6 +184,26 @@ def _read_csv(path, label, wanted):
         return columns, values, labels
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV in UTF-8: {error}") from None
+
+
+def _csv_start(path):
+    """The cells of the first line that is not empty, and how many lines the header ends."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, skipinitialspace=True)
+        first = next((row for row in rows if row), None)
+        if first is None:
+            raise ValueError(f"{path}: line 1, column 1: the file is empty")
+        return first, 0 if all(map(_is_number, first)) else rows.line_num
+
+
+def _csv_rows(path, skip):
+    """Rows below the first ``skip`` lines, each with the line where it begins."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows, line = csv.reader(file, skipinitialspace=True), 1
+        for row in rows:
+            here, line = line, rows.line_num + 1
+            if here > skip and row:
+                yield here, row
 
 
 def _ignore(cell):
@@ -195,21 +250,16 @@ def _csv_values(path, skip, width, names, readers):
     except ValueError:
         pass  # an empty cell, or an error to be named: the slow way tells
     numbers = array.array("d")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows, line = csv.reader(file, skipinitialspace=True), 1
-        for row in rows:
-            here, line = line, rows.line_num + 1  # where the row begins
-            if here <= skip or not row:
-                continue
-            for j, cell in enumerate(row[:width]):
-                try:
-                    numbers.append(readers.get(j, _number)(cell))
-                except ValueError as error:
-                    where = f"line {here}, column {j + 1}" + (f" ({names[j]})" if names else "")
-                    raise ValueError(f"{path}: {where}: {error}") from None
-            if len(row) != width:
-                where = f"line {here}, column {min(len(row), width) + 1}"
-                raise ValueError(f"{path}: {where}: {len(row)} cells, where {width} are expected")
+    for here, row in _csv_rows(path, skip):
+        for j, cell in enumerate(row[:width]):
+            try:
+                numbers.append(readers.get(j, _number)(cell))
+            except ValueError as error:
+                where = f"line {here}, column {j + 1}" + (f" ({names[j]})" if names else "")
+                raise ValueError(f"{path}: {where}: {error}") from None
+        if len(row) != width:
+            where = f"line {here}, column {min(len(row), width) + 1}"
+            raise ValueError(f"{path}: {where}: {len(row)} cells, where {width} are expected")
     if not numbers:
         raise ValueError(f"{path}: line {skip + 1}, column 1: no rows below the header")
     return np.frombuffer(numbers).reshape(-1, width).copy()
@@ -234,8 +284,6 @@ def _is_number(cell):
 
 def _write_csv(file: IO[bytes], values, columns):
     if columns is not None:
-        if all(map(_is_number, columns)):
-            raise ValueError(f"a CSV header of numbers alone would be read as data: {columns}")
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow(columns)
         file.write(header.getvalue().encode())
@@ -349,7 +397,7 @@ def _checked_labels(path, label, raw, n):
     names = raw.tolist()
     for row, name in enumerate(names):
         if name is None or name == "" or name != name:
-            raise ValueError(f"{path}: {label!r} has no label in row {row}")
+            raise ValueError(f"{path}: {label!r} has no label in {row_name(path, row)}")
         if not isinstance(name, (str, int, float)):
             raise ValueError(f"{path}: {label!r} is {raw.dtype}, neither text nor numbers")
     names = list(map(str, names))

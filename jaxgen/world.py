@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from jaxgen import output
 from jaxgen.datasets import land
 from jaxgen.domains import Circle, Interval
 from jaxgen.evaluate import kl_divergence, throughput
@@ -65,13 +64,21 @@ def run(
     Args:
       events: number of observations to learn from.
       seed: of the observations, the fits and the samples.
-      json_path: where to write the table as a JSON list of rows; None: nowhere.
+      json_path: where to write the table as a JSON list of rows; None: nowhere. A number that is
+        infinite or NaN is null, and "notes" of its row says so.
       figure_path: where to write the figure, PNG, PDF or SVG by its ending; None: nowhere.
       quick: leave out the mixtures of many components and the flow, which take most of the time.
 
     Returns:
       The rows of the table.
+
+    Raises:
+      ValueError, OSError: the table or the figure cannot be written there; asked before the work.
     """
+    if json_path is not None:
+        output.writable(json_path)
+    if figure_path is not None:
+        output.check_figure(figure_path, others=[json_path])
     p_data, x, x_test, keys = observations(events, seed)
     families = {k: v for k, v in FAMILIES.items() if not (quick and k in SLOW)}
 
@@ -88,10 +95,11 @@ def run(
         )
     print("the truth itself      0.000            1.000")
     if json_path is not None:
-        Path(json_path).write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+        plain = (output.finite(row._asdict()) for row in rows)
+        output.write_json(json_path, [{**row, "notes": notes} for row, notes in plain])
         print(f"rows written to {json_path}")
     if figure_path is not None:
-        draw(p_data, x, fits, rows).savefig(figure_path, dpi=150)
+        output.write_figure(draw(p_data, x, fits, rows), figure_path)
         print(f"figure written to {figure_path}")
     return rows
 

@@ -1,6 +1,7 @@
 """The command line, run on files as a user would."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 from command_line import conditional, fails, run
 
 import jaxgen
-from jaxgen import cli, commands, files, models, tables
+from jaxgen import cli, commands, files, models, tables, world
 
+SMALL = jaxgen.Fitted(models.Box(1), {"low": jnp.zeros(1), "high": jnp.ones(1)})
 X = np.random.default_rng(0).normal((1, -3), (0.5, 4), (400, 2)).astype(np.float32)
 
 
@@ -122,8 +124,11 @@ def test_score_names_events_of_no_density(tmp_path, capsys):
     tables.write(tmp_path / "x.csv", [[0.5], [2], [np.nan], [3]])
     assert run("score", tmp_path / "m", tmp_path / "x.csv") == 0
     out = capsys.readouterr().out
-    assert "zero density    2 events, the first in row 1" in out
-    assert "NaN             1 events, the first in row 2" in out
+    assert "zero density    2 events, the first in line 2" in out
+    assert "NaN             1 events, the first in line 3" in out
+    tables.write(tmp_path / "x.npy", [[0.5], [2]])
+    assert run("score", tmp_path / "m", tmp_path / "x.npy") == 0
+    assert "zero density    1 events, the first in row 1" in capsys.readouterr().out
 
 
 def test_evaluate_writes_report_and_figure(place, tmp_path, capsys):
@@ -193,6 +198,58 @@ def test_sample_says_where_it_is_not_exact(place, monkeypatch, tmp_path, capsys)
     command = ("sample", place / "m", "-n", 5, "--given", "a=0.5", "--out", tmp_path / "s.csv")
     assert run(*command) == 0
     assert "importance sampling: 2.4% of the proposals are effective" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "cells", "why"),
+    [
+        ("fit", "1,5 2,5 3,5 4,5", "x is constant in column 'b': a Box"),
+        ("fit", "1,5 2,inf 3,6 4,7", r"infinite values \(line 4 in column 'b'\)"),
+        ("fit", "1,5 2,6 3,6 4,1e39", r"but line 7 in column 'b' holds 1e\+39"),
+        ("fit", "1,5 2,6 , 4,7", "x has no value in line 6"),
+        ("fit", "1, 2, 3, 4,", "x has no value in column 'b'"),
+        ("fit", "1,5 2,6 3,no 4,7", r"line 6, column 2 \(b\): 'no' is not a number"),
+        ("fit", "1,1e8 2,1.0000000123e8 3,1.00000003e8 4,1.0000000456e8",
+         r"its values in column 'b' lie near 1e\+08"),
+        ("fit --model KDE", "1,5 2,6 3, 4,7", r"NaN values \(line 6 in column 'b'\)"),
+        ("fit --model KDE", "1,5 2,5 3,5 4,5", "constant in column 'b': no bandwidth"),
+        ("fit --model Gaussian --set jitter=0", "5,1 5,2 5,3 5,4", "constant in column 'a': pass"),
+        ("fit --model Histogram --set bins=2,2", "5,1 5,2 5,3 5,4", "constant in column 'a': pass"),
+        ("fit --model Histogram --set bins=2,2 bounds=[0,9],[0,9]", "1,5 2,6 3,-1 4,7",
+         "; line 6 in column 'b' does not"),
+        ("fit --model Bernoulli", "0,0 1,1 0,2 1,1", "; line 6 in column 'b' is outside"),
+        ("fit --label kind", "1,5 2,6 3,6 4,6", "events of label 'fig': x is .* in column 'b'"),
+        ("fit --label kind --model Histogram --set bins=2,2 bounds=[0,9],[0,9]",
+         "1,5 2,6 3,6 4,99", "events of label 'fig': .*; line 7 in column 'b' does not"),
+        ("score --label kind", "1,5 2,6 3,6 4,6", r"unknown label 'fig'.* \(line 6\)"),
+        ("classify --out p.csv --label kind", "1,5 2,6 3,6 4,6", r"unknown label .*\(line 6\)"),
+        ("classify --label kind --out p.csv", "1,5 2,6 99,6,plum 4,6,plum", "NaN, .* in line 6"),
+        ("sample -n 1 --out s.csv --given a=inf", "", "the value of 'a' must be finite"),
+        ("sample -n 1 --out s.csv --given a=99", "", r"zero density at \{'a': 99.0\}"),
+    ],
+)  # fmt: skip
+def test_errors_name_columns_labels_and_lines(args, cells, why, tmp_path, monkeypatch, capsys):
+    """Of a file with an empty line and a cell of two lines: rows begin in lines 3, 4, 6 and 7."""
+    monkeypatch.chdir(tmp_path)
+    command, *args = args.split()
+    rows = [row.split(",") for row in cells.split()]
+    if rows:
+        rows[1][0] = f'"{rows[1][0]}\n"'
+        if "--label" in args:
+            names = "pear", "pear", "fig", "fig"
+            rows = [[*row[:2], *(row[2:] or [name])] for row, name in zip(rows, names, strict=True)]
+        lines = [",".join(("a", "b", "kind")[: len(rows[0])]), "", *map(",".join, rows)]
+        (tmp_path / "x.csv").write_text("\n".join(lines))
+    if command == "fit":
+        model = [] if "--model" in args else ["--model", "Box"]
+        args = ["x.csv", *model, "--out", "o", *args]
+    else:
+        params = {"low": jnp.zeros((2, 2)), "high": jnp.full((2, 2), 9.0)}
+        params = {"logits": jnp.zeros(2), "model": params}
+        spec = jaxgen.compose.PerClass(models.Box(2), 2)
+        jaxgen.Fitted(spec, params, columns=("a", "b"), labels=("pear", "plum")).save("m")
+        args = ["m", *(["x.csv"] if rows else []), *args]
+    assert re.search(why, fails(capsys, command, *args))
 
 
 def test_world_is_called_with_its_options(monkeypatch, tmp_path):
@@ -268,6 +325,38 @@ def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):
         "score m x.csv --out gone/s.csv",
         "evaluate m x.csv --json gone/r",
         "evaluate m x.csv --figure gone/r.png",
+        "evaluate m x.csv --figure r.xyz",
+        "evaluate m x.csv --figure r",
+        "evaluate m x.csv --json read_only",
+        "evaluate m x.csv --json /dev/fd/UNREAD",
+        "fit x.csv --model Box --out read_only",
+        "fit x.csv --model Box --out /dev/fd/UNREAD",
+        "classify m x.csv --label a --figure r.xyz",
+        "world --figure w.xyz",
+        "world --json read_only",
+        "world --json /dev/fd/UNREAD",
+        # what is read, by any name
+        "fit x.csv --model Box --out x.csv",
+        "fit x.csv --model Box --out ./x.csv",
+        "fit x.csv --model Box --out linked.csv",
+        "fit x.csv --model Box --out twin.csv",
+        "fit linked.csv --model Box --out x.csv",
+        "sample m -n 5 --out m.csv",
+        "sample m.csv -n 5 --out m.csv",
+        "score m x.csv --out x.csv",
+        "score m x.csv --out m.csv",
+        "classify m x.csv --out x.csv",
+        "classify m x.csv --out m.csv",
+        "classify m x.csv --label a --figure x.png",
+        "classify m x.csv --label a --figure m.png",
+        "evaluate m x.csv --json x.csv",
+        "evaluate m x.csv --json m",
+        "evaluate m x.csv --train t.csv --json t.csv",
+        "evaluate m x.csv --figure x.png",
+        # two outputs
+        "classify m x.csv --label a --out new.csv --figure new.png",
+        "evaluate m x.csv --json new.png --figure new.png",
+        "world --json w.png --figure ./w.png",
     ],
 )
 def test_a_bad_output_is_refused_before_the_work(args, tmp_path, monkeypatch, capsys):
@@ -277,7 +366,96 @@ def test_a_bad_output_is_refused_before_the_work(args, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tables, "read", read)
     monkeypatch.setattr(files, "load", read)
+    monkeypatch.setattr(world, "observations", read)
+    for name in ("x.csv", "t.csv", "m", "read_only"):
+        (tmp_path / name).write_text(f"what {name} holds")
+    (tmp_path / "read_only").chmod(0o444)
+    links = {"linked.csv": "x.csv", "x.png": "x.csv", "m.csv": "m", "m.png": "m"}
+    for link, target in {**links, "new.csv": "new.png"}.items():
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "twin.csv").hardlink_to("x.csv")
+    listed = sorted(tmp_path.iterdir())
+    unread, number = os.pipe()
+    os.close(unread)
+    args = args.replace("UNREAD", str(number))
     assert re.search(r"cannot write|ending must be", fails(capsys, *args.split()))
+    os.close(number)
+    assert sorted(tmp_path.iterdir()) == listed
+    for name in ("x.csv", "t.csv", "m", "read_only"):
+        assert (tmp_path / name).read_text() == f"what {name} holds"
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns", "why"),
+    [((3, 4), None, "no room for values of shape"), ((2,), ("1", "2"), "header of numbers")],
+)
+def test_a_table_that_does_not_suit_is_refused_before_the_draw(
+    shape, columns, why, tmp_path, monkeypatch, capsys
+):
+    params = {"logits": jnp.zeros(shape)}
+    jaxgen.Fitted(models.Bernoulli(shape), params, columns=columns).save(tmp_path / "m")
+    monkeypatch.setattr(jaxgen.Fitted, "sample", None)
+    command = ("sample", tmp_path / "m", "-n", 5, "--out", tmp_path / "s.csv")
+    assert why in fails(capsys, *command)
+
+
+@pytest.mark.parametrize("closed", ["before", "after"])
+def test_a_closed_standard_output_is_one_error(closed, monkeypatch, capsys):
+    read, write = os.pipe()
+
+    def score(args):
+        assert closed == "after"
+        print("log-likelihood")
+        os.close(read)
+
+    monkeypatch.setattr(commands, "score", score)
+    if closed == "before":
+        os.close(read)
+    with open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        status = run("score", "m", "x.csv")
+    why = {"before": "cannot write standard output: nobody reads it"}
+    expected = why.get(closed, "Broken pipe: standard output")
+    assert capsys.readouterr().err == f"jaxgen: error: {expected}\n"
+    assert status == 2
+
+
+def strict(path):
+    """JSON as other languages read it, without NaN and infinities."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_a_report_of_infinities_is_strict_json(tmp_path, capsys):
+    box = {"low": jnp.array([0.0]), "high": jnp.array([1.0])}
+    jaxgen.Fitted(models.Box(1), box).save(tmp_path / "m")
+    tables.write(tmp_path / "x.csv", [[0.5], [0.25], [3.0]], ("a",))
+    data = (tmp_path / "x.csv", "--train", tmp_path / "x.csv", "--samples", 50)
+    assert run("evaluate", tmp_path / "m", *data, "--json", tmp_path / "r") == 0
+    report = strict(tmp_path / "r")
+    assert report["accuracy"]["log_likelihood"] is None
+    assert report["accuracy"]["bits_per_dim_ref"] is None
+    why = report["notes"]["accuracy.log_likelihood"]
+    assert why == "-inf; 0 over the events of positive density"
+    assert report["notes"]["accuracy.log_likelihood_se"] == "nan"
+    assert report["notes"]["accuracy.bits_per_dim_ref"] == "inf"
+    numbers = {**report["accuracy"], **report["generation"], **report["representation"]}
+    assert all(v is None or np.isfinite(v) for v in numbers.values())
+
+
+def test_the_table_of_the_world_is_strict_json(tmp_path, monkeypatch, capsys):
+    row = world.Row("Box", np.inf, np.nan, 0.5, 1.0, 10.0)
+    monkeypatch.setattr(world, "FAMILIES", {"Box": models.Box(2)})
+    monkeypatch.setattr(world, "observations", lambda events, seed: (SMALL, None, None, None))
+    monkeypatch.setattr(world, "_measure", lambda *_: (None, row))
+    assert world.run(json_path=tmp_path / "w", figure_path=None) == [row]
+    (found,) = strict(tmp_path / "w")
+    assert found["notes"] == {"kl": "inf", "kl_error": "nan"}
+    assert found["kl"] is found["kl_error"] is None
+    assert found["on_land"] == 0.5
 
 
 def test_help_is_complete(capsys):

@@ -2,11 +2,13 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import pathlib
 import random
 import re
+import threading
 from typing import NamedTuple
 
 import jax
@@ -14,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from cases import CASES
 
 import jaxgen
-from jaxgen import files, models, spec
+from jaxgen import compose, files, models, output, spec
 
 SMALL = jaxgen.Fitted(
     models.Gaussian(2),
@@ -32,7 +35,7 @@ MODELS = [
     models.Bernoulli((2, 3)),
     models.Categorical((2,), levels=5),
 ]
-AWKWARD = np.array([0.0, -0.0, np.nan, -np.inf, 1e-45, np.nextafter(np.float32(1), 2)], np.float32)
+AWKWARD = np.array([0.0, -0.0, np.inf, -np.inf, 1e-45, np.nextafter(np.float32(1), 2)], np.float32)
 TREES = {
     "nested": {"a": [jnp.ones(2), (jnp.zeros(3),)], "b": {"c": ({"d": jnp.ones(())},)}},
     "names": {
@@ -75,11 +78,14 @@ def seal(raw):
     return blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode(), 1)
 
 
+def header_of(raw):
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["jaxgen"])
+
+
 def with_header(raw, **changes):
     """The file with entries of its header replaced, and a digest that fits."""
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["jaxgen"])
-    header |= {"sha256": "0" * 64} | changes
+    header = header_of(raw) | {"sha256": "0" * 64} | changes
     arrays = safetensors.numpy.load(raw)
     return seal(safetensors.numpy.save(arrays, {"jaxgen": json.dumps(header)}))
 
@@ -112,9 +118,7 @@ def test_a_model_comes_back(model, tmp_path):
 @pytest.mark.parametrize("name", TREES)
 def test_params_come_back_bit_for_bit(name, tmp_path):
     tree = TREES[name]
-    files.save(
-        jaxgen.Fitted(models.Gaussian(2), tree, columns=('quote"', "ünï", "")), tmp_path / "m"
-    )
+    files.save(jaxgen.Fitted(Anything(), tree, columns=('quote"', "ünï", "")), tmp_path / "m")
     back = files.load(tmp_path / "m")
     assert bits(back.params) == bits(tree)
     assert kinds(back.params) == kinds(tree)
@@ -136,13 +140,19 @@ def test_equal_models_give_equal_files(small, tmp_path):
 
 
 def test_a_64_bit_model_comes_back_in_x64_only(x64, tmp_path):
-    params = {"low": jnp.array([0.1, np.pi]), "high": jnp.array([1, 2**40])}
+    params = {"low": jnp.array([0.1, np.pi]), "high": jnp.array([1.1, 2**40])}
     assert params["low"].dtype == np.float64
     files.save(jaxgen.Fitted(models.Box(2), params), tmp_path / "m")
     assert bits(files.load(tmp_path / "m").params) == bits(params)
     jax.config.update("jax_enable_x64", False)
     with pytest.raises(ValueError, match=r"m: .*float64.*enable x64"):
         files.load(tmp_path / "m")
+
+
+class Anything(jaxgen.Model):
+    """A model whose params may be any, since it has no ``init``."""
+
+    event_shape = (3,)
 
 
 class Pair(NamedTuple):
@@ -176,6 +186,11 @@ def test_save_takes_a_fitted_only(tmp_path):
 # damage
 
 
+def parse(raw, path):
+    """What ``load`` makes of a file of that content, without the disk."""
+    return files._load(io.BytesIO(raw), path)
+
+
 def refused(path, raw, load=None):
     """The message with which a file of that content is refused; ``load`` skips the disk."""
     if load is None:
@@ -191,7 +206,7 @@ def test_every_single_bit_flip_is_found(small, tmp_path):
     for i in range(8 * len(small)):
         raw = bytearray(small)
         raw[i // 8] ^= 1 << i % 8
-        assert "damaged" in refused(path, bytes(raw), files._parse)
+        assert "damaged" in refused(path, bytes(raw), parse)
 
 
 def mutate(raw, rng):
@@ -220,12 +235,12 @@ def test_mutated_files_are_refused(small, tmp_path):
     for _ in range(10_000):
         raw = mutate(small, rng)
         if raw != small:
-            refused(path, raw, files._parse)
+            refused(path, raw, parse)
         if files._DIGEST.search(raw) is None:
             continue
         # with a digest made to fit, anything may be in the file: still a model or a ValueError
         try:
-            files._parse(seal(raw), path)
+            parse(seal(raw), path)
         except ValueError:
             continue
         accepted += 1
@@ -244,7 +259,7 @@ def test_other_safetensors_are_refused(tmp_path):
 
 def test_every_truncation_is_refused(small, tmp_path):
     for size in range(len(small)):
-        refused(tmp_path / "short", small[:size], files._parse)
+        refused(tmp_path / "short", small[:size], parse)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +323,166 @@ def test_missing_files_and_directories(tmp_path):
         files.save(SMALL, tmp_path / "gone" / "m")
 
 
+# what suits the model
+
+
+KDE_OF_9 = {"points": jnp.ones((9, 2)), "log_weights": jnp.zeros(9), "bandwidth": jnp.ones(2)}
+PLANE = {"mean": jnp.zeros(2), "scale_tril": jnp.eye(2)}
+OF_CLASSES = compose.PerClass(models.Gaussian(2), 3)
+UNSUITABLE = [
+    (models.Gaussian(2), {**PLANE, "mean": jnp.zeros(3)}, {}, r"params/mean must have shape \(2\)"),
+    (models.Gaussian(2), {**PLANE, "mean": jnp.zeros((3, 2))}, {}, "params/mean must have shape"),
+    (models.Gaussian(2), {**PLANE, "mean": jnp.float32(0)}, {}, "params/mean must have shape"),
+    (models.Gaussian(2), {**PLANE, "mean": jnp.zeros(2, int)}, {}, "params/mean must hold floats"),
+    (models.Gaussian(2), {**PLANE, "mean": jnp.zeros(2, bool)}, {}, "params/mean must hold floats"),
+    (models.Gaussian(2), {**PLANE, "mean": jnp.array([0, np.nan])}, {}, "params/mean holds NaN"),
+    (models.Gaussian(2), {**PLANE, "mode": jnp.zeros(2)}, {}, "params/mode is none of the params"),
+    (models.Gaussian(2), {"mean": jnp.zeros(2)}, {}, "params/scale_tril is missing"),
+    (models.Gaussian(2), list(PLANE.values()), {}, "params/mean is missing"),
+    (
+        models.Gaussian(2),
+        PLANE,
+        {"columns": ("a", "b", "c")},
+        "columns has 3 names, for 2 features",
+    ),
+    (models.Gaussian(2), PLANE, {"columns": ("a",)}, "columns has 1 names, for 2 features"),
+    (models.Gaussian(2), PLANE, {"columns": ("a", "a")}, "columns has 'a' twice"),
+    (models.Gaussian(2), PLANE, {"labels": ("a",)}, "labels has 1 names, for None labels"),
+    (OF_CLASSES, None, {"labels": ("a", "b")}, "labels has 2 names, for 3 labels"),
+    (OF_CLASSES, None, {"labels": (1, 2, 1)}, "labels has 1 twice"),
+    (OF_CLASSES, {"logits": jnp.zeros(3), "model": PLANE}, {}, "params/model/mean must have shape"),
+    (models.KDE(2), {**KDE_OF_9, "points": jnp.ones((9, 3))}, {}, r"points must have .*\(n, 2\)"),
+    (models.KDE(2), {**KDE_OF_9, "bandwidth": jnp.ones(9)}, {}, "params/bandwidth must have shape"),
+    (models.KDE(2), {**KDE_OF_9, "log_weights": jnp.ones(8)}, {}, "params/.* must have shape"),
+    (models.Histogram((3,)), {"log_probs": jnp.zeros(4)}, {}, "params/.* is missing"),
+    (Anything(), [jnp.ones(1), jnp.array(np.nan)], {}, "params/1 holds NaN"),
+]
+
+
+@pytest.mark.parametrize(("model", "params", "names", "why"), UNSUITABLE, ids=lambda v: str(v)[:30])
+def test_what_does_not_suit_the_model_is_refused(model, params, names, why, tmp_path, monkeypatch):
+    params = model.init(jax.random.key(0)) if params is None else params
+    fitted = jaxgen.Fitted(model, params, **names)
+    with pytest.raises(ValueError, match=why):
+        fitted.save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
+    with monkeypatch.context() as patch:  # a file all the same
+        patch.setattr(files.params_of, "check", lambda *_: None)
+        patch.setattr(files, "_check_names", lambda *_: None)
+        fitted.save(tmp_path / "m")
+    assert re.search(why, refused(tmp_path / "m", (tmp_path / "m").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("model", "params"),
+    [
+        (models.KDE(2), KDE_OF_9),
+        (models.KDE(2), {k: jnp.stack([v] * 5) for k, v in KDE_OF_9.items()}),  # five fits
+        (models.Gaussian(2), {k: jnp.stack([v] * 5) for k, v in PLANE.items()}),
+        (models.Gaussian(2), {k: v.astype(np.float16) for k, v in PLANE.items()}),
+        (models.Gaussian(2), {**PLANE, "mean": jnp.array([0, -jnp.inf])}),
+        (
+            compose.PerClass(models.KDE(2), 3),
+            {"logits": jnp.zeros(3), "model": {k: jnp.stack([v] * 3) for k, v in KDE_OF_9.items()}},
+        ),
+    ],
+    ids=lambda v: str(v)[:30],
+)
+def test_sizes_that_data_decide_and_many_fits_are_not_refused(model, params, tmp_path):
+    jaxgen.Fitted(model, params).save(tmp_path / "m")
+    assert bits(files.load(tmp_path / "m").params) == bits(params)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.is_built], ids=lambda case: case.name)
+def test_a_leaf_of_another_shape_kind_or_name_is_refused_in_every_family(case):
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    like = jax.eval_shape(case.model.init, key)
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), like))
+    files.params_of.check(case.model, tree.unflatten(leaves))
+    for place, leaf in enumerate(leaves):
+        wrong = [leaf.astype(int)]
+        if leaf.size:
+            wrong += [leaf + np.nan]
+        if leaf.size and leaf.ndim:
+            wrong += [np.concatenate([leaf, leaf[..., :1]], -1)]
+        if len(leaves) > 1:  # a leading axis of all params is that of many fits
+            wrong += [leaf[None]]
+        for other in wrong:
+            changed = [*leaves[:place], other, *leaves[place + 1 :]]
+            with pytest.raises(ValueError, match=r"^params.* (must h|holds NaN)"):
+                files.params_of.check(case.model, tree.unflatten(changed))
+    with pytest.raises(ValueError, match=r"params/1.* is none|missing"):
+        files.params_of.check(case.model, (tree.unflatten(leaves), np.zeros(1)))
+
+
+def test_arrays_that_are_no_params_are_refused(small, tmp_path):
+    arrays = {**safetensors.numpy.load(small), "params/more": np.ones(2)}
+    raw = seal(safetensors.numpy.save(arrays, {"jaxgen": json.dumps(header_of(small))}))
+    assert "params/more, which is none of its params" in refused(tmp_path / "m", raw)
+
+
+def test_infinities_in_a_spec_are_written_as_text(tmp_path):
+    model = models.Histogram((3, 4), bounds=((0, 1), (-float("inf"), 2)))
+    jaxgen.Fitted(model, model.init(jax.random.key(0))).save(tmp_path / "m")
+    raw = (tmp_path / "m").read_bytes()
+    assert header_of(raw)["spec"]["bounds"] == [[0.0, 1.0], ["-inf", 2.0]]
+    assert b"Infinity" not in raw
+    assert files.load(tmp_path / "m").model == model
+
+
+# size, and the machine
+
+
+@pytest.mark.parametrize("kind", ["model", "zeros", "table", "short header", "one tensor"])
+def test_a_file_of_200_gigabytes_is_refused_after_its_header(kind, small, tmp_path, monkeypatch):
+    short = bytes([5, *bytes(7)]) + small[8:]
+    begin = {"model": small, "zeros": b"", "table": b"1,2\n" * 1000, "short header": short}.get(
+        kind
+    )
+    if begin is None:  # whose header says another size
+        begin = small.replace(b'"data_offsets":[8,24]', b'"data_offsets":[8,99]')
+    (tmp_path / "big").write_bytes(begin)
+    os.truncate(tmp_path / "big", 200 * 10**9)
+    taken = []
+
+    class Counted(io.FileIO):
+        def read(self, size=-1):
+            taken.append(super().read(size))
+            return taken[-1]
+
+    monkeypatch.setattr("builtins.open", lambda path, mode: Counted(path, mode))
+    with pytest.raises(ValueError, match=r"big: (damaged: it has|not a jaxgen model)"):
+        files.load(tmp_path / "big")
+    assert sum(map(len, taken)) < 2000
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("no cuda"), MemoryError()])
+@pytest.mark.parametrize("where", ["jnp.array", "from_json", "safetensors.numpy.load", "open"])
+def test_errors_of_the_machine_stay_what_they_are(where, error, small, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error
+
+    (tmp_path / "m").write_bytes(small)
+    target = "builtins.open" if where == "open" else f"jaxgen.files.{where}"
+    monkeypatch.setattr(target, fail)
+    with pytest.raises(type(error)) as caught:
+        files.load(tmp_path / "m")
+    assert caught.value is error
+
+
+def test_a_model_is_read_from_a_pipe(small, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for raw in (small, small + b"more"):
+        thread = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(raw,), daemon=True)
+        thread.start()
+        if raw == small:
+            assert bits(files.load(tmp_path / "pipe").params) == bits(SMALL.params)
+        else:
+            with pytest.raises(ValueError, match="pipe: damaged: it has"):
+                files.load(tmp_path / "pipe")
+        thread.join(10)
+
+
 # writing
 
 
@@ -327,7 +502,7 @@ def test_a_file_appears_whole_and_after_it_is_on_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "fsync", spied_fsync)
     monkeypatch.setattr(os, "replace", spied_replace)
     path.write_bytes(b"old")
-    with files.write_atomically(path) as file:
+    with output.write_atomically(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -347,7 +522,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(fails, monkeypatch, 
     with pytest.raises((OSError, KeyboardInterrupt)):  # noqa: PT012
         if fails in ("fsync", "replace"):
             files.save(other, tmp_path / "small.jaxgen")
-        with files.write_atomically(tmp_path / "small.jaxgen") as file:
+        with output.write_atomically(tmp_path / "small.jaxgen") as file:
             file.write(b"half")
             file.flush()
             raise KeyboardInterrupt if fails == "interrupt" else OSError(errno.ENOSPC, "full")

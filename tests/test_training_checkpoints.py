@@ -1,10 +1,12 @@
 """Checkpoints of training: a run goes on where it stopped, and no other run takes its file."""
 
 import contextlib
+import errno
 import os
 import re
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,10 @@ import pytest
 from learners import KEY, SMALL, Leaves, Network, Regression, Steep, waves
 
 from jaxgen.check import count_compiles
-from jaxgen.files import write_atomically
 from jaxgen.fit import Adam, checkpoint, fit, gradient, optimizers
 from jaxgen.fit.progress import Progress
 from jaxgen.fitted import Fitted
+from jaxgen.output import write_atomically
 from jaxgen.precision import enable_x64
 
 OF_MEMBERS = [Adam(), Adam(1e-3), Adam(weight_decay=1.0)]
@@ -143,6 +145,55 @@ def test_short_runs_write_once_and_long_ones_by_the_chunk(tmp_path, monkeypatch)
     assert written[1:] == [tmp_path / "b"] * 6
 
 
+@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EDQUOT", "EACCES", "EROFS", "memory", "gone"])
+def test_a_disk_that_fails_loses_no_training(name, tmp_path, monkeypatch):
+    """From the third write on: the last good checkpoint stays, and a later one may work."""
+    calls = []
+    path = tmp_path / "runs" / "run"
+    path.parent.mkdir()
+
+    @contextlib.contextmanager
+    def failing(target):
+        calls.append(target)
+        if len(calls) == 3 and name == "gone":
+            path.rename(tmp_path / "run")
+            path.parent.rmdir()
+        if 3 <= len(calls) <= 4 and name != "gone":
+            number = getattr(errno, name, None)
+            raise MemoryError if number is None else OSError(number, os.strerror(number), target)
+        with write_atomically(target) as file:
+            yield file
+
+    monkeypatch.setattr(checkpoint, "write_atomically", failing)
+    monkeypatch.setattr(checkpoint, "PAUSE", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    monkeypatch.setattr(gradient, "SOON", 0.0)  # chunks stay short
+    settings = {**SMALL, "key": KEY, "epochs": 6}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted = fit(Network(), waves(60), checkpoint=path, **settings)
+    (warning,) = caught  # once, and at the line of this file
+    assert re.match(
+        f"checkpoint {path} could not be written: .*; training goes", str(warning.message)
+    )
+    assert warning.filename == __file__
+    assert_same_bits(fitted, fit(Network(), waves(60), **settings))
+    if name == "gone":
+        path = tmp_path / "run"
+    assert list(tmp_path.rglob("*run")) == [path]
+    counted, compiled = [], gradient._chunk
+    monkeypatch.setattr(gradient, "_chunk", lambda *a: counted.append(a) or compiled(*a))
+    assert_same_bits(fit(Network(), waves(60), checkpoint=path, **settings), fitted)
+    assert len(counted) == (4 if name == "gone" else 0)
+
+
+def test_a_checkpoint_is_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(OSError, match=f"checkpoint {path} must be a regular file"):
+            fit(Network(), waves(60), checkpoint=path, **SMALL, key=KEY)
+
+
 RUN = {
     "model": Network(), "x": waves(60), "key": KEY, "epochs": 2, "batch_size": 16, "patience": 9,
     "validation": 0.2, "optimizer": Adam(), "freeze": ("0/bias",), "weights": np.ones(60),
@@ -212,6 +263,7 @@ def spoiled(raw):
     yield raw[:-1]
     yield raw[:100]
     yield raw + b"\0"
+    yield raw + bytes(10**6)
     for place in np.random.default_rng(0).integers(0, len(raw), 20):
         yield raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :]
 

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen import inputs
+from jaxgen import inputs, output
 from jaxgen.evaluate.generation import duplicates
 from jaxgen.evaluate.measure import closeness, likelihood, originality, pulled_noise, timing
 from jaxgen.evaluate.sections import Accuracy, Generation, Representation, lines
 from jaxgen.fitted import Fitted
+from jaxgen.promotion import standard_promotion
 
 _TRAIN = 5  # training rows searched for neighbours, in multiples of max_rows
 
@@ -46,10 +47,21 @@ class Report:
     evidence: dict[str, Any] = dataclasses.field(repr=False, compare=False)  # what plot shows
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain numbers and strings, ready for JSON (it may hold NaN or Infinity)."""
+        """Nested plain numbers and strings, ready for JSON, which has no NaN and no infinity.
+
+        A metric that is one of these is None, and its note, by "section.metric", begins with it.
+        """
         # without the evidence, which asdict would copy
         plain = dataclasses.asdict(dataclasses.replace(self, evidence={}))
         del plain["evidence"]
+        for section in ("accuracy", "generation", "representation"):
+            if plain[section] is None:
+                continue
+            plain[section], odd = output.finite(plain[section])
+            for name, value in odd.items():
+                name = f"{section}.{name}"
+                note = self.notes.get(name)
+                plain["notes"][name] = value if note is None else f"{value}; {note}"
         return plain
 
     def __str__(self) -> str:
@@ -81,15 +93,21 @@ class Report:
 
         Returns:
           A matplotlib ``Figure``.
+
+        Raises:
+          ValueError, OSError: the figure cannot be written there; asked before it is drawn.
         """
         from jaxgen.evaluate.figure import draw_report
 
+        if path is not None:
+            output.check_figure(path)
         figure = draw_report(self)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            output.write_figure(figure, path)
         return figure
 
 
+@standard_promotion
 def evaluate(
     fitted: Any,
     x_test: Any,

@@ -12,15 +12,16 @@ import json
 import os
 import time
 from numbers import Real
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from jaxgen.files import writable, write_atomically
+from jaxgen.files import MALFORMED, read_safetensors
+from jaxgen.output import writable, write_atomically
+from jaxgen.warn import warn
 
 PAUSE = 1.0  # seconds at least between two writes, so that short runs are not held up
 SHARE = 0.1  # of a run's time that writing may take
@@ -35,15 +36,18 @@ class Checkpoint:
       run: what the run is, as strings by name: a file of any other run is refused.
 
     Raises:
-      TypeError, OSError: path is no path, or no file can be put there.
+      TypeError, OSError: path is no path, or no file can be put there; a pipe or a device is none.
     """
 
     def __init__(self, path: Any, run: dict[str, str]):
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"checkpoint must be a path, got {type(path).__name__} {path!r:.40}")
         self._path, self._run = writable(path), run
+        if self._path.exists() and not self._path.is_file():
+            raise OSError(f"checkpoint {path} must be a regular file, which can be read again")
         self._due = time.monotonic() + PAUSE
         self._written: Any = None
+        self._failed = False
 
     def exists(self) -> bool:
         return self._path.exists()
@@ -61,11 +65,10 @@ class Checkpoint:
         if not self.exists():
             return None
         try:
-            header, arrays = _open(self._path.read_bytes())
-        except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise ValueError(
-                f"checkpoint {self._path} is damaged, or no checkpoint: {error}"
-            ) from error
+            with open(self._path, "rb") as file:
+                header, arrays = _open(file)
+        except ValueError as error:
+            raise ValueError(f"checkpoint {self._path} is {error}") from error
         differ = [_difference(name, header["run"].get(name), v) for name, v in self._run.items()]
         if any(differ):
             raise ValueError(
@@ -93,12 +96,24 @@ class Checkpoint:
     def write(self, state: Any) -> None:
         """Write the pytree of arrays, unless the file holds it already.
 
-        Raises:
-          OSError: the file cannot be written.
+        A full disk is no reason to lose the training: where the file cannot be written it stays as
+        it is, with a warning the first time.
         """
         if state is self._written:
             return
         began = time.monotonic()
+        try:
+            self._write(state)
+            self._written = state
+        except (OSError, MemoryError) as error:
+            if not self._failed:
+                why = str(error) or type(error).__name__
+                warn(f"checkpoint {self._path} could not be written: {why}; training goes on")
+            self._failed = True
+        now = time.monotonic()
+        self._due = now + max(PAUSE, (now - began) / SHARE)
+
+    def _write(self, state):
         arrays, keys = {}, {}
         for place, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
             name = jax.tree_util.keystr(place)
@@ -109,9 +124,6 @@ class Checkpoint:
         header["sha256"] = _digest(header, arrays)
         with write_atomically(self._path) as file:
             file.write(safetensors.numpy.save(arrays, {_ENTRY: json.dumps(header)}))
-        self._written = state
-        now = time.monotonic()
-        self._due = now + max(PAUSE, (now - began) / SHARE)
 
 
 def versions(*packages: str) -> str:
@@ -151,12 +163,15 @@ def _digest(header, arrays):
     return hashlib.sha256((text + content).encode()).hexdigest()
 
 
-def _open(raw: bytes) -> tuple[dict, dict]:
-    arrays = safetensors.numpy.load(raw)
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"][_ENTRY])
-    if header["sha256"] != _digest(header, arrays):
-        raise ValueError("its content does not match its digest")
+def _open(file: IO[bytes]) -> tuple[dict, dict]:
+    raw, header = read_safetensors(file, _ENTRY, "damaged, or no checkpoint")
+    try:
+        arrays = safetensors.numpy.load(raw)
+        whole = header["sha256"] == _digest(header, arrays)
+    except MALFORMED as error:
+        raise ValueError(f"damaged: {error!r}") from error
+    if not whole:
+        raise ValueError("damaged: its content does not match its digest")
     return header, arrays
 
 
