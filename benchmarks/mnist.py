@@ -49,7 +49,7 @@ MODELS = {
     "spline": _masked("spline", 1e-3, 10, width=512, layers=2),
     "gaussians": Entry(compose.PerClass(models.Gaussian(DIM), DIGITS), {}),
     "mixtures": Entry(
-        compose.PerClass(models.GaussianMixture(DIM, 3, jitter=0.03), DIGITS),
+        compose.PerClass(models.GaussianMixture(DIM, 3, jitter=0.3), DIGITS),
         {"epochs": 30},
         "shares",
     ),

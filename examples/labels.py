@@ -77,7 +77,7 @@ for i, size in enumerate(SIZES):
     for j in range(REPEATS):
         rows = rng.permutation(some(size))
         fitted = jaxgen.fit(
-            PerClass(Gaussian(64, jitter=1e-2), 10), x[rows], y[rows], key=jax.random.key(j)
+            PerClass(Gaussian(64, jitter=0.5), 10), x[rows], y[rows], key=jax.random.key(j)
         )
         weights = penalised(x[rows], y[rows])
         log_p = {GENERATIVE: fitted.classify(x_test)}

@@ -24,7 +24,7 @@ order = rng.permutation(len(images))
 images, labels = images[order] / 16, labels[order]
 test = images[:TEST]
 digits = jaxgen.fit(
-    compose.PerClass(models.Gaussian(64, jitter=3e-3), 10), images[TEST:], labels[TEST:],
+    compose.PerClass(models.Gaussian(64, jitter=0.03), 10), images[TEST:], labels[TEST:],
     key=jax.random.key(0),
 )  # fmt: skip
 upper, lower = digits.marginal(range(HALF)), digits.marginal(range(HALF, 64))

@@ -14,7 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen import places
+from jaxgen.places import Message, Place
 from jaxgen.random import is_leaf
+
+_ROUNDED, _COMPARED = 65536, 256  # rows of which the rounding is looked at, and those compared
 
 
 def is_tracing(*trees: Any) -> bool:
@@ -71,7 +75,7 @@ def as_count(n: Any, name: str = "n", least: int = 0) -> int:
 
 def as_events(model: Any, x: Any, dtype: Any) -> Any:
     """x of shape (..., *event_shape) in the given float dtype, at least one batch dimension."""
-    x = _batched(_numbers(x, "x"), model.event_shape, "x", model)
+    x = _batched(numbers(x, "x"), model.event_shape, "x", model)
     if x.dtype == dtype:
         return x  # astype would copy it
     with np.errstate(over="ignore"):  # beyond the dtype is infinite, and scores -inf
@@ -100,8 +104,8 @@ def as_noise(model: Any, noise: Any) -> tuple[Any, int]:
 def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) -> Any:
     """y of shape (*batch_shape, *y_shape); one condition alone is repeated for every row.
 
-    Float conditions are cast to ``dtype``; integer ones (labels) stay integers. None stays None
-    where the model knows p(y).
+    Float conditions are cast to ``dtype``; integer ones stay integers, or become floats where some
+    are beyond 32 bits. None stays None where the model knows p(y).
     """
     if model.y_shape is None:
         if y is not None:
@@ -112,7 +116,7 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
     shape = tuple(model.y_shape)
     if y is None:
         raise ValueError(f"y is missing: {model} is conditional, with y of shape {shape}")
-    y = _numbers(y, "y")
+    y = numbers(y, "y")
     if model.classes is not None and y.dtype.kind not in "biu":
         raise TypeError(f"y must hold labels 0 .. {model.classes - 1}, ints; got dtype {y.dtype}")
     if y.shape not in (shape, (*batch_shape, *shape)):
@@ -120,9 +124,29 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
         raise ValueError(f"y must have shape {wanted}; got {y.shape}")
     if not isinstance(y, jax.core.Tracer) and model.y_support is not None and y.size:
         _check_conditions(model, np.asarray(y))
-    y = y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)
+    y = _narrowed(y, dtype, "y")
     xp = jnp if isinstance(y, jax.Array) else np
     return xp.broadcast_to(y, (*batch_shape, *shape))
+
+
+def _narrowed(y, dtype, name):
+    """Floats in ``dtype``, integers in 32 bits if they all fit, else as floats."""
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        if y.dtype == dtype or isinstance(y, jax.core.Tracer):
+            return y.astype(dtype)
+        with np.errstate(over="ignore"):
+            narrow = y.astype(dtype)
+        if (np.isfinite(y) & ~np.isfinite(narrow)).any():
+            largest = np.abs(np.where(np.isfinite(y), y, 0)).max()
+            raise ValueError(f"{name} must fit in {np.dtype(dtype)}; got {largest:.3g}")
+        return narrow
+    if np.can_cast(y.dtype, np.int32):
+        return y.astype(np.int32)
+    if isinstance(y, jax.core.Tracer):
+        return y  # whose values are not known: it keeps all its bits
+    info = np.iinfo(np.int32)
+    fits = not y.size or (y.min() >= info.min and y.max() <= info.max)
+    return y.astype(np.int32 if fits else dtype)
 
 
 def _check_conditions(model, y):
@@ -133,7 +157,8 @@ def _check_conditions(model, y):
     if not known.all():
         row = int(known.argmin())
         wanted = f"be a label 0 .. {model.classes - 1}" if model.classes else "suit its y_domain"
-        raise ValueError(f"y must {wanted} of {model}; row {row} holds {rows[row]}")
+        held = f" holds {rows[row]}"
+        raise ValueError(Message(f"y must {wanted} of {model}; ", places.row(row), held))
 
 
 def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
@@ -142,12 +167,12 @@ def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
         raise TypeError(f"{model} has no labels to tell apart: see compose.PerClass and Labelled")
     if prior is None:
         return None
-    prior = _numbers(prior, "prior")
+    prior = numbers(prior, "prior")
     if prior.shape != (model.classes,):
         raise ValueError(f"prior must have shape ({model.classes},); got {prior.shape}")
     if isinstance(prior, jax.core.Tracer):
-        prior = prior.astype(dtype)
-        return jnp.log(prior) - jnp.log(prior.sum())
+        prior = jnp.where(prior < 0, jnp.nan, prior.astype(dtype))
+        return jax.nn.log_softmax(jnp.log(prior))
     wide = np.asarray(prior, np.float64)
     if not np.isfinite(wide).all() or (wide < 0).any() or wide.max() <= 0:
         raise ValueError(f"prior must hold probabilities with a positive sum; got {wide}")
@@ -159,17 +184,50 @@ def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
 def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> Any:
     """Places of the labels y among their names; as they came where there are no names.
 
+    Under a trace, where a value cannot raise, an unknown label has the place -1, which is none.
+
     Raises:
+      TypeError: floats, or traced numbers where the names are strings.
       ValueError: a label that is not among them.
     """
-    if labels is None or y is None or isinstance(y, jax.core.Tracer):
+    if labels is None or y is None:
         return y
-    y = np.asarray(y)
+    traced = isinstance(y, jax.core.Tracer)
+    try:
+        y = y if traced else np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of labels: {error}") from None
+    if y.dtype.kind == "f" or (traced and y.dtype.kind not in "biu"):
+        raise TypeError(f"{name} must hold labels such as {labels[0]!r}; got dtype {y.dtype}")
+    if traced:
+        return _traced_places(y, labels, name)
     place = {name: i for i, name in enumerate(labels)}
     unknown = [v for v in dict.fromkeys(y.ravel().tolist()) if v not in place]
     if unknown:
-        raise ValueError(f"{name}: unknown label {unknown[0]!r}; known are {_listed(labels)}")
+        parts: list[Any] = [f"{name}: unknown label {unknown[0]!r}; known are {_listed(labels)}"]
+        if y.ndim:
+            row = int(np.argwhere(y == unknown[0])[0][0])
+            parts += [" (", places.row(row), ")"]
+        raise ValueError(Message(*parts))
     return np.array([place[v] for v in y.ravel().tolist()], np.int32).reshape(y.shape)
+
+
+def _traced_places(y, labels, name):
+    if any(isinstance(label, str) for label in labels):
+        raise TypeError(
+            f"{name} must be a label such as {labels[0]!r}, and a string cannot be an argument of "
+            "jit, grad or vmap: give it as a constant, or drop the names by "
+            "Fitted(fitted.model, fitted.params) and give the places 0, 1, ..."
+        )
+    y = y.astype(np.int32) if y.dtype == bool else y
+    info = jnp.iinfo(y.dtype)
+    order = sorted(range(len(labels)), key=lambda i: labels[i])
+    places = [i for i in order if info.min <= labels[i] <= info.max]
+    if not places:
+        return jnp.full(y.shape, -1, np.int32)
+    known = jnp.array([labels[i] for i in places], y.dtype)
+    nearest = jnp.searchsorted(known, y).clip(max=len(places) - 1)
+    return jnp.where(known[nearest] == y, jnp.array(places, np.int32)[nearest], -1)
 
 
 def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
@@ -215,7 +273,8 @@ def training_data(
 
     missing: NaN in x may stand for missing values, but not for all of an event or a feature.
     """
-    x = np.asarray(_batched(_numbers(x, "x"), model.event_shape, "x", model), np.float64)
+    raw = _batched(numbers(x, "x"), model.event_shape, "x", model)
+    x = np.asarray(raw, np.float64)
     if x.ndim != len(model.event_shape) + 1:
         raise ValueError(f"x must have one batch dimension, (n, ...); got shape {x.shape}")
     n = x.shape[0]
@@ -226,23 +285,73 @@ def training_data(
         _check_missing(x)
         known = filled(x, np.nanmax)
     _finite(known, "x")
+    check_resolution(raw, "x")
     # in the dtype of the fit, where rounding may reach an open edge
-    inside = np.asarray(model.support(_narrow(known))).reshape(n, -1).all(1)
-    if not inside.all():
-        row = int(inside.argmin())
-        raise ValueError(f"x must lie in the support of {model}; row {row} is outside")
+    narrow, support = _narrow(known), model.support
+    if not np.asarray(support(narrow)).all():
+        support = getattr(support, "base_constraint", support)  # of single numbers
+        where = first_of(~np.asarray(support(narrow)), x)
+        raise ValueError(Message(f"x must lie in the support of {model}; ", *where, " is outside"))
+    raw = y
     y = as_conditions(model, y, (n,), np.float64)
     if y is not None:
         y = np.asarray(y)
         _finite(y, "y")
+        if model.classes is None and y.shape == np.shape(raw):
+            check_resolution(numbers(raw, "y"), "y")
     if weights is not None:
-        weights = np.asarray(_numbers(weights, "weights"), np.float64)
+        weights = np.asarray(numbers(weights, "weights"), np.float64)
         if weights.shape != (n,):
             raise ValueError(f"weights must have shape ({n},), one an event; got {weights.shape}")
         _finite(weights, "weights")
         if (weights < 0).any() or weights.sum() <= 0:
             raise ValueError("weights must be non-negative with a positive sum")
     return x, y, weights
+
+
+def check_resolution(array: Any, name: str) -> None:
+    """Raise where JAX's default float dtype cannot tell apart what the array (n, ...) tells apart.
+
+    It is refused if rounding moves a value by more than 1/512 of its feature's deviation, or makes
+    one of more than a quarter of the different values, as of a narrow cluster far from others.
+    NaN and values beyond the dtype do not count.
+    """
+    dtype = np.dtype(jnp.result_type(float))
+    some = np.asarray(array[:: -(-len(array) // _ROUNDED)])
+    if some.dtype == dtype or np.can_cast(some.dtype, dtype):
+        return
+    exact = some.reshape(len(some), -1)
+    # 64-bit integers have more digits than float64
+    exact = exact.astype(np.longdouble if exact.dtype.kind in "iu" else np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = exact.astype(dtype)
+        known = np.isfinite(cast)
+        exact, cast = np.where(known, exact, 0), np.where(known, cast, 0)
+        loss = np.abs(exact - cast).max(0)
+    for j in np.flatnonzero(loss > 0):
+        values, rounded = exact[known[:, j], j], cast[known[:, j], j]
+        deviation = float((values - values[0]).std())
+        few = slice(None, None, -(-len(values) // _COMPARED))
+        merged = 1 - len(np.unique(rounded[few])) / max(_count_different(values[few]), 1)
+        if 512 * loss[j] <= deviation and merged <= 0.25:
+            continue
+        if values.min() == values.max():  # a constant has no values to tell apart
+            continue
+        where = [" in ", places.feature(j, of=name)] if array.ndim > 1 else []
+        offset = float(np.median(values))
+        wider = "" if dtype == np.float64 else ", or turn on jax_enable_x64"
+        lie = (
+            f" lie near {offset:.6g} with a deviation of {deviation:.3g}; subtract an offset such "
+            f"as {offset:.6g} first{wider}"
+        )
+        what = f"{name} needs more digits than {dtype} has: its values"
+        raise ValueError(Message(what, *where, lie))
+
+
+def _count_different(values):
+    """How many values differ by more than the rounding of a float64 sum."""
+    ordered = np.sort(values)
+    return 1 + int((np.diff(ordered) > 1e-11 * np.abs(ordered[1:])).sum())
 
 
 def has_missing(x: Any) -> bool:
@@ -258,10 +367,10 @@ def filled(x: np.ndarray, value: Any) -> np.ndarray:
 
 def _check_missing(x):
     unknown = np.isnan(x).reshape(len(x), -1)
-    for axis, what in ((1, "row"), (0, "feature")):
+    for axis, place in ((1, places.row), (0, places.feature)):
         if unknown.shape[1] and unknown.all(axis).any():
-            place = int(unknown.all(axis).argmax())
-            raise ValueError(f"x has no value in {what} {place}: all of it is missing (NaN)")
+            where = place(unknown.all(axis).argmax())
+            raise ValueError(Message("x has no value in ", where, ": all of it is missing (NaN)"))
 
 
 def _batched(array, event_shape, name, model):
@@ -280,14 +389,27 @@ def _narrow(x):
 
 
 def _finite(array, name):
-    if not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0]
+    bad = ~np.isfinite(array)
+    if bad.any():
         kind = "NaN" if np.isnan(array).any() else "infinite"
-        raise ValueError(f"{name} must be finite, but holds {kind} values (row {int(bad[0])})")
+        where = first_of(bad, array, name)
+        raise ValueError(Message(f"{name} must be finite, but holds {kind} values (", *where, ")"))
 
 
-def _numbers(value: Any, name: str) -> Any:
-    """A NumPy or JAX array of real numbers."""
+def first_of(bad: np.ndarray, array: np.ndarray, name: str = "x") -> tuple[str | Place, ...]:
+    """Words for the first bad row of an array (n, ...), and the feature where ``bad`` tells it."""
+    row = int(bad.reshape(len(bad), -1).any(1).argmax())
+    if array.ndim == 1 or bad.shape != array.shape:
+        return (places.row(row),)
+    return places.row(row), " in ", places.feature(bad[row].argmax(), of=name)
+
+
+def numbers(value: Any, name: str) -> Any:
+    """A NumPy or JAX array of real numbers; the masked entries of a masked array are NaN."""
+    if isinstance(value, (list, tuple)) and any(isinstance(v, np.ma.MaskedArray) for v in value):
+        value = np.ma.array(value)
+    if isinstance(value, np.ma.MaskedArray):
+        value = _unmasked(value)
     if not isinstance(value, (jax.Array, np.ndarray)):
         try:
             value = np.asarray(value)
@@ -296,6 +418,13 @@ def _numbers(value: Any, name: str) -> Any:
     if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(f"{name} must be an array of numbers, got dtype {value.dtype}")
     return value
+
+
+def _unmasked(array: np.ma.MaskedArray) -> np.ndarray:
+    if not np.ma.is_masked(array) or array.dtype.kind not in "biuf":
+        return np.asarray(array)
+    dtype = array.dtype if array.dtype.kind == "f" else np.float64
+    return array.astype(dtype).filled(np.nan)
 
 
 def _describe(value: Any) -> str:

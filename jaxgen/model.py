@@ -42,6 +42,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.places import Message, feature
 from jaxgen.spec import Spec
 
 Params = Any  # a pytree of arrays
@@ -64,6 +65,7 @@ class Model(Spec):
     frozen: ClassVar[tuple[str, ...]] = ()  # params that gradients must not move, such as bounds
     classes: ClassVar[int | None] = None  # y is one of so many labels, and p(y) is known
     missing: ClassVar[Literal["closed_form", "em"] | None] = None  # how `fit` takes NaN; None: not
+    rescalable: ClassVar[bool | np.ndarray] = False  # of each feature: may `rescale` change it?
 
     @property
     def support(self):
@@ -142,6 +144,18 @@ class Model(Spec):
         """
         raise NotImplementedError(f"{type(self).__name__} has no posterior to draw from")
 
+    def rescale(self, params, shift, scale) -> Params:
+        """Params of ``shift + scale * x``, where x follows the params given.
+
+        With ``rescalable = True`` (or an array that says so of each feature) ``fit`` learns
+        from features of median 0 and deviation 1, and then puts the params in the units of the
+        data: so a fit does not depend on units. params are float64 NumPy arrays and
+        may have more leading axes than usual; shift and scale (scale > 0) have the event's shape,
+        and are 0 and 1 for a feature that is not rescalable, such as one whose density has edges
+        in params: rounding would put events outside.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no rescale")
+
     # What more it may answer. A model that declares `missing` takes one more argument, `seen`, in
     # log_prob, estimate and em_step: bool of x's shape or None, what is known of x. The rest of x
     # then is zeros that mean nothing, and the score is that of what is known, the rest integrated
@@ -213,4 +227,4 @@ def check_seen(seen) -> None:
     """Raise where no row has a value of some feature; seen is (n, *event_shape), on the host."""
     never = ~seen.any(0).reshape(-1)
     if never.any():
-        raise ValueError(f"x has no value of feature {int(never.argmax())}")
+        raise ValueError(Message("x has no value of ", feature(never.argmax())))

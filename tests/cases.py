@@ -177,9 +177,12 @@ _SMALL = {"mean": [0.5, -0.4], "scale_tril": [[0.6, 0.0], [0.3, 0.5]]}
 _GLOBE = (domains.Circle(-180.0, 180.0), domains.Interval(-90.0, 90.0))
 _MIXED = (domains.Circle(0.0, 1.0), domains.Positive(), domains.Real())
 _NUMBER_AND_LEVEL = (domains.Real(), domains.Levels(3))
-_SLOW = {"learning": "another row of the family is fitted, which takes a while"}
+_SLOW = dict.fromkeys(
+    ("learning", "units"), "another row of the family is fitted, which takes a while"
+)
+_SLOWER = {**_SLOW, "refits": _SLOW["learning"]}
 _FEWER = 8192  # where a gradient of one sample takes many passes through a network
-_MADE = {"learning": "it is made of a fitted model, not fitted itself"}
+_MADE = dict.fromkeys(("learning", "refits"), "it is made of a fitted model, not fitted itself")
 _OWN = {"dtypes": "a program computes in the dtype of its own constants"}
 _DRAWN = {**_OWN, "precision": "in float64 the draws that it averages over are others"}
 _LAND = "params are fixed tables, not a family: tests/test_datasets.py judges it"
@@ -286,7 +289,7 @@ CASES = (
         "coupling_globe",
         models.SplineCoupling(2, 2, 6, 2, 4, domain=_GLOBE),
         jittered=1,
-        skip=_SLOW,
+        skip=_SLOWER,
     ),
     Case(
         "coupling_mixed",
@@ -306,7 +309,7 @@ CASES = (
         "autoregressive_globe",
         models.MaskedAutoregressive(2, 5, 4, 1, bins=3, domain=_GLOBE),
         jittered=1,
-        skip=_SLOW,
+        skip=_SLOWER,
     ),
     Case(
         "autoregressive_mixture",
@@ -338,7 +341,7 @@ CASES = (
         models.FlowMatching(2, 4, 1, 32, domain=_GLOBE),
         jittered=1,
         rows=_FEWER,
-        skip={**_SLOW, "score_identity": "takes minutes, and judges no more than matching2"},
+        skip={**_SLOWER, "score_identity": "takes minutes, and judges no more than matching2"},
     ),
     Case(
         "given_by_importance",
@@ -479,6 +482,7 @@ CASES = (
             "score_identity": _LAND,
             "gradients": _LAND,
             "precision": "coasts lie between float32 numbers",
+            "refits": _LAND,
         },
     ),
 )

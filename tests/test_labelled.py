@@ -3,8 +3,11 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 
 import jaxgen
@@ -12,6 +15,7 @@ from jaxgen import bijectors, compose, domains, models
 from jaxgen.check import count_compiles
 from jaxgen.compose import labelled
 from jaxgen.fit import Adam
+from jaxgen.numpyro import as_distribution
 
 KEY = jax.random.key(0)
 GAUSSIANS = compose.PerClass(models.Gaussian(2), 3)
@@ -40,18 +44,27 @@ def gaussians(names=None):
     return x, y, jaxgen.fit(GAUSSIANS, x, y, key=KEY)
 
 
-def test_digits_as_published():
-    """Of 64 pixels by full Gaussians a class: figures of a float64 implementation elsewhere."""
+def test_digits_as_by_scipy():
+    """Of 64 pixels by full Gaussians a class: the figures of SciPy's density in float64."""
     digits = load_digits()
     order = np.random.RandomState(0).permutation(len(digits.data))
     x, y = digits.data[order] / 16, digits.target[order]
-    model = compose.PerClass(models.Gaussian(64, jitter=1e-2), 10)
-    fitted = jaxgen.fit(model, x[:1200], y[:1200], key=KEY)
-    log_p = np.asarray(fitted.classify(x[1200:]), np.float64)
-    rest = y[1200:]
-    assert (log_p.argmax(1) == rest).mean() == pytest.approx(0.99330, abs=1e-4)
-    assert log_p[np.arange(len(rest)), rest].mean() == pytest.approx(-0.10309, abs=1e-4)
-    assert float(fitted.log_prob(x[1200:]).mean()) == pytest.approx(44.18963, abs=1e-4)
+    train, test, known, rest = x[:1200], x[1200:], y[:1200], y[1200:]
+    fitted = jaxgen.fit(
+        compose.PerClass(models.Gaussian(64, jitter=0.1), 10), train, known, key=KEY
+    )
+    floor = 0.1 * np.diag(np.where(train.std(0) > 0, train.var(0), 1))
+    joint = np.empty((len(test), 10))
+    for k in range(10):
+        own = train[known == k]
+        covariance = np.cov(own.T, bias=True) + floor
+        score = multivariate_normal(own.mean(0), covariance).logpdf(test)
+        joint[:, k] = score + np.log(len(own) / len(train))
+    total = logsumexp(joint, 1)
+    log_p = np.asarray(fitted.classify(test), np.float64)
+    assert (log_p.argmax(1) == rest).mean() > 0.97
+    assert np.allclose(log_p, joint - total[:, None], rtol=1e-4, atol=1e-3)
+    assert np.allclose(fitted.log_prob(test), total, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +227,77 @@ def test_one_clear_error():
         unnamed.log_prob(x, 3)
     with pytest.raises(TypeError, match="ints; got dtype float64"):
         unnamed.log_prob(x, 1.5)
+
+
+def test_traced_labels():
+    """They mean what they mean eagerly, and an unknown one, which cannot raise, gives NaN."""
+    x, _, named = gaussians((11, 3, 7))
+    x, names, places = x[:3], np.array([11, 3, 7]), np.array([2, 0, 1])
+    unnamed = jaxgen.Fitted(named.model, named.params)
+    twice = jax.tree_util.tree_map(lambda v: np.stack([v, v]), jax.device_get(named.params))
+    mixture = {"logits": np.zeros(2), "component": twice}
+    mixture = jaxgen.Fitted(compose.Mixture(named.model, 2), mixture, labels=named.labels)
+    told = compose.Conditional(compose.MLP((), 4, 1, domains.Levels(3)), models.Gaussian(2))
+    labelled_network = compose.Labelled(told, 3)
+    network = jaxgen.Fitted(labelled_network, jax.jit(labelled_network.init)(KEY))
+    level = jaxgen.Fitted(told, network.params["model"])
+    score = named.log_prob(x, names)
+    for wanted, call, labels, unknown in (
+        (score, lambda y: named.log_prob(x, y), names, 5),
+        (score, lambda y: as_distribution(named, y).log_prob(x), names, 2**31 - 1),
+        (score, lambda y: unnamed.log_prob(x, y), places, 3),
+        (score, lambda y: mixture.log_prob(x, y), names, -1),
+        (
+            named.marginal([1]).log_prob(x[:, 1:], names),
+            lambda y: named.marginal([1]).log_prob(x[:, 1:], y),
+            names,
+            0,
+        ),
+        (network.log_prob(x, places), lambda y: network.log_prob(x, y), places, 3),
+        (network.sample(KEY, 3, places), lambda y: network.sample(KEY, 3, y), places, -1),
+        (network.sample(KEY, 3, places), lambda y: level.sample(KEY, 3, y), 1.0 * places, 0.5),
+    ):
+        traced = jax.jit(call)
+        got = np.asarray(traced(labels))
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+        assert np.isfinite(got).all()
+        got = np.asarray(traced(np.array([labels[0], unknown, labels[2]])))
+        assert np.isnan(got[1]).all()
+        np.testing.assert_allclose(got[[0, 2]], np.asarray(wanted)[[0, 2]], rtol=1e-4, atol=1e-5)
+
+
+def test_traced_labels_that_cannot_be_told_are_refused():
+    x, _, named = gaussians(("a", "b", "c"))
+    numbered = gaussians((11, 3, 7))[2]
+    for call, y in (
+        (lambda y: named.log_prob(x[:3], y), np.arange(3)),
+        (lambda y: numbered.log_prob(x[:3], y), np.array([11.0, 3.0, 7.0])),
+    ):
+        for own in (call, jax.jit(call)):
+            with pytest.raises((TypeError, ValueError), match=r"^y(:| must)"):
+                own(y)
+    with pytest.raises(TypeError, match="a string cannot be an argument"):
+        jax.vmap(lambda y: named.sample(KEY, 1, y))(np.arange(3))
+
+
+def test_traced_priors():
+    x, _, fitted = gaussians()
+    traced = jax.jit(lambda prior: fitted.classify(x[:5], prior))
+    for prior in ([1, 1, 1], [1e-30] * 3, [3e38] * 3, [0.0, 1.0, 2.0]):
+        got = traced(np.float32(prior))
+        np.testing.assert_allclose(got, fitted.classify(x[:5], prior), rtol=1e-4, atol=1e-4)
+    for prior in ([1, -1, 1], [0, 0, 0], [np.inf, 1, 1], [np.nan, 1, 1]):
+        assert np.isnan(traced(np.float32(prior))).all()
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e4, 1e5, 1e8])
+def test_probabilities_sum_to_one_far_away(distance):
+    """Of points between two classes whose densities are both tiny."""
+    normals = {"mean": jnp.array([[0.0], [distance]]), "scale_tril": jnp.ones((2, 1, 1))}
+    params = {"logits": jnp.zeros(2), "model": normals}
+    fitted = jaxgen.Fitted(compose.PerClass(models.Gaussian(1), 2), params)
+    log_p = np.asarray(fitted.classify(np.linspace(0, distance, 101)[:, None]), np.float64)
+    np.testing.assert_allclose(np.exp(log_p).sum(1), 1, atol=1e-5)
 
 
 def test_evaluate_takes_names():

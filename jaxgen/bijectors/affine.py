@@ -24,6 +24,11 @@ class Affine(Bijector):
         deviation = x.std(0)
         return {"shift": x.mean(0), "scale": xp.where(x.max(0) > x.min(0), deviation, 1.0)}
 
+    rescalable = True
+
+    def rescale(self, params, shift, scale):
+        return {"shift": shift + scale * params["shift"], "scale": scale * params["scale"]}
+
     def part(self, params, features):
         return {name: leaf.reshape(-1)[np.array(features)] for name, leaf in params.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from numpyro.distributions import constraints
@@ -19,6 +19,8 @@ class Bijector(Spec):
     that keeps the shape and reaches every real x.
     """
 
+    rescalable: ClassVar[bool] = False  # is there a ``rescale``?
+
     def event_shape(self, base_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of x, given that of z."""
         return base_shape
@@ -34,6 +36,10 @@ class Bijector(Spec):
     def contains(self, params: Params, x) -> Any:
         """Whether ``inverse`` is defined at x, a scalar bool."""
         return jnp.asarray(True)
+
+    def rescale(self, params: Params, shift, scale) -> Params:
+        """Params of the map to ``shift + scale * x``: see ``Model.rescale``."""
+        raise NotImplementedError(f"{type(self).__name__} has no rescale")
 
     def part(self, params: Params, features: tuple[int, ...]) -> Params:
         """Params of the map of some features, as a vector, where it takes them one by one."""

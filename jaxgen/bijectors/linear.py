@@ -26,6 +26,8 @@ class Linear(Bijector):
 
     jitter: NonNegative = 1e-3
 
+    rescalable = True
+
     def init(self, event_shape, x=None):
         (dim,) = event_shape
         if x is None:
@@ -37,6 +39,9 @@ class Linear(Bijector):
         # a feature that does not vary has none of its own
         covariance = covariance + xp.diag(xp.where(xp.diag(covariance) < variance, variance, 0.0))
         return {"shift": x.mean(0), "tril": xp.linalg.cholesky(covariance)}
+
+    def rescale(self, params, shift, scale):
+        return {"shift": shift + scale * params["shift"], "tril": scale[:, None] * params["tril"]}
 
     def forward(self, params, z):
         x = jnp.matmul(jnp.tril(params["tril"]), z, precision=lax.Precision.HIGHEST)

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxgen.promotion import standard_promotion
+
 REACH = 4.0
 _LEAST_BIN = 1e-3  # of a bin's width and height, as a share of the whole
 _LEAST_SLOPE = 1e-3
@@ -151,6 +153,7 @@ def _reciprocal(x):
 
 
 @_reciprocal.defjvp
+@standard_promotion
 def _reciprocal_jvp(primals, tangents):
     y = _reciprocal(*primals)
     return y, -y * y * tangents[0]
@@ -193,6 +196,7 @@ def _read(table, index):
 
 
 @_read.defjvp
+@standard_promotion
 def _read_jvp(primals, tangents):
     # Its transpose is one pass over the table, where that of picking after summing is ten. Sums are
     # divided at once: so a division ends what the transpose computes for each x, and XLA does not

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxgen.check import integrate
-from jaxgen.check.compiled import LEARN, tree_leaves
+from jaxgen.check.compiled import FEW, LEARN, tree_leaves
 from jaxgen.check.subject import (
     P_VALUE,
     NotJudged,
@@ -122,6 +122,46 @@ def learning(subject: Subject, tolerance: float | None = None) -> str:
     gap = scores[half:].mean(dtype=np.float64) - got.mean()
     require(gap <= tolerance, f"new events score {gap:.3f} nats worse than under the true params")
     return f"gap {gap:.4f} nats"
+
+
+def units(subject: Subject) -> str:
+    """A fit to ``a * x + b`` is the fit to x: log densities differ by log|a|, draws map likewise.
+
+    Each feature has an ``a`` of its own, from 1e-12 to 1e12, and a b of up to 100 deviations.
+    """
+    from jaxgen.fit import fit
+
+    model = subject.model
+    scales = np.broadcast_to(model.rescalable, model.event_shape)
+    if not scales.any():
+        raise NotJudged("no feature is rescalable")
+    y = subject.every_condition(LEARN)
+    x = subject.draw(LEARN, y).astype(np.float64)
+    places = np.arange(scales.size).reshape(scales.shape)
+    scale = np.where(scales, 10.0 ** np.array([-12, 12, 5, -3])[places % 4], 1.0)
+    shift = np.where(scales, np.array([100, -30, 1])[places % 3] * scale * x.std(0), 0.0)
+    options = {"epochs": 1} if model.fit_method == "gradient" else {}
+    fits = [
+        fit(model, data, y, key=subject.key, progress=False, **options)
+        for data in (x, scale * x + shift)
+    ]
+    few_y = None if y is None else y[:FEW]
+    scores = [
+        subject.log_prob(data[:FEW], fitted.params, few_y).astype(np.float64)
+        for data, fitted in zip((x, scale * x + shift), fits, strict=True)
+    ]
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(scores[1] + np.log(scale).sum() - scores[0])
+    gap = np.where(scores[0] == scores[1], 0.0, gap)  # both impossible
+    require(gap.max() < 1e-3, f"log densities differ by {gap.max():.2g} nats beside log|a|")
+    draws = [
+        Subject(model, fitted.params, key=subject.key, y=subject.y).draw(FEW, few_y)
+        for fitted in fits
+    ]
+    away = np.abs((draws[1] - shift) / scale - draws[0]) / x.std(0)
+    same = (away.reshape(FEW, -1).max(1) < 1e-2).mean()
+    require(same > 0.9, f"{1 - same:.0%} of the draws are not those of x in other units")
+    return f"gap {gap.max():.1g} nats"
 
 
 def _weights(subject):

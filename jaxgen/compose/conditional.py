@@ -90,6 +90,13 @@ class Conditional(Wrapper):
     def log_prob(self, params, x, y=None):
         return self.family.log_prob(self._given(params, y), x)
 
+    @property
+    def rescalable(self):
+        return self.inner.rescalable
+
+    def rescale(self, params, shift, scale):
+        return {**params, "start": self.family.rescale(params["start"], shift, scale)}
+
     def noise(self):
         return self.family.noise()
 

@@ -150,7 +150,9 @@ class GivenByImportance(_ByImportance):
         noise = draw(kinds, noise, _FIRST, self.candidates, params["values"].dtype)
         noise = computed_once(noise, params["log_total"])
         events, log_weights = jax.vmap(self._propose, (None, -1))(params, noise["proposal"])
-        # the highest of log weight + Gumbel noise is a choice by weight
+        # the highest of log weight + Gumbel noise is a choice by weight; beside large ones the
+        # noise would be rounded off
+        log_weights = jax.nn.log_softmax(log_weights)
         return events[(log_weights - jnp.log(-jnp.log(noise["race"]))).argmax()]
 
     def _propose(self, params, noise):

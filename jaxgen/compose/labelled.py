@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen import places
 from jaxgen.by_index import by_index
 from jaxgen.compose.wrapper import Wrapper
 from jaxgen.model import Model, given_of_each, known, namespace
+from jaxgen.places import Message, Names
 from jaxgen.spec import Count
 
 _TILES = 64  # of the model's own, within which rows are sorted by class
@@ -82,6 +84,13 @@ class Labelled(Wrapper):
     def frozen(self):
         return "logits", *(f"model/{name}" for name in self.model.frozen)
 
+    @property
+    def rescalable(self):
+        return self.inner.rescalable
+
+    def rescale(self, params, shift, scale):
+        return {**params, "model": self.model.rescale(params["model"], shift, scale)}
+
     def log_prior(self, params):
         return jax.nn.log_softmax(params["logits"])
 
@@ -150,7 +159,10 @@ class PerClass(Labelled):
                 "model": jax.vmap(self.model.init)(keys),
             }
         y = np.asarray(y)
-        each = [self.model.init(k, x[of_class(y, i)]) for i, k in enumerate(keys)]
+        own_rows, each = [of_class(y, i) for i in range(self.classes)], []
+        for i, rows in enumerate(own_rows):
+            with Names.of_rows(rows):
+                each.append(of_label(i, self.model.init, keys[i], x[rows]))
         return {"logits": log_frequencies(self.classes, y), "model": stack(each)}
 
     def log_prob(self, params, x, y=None, seen=None):
@@ -179,24 +191,23 @@ class PerClass(Labelled):
             weights = jnp.ones(len(x), x.dtype) if weights is None else weights
             own = jax.vmap(lambda share: self.model.estimate(x, None, share, **known(seen)))
             return {"logits": logits, "model": own(self._own_weights(y, weights))}
-        places = [of_class(y, k) for k in range(self.classes)]
-        each = self._estimates(
-            [(rows, None if weights is None else weights[rows]) for rows in places], x, seen
-        )
-        if len({_shapes(params) for params in each}) > 1:  # a KDE's, which holds its events
-            size = max(map(len, places))
-            each = self._estimates([repeated(rows, size, weights) for rows in places], x, seen)
-        return {"logits": logits, "model": stack(each)}
+        own_rows = [of_class(y, k) for k in range(self.classes)]
+        rows_of = [(rows, None if weights is None else weights[rows]) for rows in own_rows]
 
-    def _estimates(self, own, x, seen):
-        """Params of each class, of its rows and their weights."""
-        return [
-            of_label(
-                k, self.model.estimate, x[rows], None, weights,
-                **known(None if seen is None else seen[rows]),
-            )
-            for k, (rows, weights) in enumerate(own)
-        ]  # fmt: skip
+        def estimate(k):
+            rows, its = rows_of[k]
+            told = known(None if seen is None else seen[rows])
+            with Names.of_rows(rows):
+                return of_label(k, self.model.estimate, x[rows], None, its, **told)
+
+        order = sorted(range(self.classes), key=lambda k: len(own_rows[k]))
+        smallest, largest = order[0], order[-1]
+        each = {k: estimate(k) for k in (smallest, largest)}
+        if _shapes(each[smallest]) != _shapes(each[largest]):  # a KDE, which holds its events
+            size, each = len(own_rows[largest]), {}
+            rows_of = [_filled(rows, size, weights) for rows in own_rows]
+        each |= {k: estimate(k) for k in range(self.classes) if k not in each}
+        return {"logits": logits, "model": stack([each[k] for k in range(self.classes)])}
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
         step = lambda own, share: self.model.em_step(own, x, None, share, **known(seen))  # noqa: E731
@@ -215,11 +226,9 @@ class PerClass(Labelled):
         return PerClass(rest, self.classes), {"logits": logits, "model": own}
 
     def _of_class(self, fn, params, y, args):
-        """``fn(params, args)`` with the params of class y; NaN where there is no such class."""
-        possible = (y >= 0) & (y < self.classes)
-        index = jnp.where(possible, y, 0).astype(jnp.int32)
-        out = by_index(fn, params["model"], index, args)
-        return _map(lambda v: jnp.where(possible, v, jnp.nan) if _is_float(v) else v, out)
+        """``fn(params, args)`` with the params of class y."""
+        index = jnp.asarray(y, jnp.int32).clip(0, self.classes - 1)
+        return by_index(fn, params["model"], index, args)
 
     def _own_weights(self, y, weights):
         """Of the rows in each class, (classes, n); of all in one that none has weight in."""
@@ -243,9 +252,8 @@ def of_class(y, label: int) -> np.ndarray:
     """Places of the events of a class, at least one."""
     rows = np.flatnonzero(np.asarray(y) == label)
     if not len(rows):
-        raise ValueError(
-            f"y must hold every label, but none of its {len(y)} rows has label {label}"
-        )
+        missing = f"y must hold every label, but none of its {len(y)} rows has "
+        raise ValueError(Message(missing, places.label(label)))
     return rows
 
 
@@ -263,9 +271,20 @@ def repeated(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, Any
     return rows[chosen], (own / times)[chosen]
 
 
+def _filled(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, np.ndarray]:
+    """``size`` places, those of rows in turn, and weights (size,), of which repeats have none."""
+    own = np.ones(len(rows)) if weights is None else weights[rows]
+    return np.resize(rows, size), np.pad(own, (0, size - len(rows)))
+
+
 def stack(trees: list):
     """One pytree of many, with a leading axis, on the host, where nothing is compiled."""
-    return _map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+    def together(*leaves):
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        return jnp.stack(leaves) if traced else np.stack([np.asarray(leaf) for leaf in leaves])
+
+    return _map(together, *trees)
 
 
 def of_label(label: int, fn, *args, **kwargs):
@@ -273,12 +292,9 @@ def of_label(label: int, fn, *args, **kwargs):
     try:
         return fn(*args, **kwargs)
     except ValueError as error:
-        raise ValueError(f"of the events of label {label}: {error}") from error
+        whose = Message("of the events of ", places.label(label), ": ", error)
+        raise ValueError(whose) from error
 
 
 def _shapes(params):
     return tuple(np.shape(leaf) for leaf in jax.tree_util.tree_leaves(params))
-
-
-def _is_float(v):
-    return jnp.issubdtype(v.dtype, jnp.floating)

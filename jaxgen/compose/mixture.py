@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,10 +63,11 @@ class Mixture(Wrapper):
         if x is None:
             component = jax.vmap(self.component.init)(keys)
             return {"logits": jnp.zeros(self.count), "component": component}
-        shares = kmeans.responsibilities(key, x, self.count)
+        z = x if self.support.is_discrete else _standard(x)
+        shares = kmeans.responsibilities(key, z, self.count)
         if self.fit_method == "gradient":
             return self._start(keys, x, y, shares)
-        return self._maximise(jnp.asarray(x, shares.dtype), y, shares)
+        return _maximised(self, jnp.asarray(x, shares.dtype), y, shares)
 
     def log_prob(self, params, x, y=None, seen=None):
         return logsumexp(self._joint(params, x, y, seen))
@@ -107,11 +110,20 @@ class Mixture(Wrapper):
         )
         return Mixture(part, self.count), {"logits": logits, "component": own}
 
+    @property
+    def rescalable(self):
+        return self.inner.rescalable
+
+    def rescale(self, params, shift, scale):
+        component = self.component.rescale(params["component"], shift, scale)
+        return {**params, "component": component}
+
     def em_step(self, params, x, y=None, weights=None, seen=None):
         axes = (None, 0, None if y is None else 0, None if seen is None else 0)
         joint = jax.vmap(self._joint, in_axes=axes)(params, x, y, seen)
         score = logsumexp(joint, 1)
-        shares = jnp.exp(joint - score[:, None]) * weights[:, None]
+        shares = jnp.where(score[:, None] == -jnp.inf, 0, jax.nn.softmax(joint, 1))
+        shares = shares * weights[:, None]
         return self._maximise(x, y, shares, seen), (weights * score).sum() / weights.sum()
 
     def _start(self, keys, x, y, shares):
@@ -138,5 +150,19 @@ class Mixture(Wrapper):
 
     def _maximise(self, x, y, shares, seen=None):
         total = shares.sum(0)
+        shares = jnp.where(total > 0, shares, 1)  # a part without rows is fitted to all of them
         estimate = jax.vmap(lambda share: self.component.estimate(x, y, share, **known(seen)))
         return {"logits": jnp.log(total / total.sum()), "component": estimate(shares.T)}
+
+
+def _standard(x):
+    """Features of unit deviation, which k-means sees alike whatever their units are."""
+    xp, spread = namespace(x), x.max(0) - x.min(0)
+    z = (x - x.min(0)) / xp.where(spread > 0, spread, 1)
+    return z / xp.where(spread > 0, z.std(0), 1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _maximised(mixture, x, y, shares):
+    """``_maximise`` as one program, outside of a trace."""
+    return mixture._maximise(x, y, shares)

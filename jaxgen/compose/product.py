@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen import places
 from jaxgen.bijectors import Permute
 from jaxgen.compose.transformed import Transformed
 from jaxgen.model import Model, check_seen, known, namespace
+from jaxgen.places import Names
 
 
 class Product(Model):
@@ -99,10 +101,25 @@ class Product(Model):
     def support(self):
         return _Parts(self.parts)
 
+    @property
+    def rescalable(self):
+        each = [np.broadcast_to(p.rescalable, p.event_shape).reshape(-1) for p in self.parts]
+        return np.concatenate(each)
+
+    def rescale(self, params, shift, scale):
+        split = zip(self.parts, params, self._split(shift), self._split(scale), strict=True)
+        return tuple(
+            part.rescale(*own) if np.any(part.rescalable) else own[0] for part, *own in split
+        )
+
     def init(self, key, x=None, y=None):
         if x is None:
             return tuple(part.init(key) for part in self.parts)
-        return tuple(p.init(key, v, y) for p, v in zip(self.parts, self._split(x), strict=True))
+        made = []
+        for i, (part, own) in enumerate(zip(self.parts, self._split(x), strict=True)):
+            with self._names(i):
+                made.append(part.init(key, own, y))
+        return tuple(made)
 
     def log_prob(self, params, x, y=None, seen=None):
         split = zip(self.parts, params, self._split(x), self._known(seen), strict=True)
@@ -158,9 +175,12 @@ class Product(Model):
 
     def estimate(self, x, y=None, weights=None, seen=None):
         if seen is not None and namespace(x, weights) is np:
-            check_seen(seen)  # here, where features have the numbers that users know
-        split = zip(self.parts, self._split(x), self._known(seen), strict=True)
-        return tuple(part.estimate(v, y, weights, **own) for part, v, own in split)
+            check_seen(seen)
+        split, made = zip(self.parts, self._split(x), self._known(seen), strict=True), []
+        for i, (part, v, own) in enumerate(split):
+            with self._names(i):
+                made.append(part.estimate(v, y, weights, **own))
+        return tuple(made)
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
         new, total = [], 0.0
@@ -177,6 +197,11 @@ class Product(Model):
             new.append(p)
             total = total + score
         return tuple(new), total
+
+    def _names(self, i):
+        """Errors of part i, with its features as those of the whole."""
+        first = self._places(i, (0,))[0]
+        return Names(feature=lambda j: places.feature(first + j))
 
     def _known(self, seen):
         """What each part is told of what is seen, as keywords."""
@@ -209,7 +234,7 @@ class Product(Model):
         """Each part's share of one event, or of a batch of them, in the part's own shape."""
         pieces = namespace(x).split(x, self._ends[:-1], axis=-1)
         shapes = (part.event_shape for part in self.parts)
-        return [v.reshape(*v.shape[:-1], *s) for v, s in zip(pieces, shapes, strict=True)]
+        return [v.reshape((*v.shape[:-1], *s)) for v, s in zip(pieces, shapes, strict=True)]
 
 
 def _size(part):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ import numpy as np
 from jaxgen.bijectors import Bijector, Permute
 from jaxgen.compose.wrapper import Wrapper
 from jaxgen.model import Model, others
+from jaxgen.places import Names, feature
+from jaxgen.sizes import size_class
 
 
 class Transformed(Wrapper):
@@ -57,13 +61,27 @@ class Transformed(Wrapper):
     def support(self):
         return self.bijector.support(self.event_shape)
 
+    @property
+    def rescalable(self):
+        if isinstance(self.bijector, Permute):
+            return np.broadcast_to(self.base.rescalable, self.event_shape)[list(self.bijector.order)]
+        return self.bijector.rescalable
+
+    def rescale(self, params, shift, scale):
+        if isinstance(self.bijector, Permute):
+            back = np.argsort(self.bijector.order)
+            base = self.base.rescale(params["base"], shift[back], scale[back])
+            return {**params, "base": base}
+        return {**params, "bijector": self.bijector.rescale(params["bijector"], shift, scale)}
+
     def log_prior(self, params):
         return self.base.log_prior(params["base"])
 
     def init(self, key, x=None, y=None):
         bijector = self.bijector.init(self.event_shape, x)
         z = None if x is None else self._inverse_batch(bijector, x)
-        return {"base": self.base.init(key, z, y), "bijector": bijector}
+        with self._names():
+            return {"base": self.base.init(key, z, y), "bijector": bijector}
 
     def log_prob(self, params, x, y=None):
         inside = self.bijector.contains(params["bijector"], x)
@@ -116,7 +134,8 @@ class Transformed(Wrapper):
     def estimate(self, x, y=None, weights=None):
         bijector = self.bijector.init(self.event_shape, x)
         z = self._inverse_batch(bijector, x)
-        return {"base": self.base.estimate(z, y, weights), "bijector": bijector}
+        with self._names():
+            return {"base": self.base.estimate(z, y, weights), "bijector": bijector}
 
     def em_step(self, params, x, y=None, weights=None):
         z, log_det = jax.vmap(self.bijector.inverse, (None, 0))(params["bijector"], x)
@@ -126,9 +145,26 @@ class Transformed(Wrapper):
 
     def _inverse_batch(self, params, x):
         """z of a batch as log_prob computes it, so that bounds learnt from z hold when scoring."""
-        params, batch = jax.tree_util.tree_map(jnp.asarray, (params, x))
-        z = jax.vmap(lambda x: self.bijector.inverse(params, x)[0])(batch)
-        return z if isinstance(x, jax.Array) else np.asarray(z, np.float64)
+        if isinstance(x, jax.Array):
+            return _inverse_of_rows(self.bijector, params, x)
+        # on the host: padded, since a program is compiled for each shape
+        rows = np.pad(x, [(0, size_class(len(x)) - len(x)), *[(0, 0)] * (x.ndim - 1)], mode="edge")
+        params, rows = jax.tree_util.tree_map(jnp.asarray, (params, rows))
+        return np.asarray(_inverse_of_rows(self.bijector, params, rows), np.float64)[: len(x)]
+
+    def _names(self):
+        """Errors of the base, with its features as those of x where they are the same."""
+        if isinstance(self.bijector, Permute):
+            back = np.argsort(self.bijector.order)
+            return Names(feature=lambda j: feature(back[j]))
+        if type(self.bijector).part is Bijector.part:
+            return Names(feature=lambda j: f"{feature(j)} of the base")
+        return Names()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _inverse_of_rows(bijector, params, x):
+    return jax.vmap(lambda x: bijector.inverse(params, x)[0])(x)
 
 
 def _permuted(permute: Permute, features):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,9 @@ from jaxgen.compose import Labelled, Mixture, PerClass
 from jaxgen.fit import by_class, em, freezing, gradient, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, describe_data
 from jaxgen.fit.epochs import JUDGING, STARTS
-from jaxgen.fit.held_out import hold_out, share_of
+from jaxgen.fit.finite import check_params, check_slopes
+from jaxgen.fit import held_out
+from jaxgen.fit.held_out import hold_out
 from jaxgen.fit.rows import (
     Data,
     as_params,
@@ -28,12 +29,16 @@ from jaxgen.fit.rows import (
     pad,
     training_data,
 )
+from jaxgen.fit.units import standard_units
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model, known
+from jaxgen.places import Names
+from jaxgen.promotion import standard_promotion
 
 _map = jax.tree_util.tree_map
 _BATCH_SIZE = 256
-_CHECKED = 1024  # rows on which a closed form is checked
+_CHECKED = 1024  # rows on which a closed form is checked, fewer where one reads many params
+_READ = 2**28  # params that they may read in all
 _ARGUMENTS = {  # those that apply to each method, of those that not all take
     "closed_form": (),
     "em": ("epochs", "restarts", "progress"),
@@ -52,6 +57,7 @@ _ARGUMENTS = {  # those that apply to each method, of those that not all take
 }
 
 
+@standard_promotion
 def fit(
     model: Model | Fitted,
     x: Any,
@@ -121,8 +127,8 @@ def fit(
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, or one that does not
         apply to the method, by its name; a start that gives a training row no density, or a
-        loss that is not finite, so that training fails in its first epoch; a checkpoint that is
-        damaged or of another run.
+        loss or gradient that is not finite, so that training fails in its first epoch; params that
+        would not be finite; a checkpoint that is damaged or of another run.
       OSError: no file can be put at ``checkpoint``.
 
     Source: Dempster, Laird and Rubin 1977 (EM).
@@ -148,7 +154,9 @@ def fit(
             validation = validation[0], inputs.as_labels(validation[1], labels, "validation: y")
     key = inputs.as_key(key)
     may_miss = spec.missing is not None and optimizer is None
-    x, y, weights = training_data(spec, x, y, weights, may_miss)
+    names = Names.known(columns, labels)
+    with names:
+        x, y, weights = training_data(spec, x, y, weights, may_miss)
     method = _method(
         spec,
         inputs.has_missing(x),
@@ -187,10 +195,14 @@ def fit(
         members=optimizers.members(optimizer, ensemble),
         progress=progress,
     )
+    with names:
+        validation = held_out.checked(spec, validation)
     how = _How(method, key, 1 if restarts is None else restarts, validation, checkpoint, settings)
-    spec, params, history = _learn(spec, start, Data(x, y, weights, numbers_kept), how)
+    data = Data(x, y, weights, numbers_kept)
+    with names:
+        spec, params, history = _learn_in_standard_units(spec, start, data, how)
     history["seconds"] = time.perf_counter() - began
-    return Fitted(spec, params, history, columns, labels)
+    return Fitted(spec, check_params(spec, params), history, columns, labels)
 
 
 class _How(NamedTuple):
@@ -202,6 +214,27 @@ class _How(NamedTuple):
     validation: Any
     checkpoint: Any
     settings: gradient.Settings
+
+
+def _learn_in_standard_units(spec, start, data: Data, how: _How):
+    """``_learn`` on rescaled features, where the model can rescale; the params are those of x."""
+    units = standard_units(spec, data.x, data.weights)
+    if units is None:
+        return _learn(spec, start, data, how)
+    data = data._replace(x=units.enter(data.x), units=units)
+    if isinstance(how.validation, tuple):
+        x, y = how.validation
+        how = how._replace(validation=(units.enter(x), y))
+    own = None if start is None else as_params(units.start(spec, start))
+    spec, params, history = _learn(spec, own, data, how)
+    params = as_params(units.leave(spec, params))
+    same = jax.tree_util.tree_structure(params) == jax.tree_util.tree_structure(start)
+    if how.settings.freeze and start is not None and same:
+        mask = freezing.learnt(start, how.settings.freeze)  # what is frozen keeps its last digit
+        leaves, tree = jax.tree_util.tree_flatten(params)
+        pairs = zip(leaves, jax.tree_util.tree_leaves(start), mask, strict=True)
+        params = jax.tree_util.tree_unflatten(tree, [new if m else old for new, old, m in pairs])
+    return spec, params, history
 
 
 def _learn(spec, start, data: Data, how: _How):
@@ -229,7 +262,9 @@ def _learn(spec, start, data: Data, how: _How):
     if how.method == "closed_form":
         return spec, *_closed_form(spec, data)
     if how.method == "mcmc":
-        params, (history,) = spec.draw_posteriors(how.key[None], [data[:3]], settings.progress)
+        rows = data.x, data.y, data.weights
+        with Names.of_rows(data.numbers):
+            params, (history,) = spec.draw_posteriors(how.key[None], [rows], settings.progress)
         return spec, _map(lambda v: v[0], params), history
     if how.method == "em":
         found = em.run(spec, start, data, how.key, settings.epochs, how.restarts, settings.progress)
@@ -242,12 +277,15 @@ def _learn(spec, start, data: Data, how: _How):
 
 
 def _closed_form(spec, data: Data):
-    x, y, weights, numbers = data
+    x, y, weights, numbers, _ = data
     what, seen = x, None
     if inputs.has_missing(x):
         what, seen = np.nan_to_num(x), ~np.isnan(x)
-    params = as_params(spec.estimate(what, y, weights, **known(seen)))
-    some = np.random.default_rng(0).permutation(len(x))[:_CHECKED]
+    with Names.of_rows(numbers):
+        params = as_params(spec.estimate(what, y, weights, **known(seen)))
+    numbers_held = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
+    count = int(np.clip(_READ // max(numbers_held, 1), 64, _CHECKED))  # a KDE's grow with the rows
+    some = np.random.default_rng(0).permutation(len(x))[:count]
     few = (v if v is None else v[some] for v in (x, y, weights))
     check_scores(spec, params, pad(*few), numbers[some], "x", "the fitted")
     history: dict[str, Any] = {"method": "closed_form", "steps": 0, "epochs": 0}
@@ -279,26 +317,28 @@ def _method(spec, missing: bool, **given) -> str:
 
 def _by_gradient(spec, start, data: Data, how: _How):
     """Learnt params, with a leading axis of members where there are some, and the history."""
-    x, y, weights, kept = data
-    key, validation, checkpoint, settings = how.key, how.validation, how.checkpoint, how.settings
+    x, y, weights, kept, _ = data
+    volume = 0.0 if has_own_loss(spec) else data.log_volume()
+    settings = how.settings._replace(log_volume=volume)
+    key, validation, checkpoint = how.key, how.validation, how.checkpoint
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
     each = 1.0 if weights is None else weights.mean()
     if weights is not None:
         weights = weights / each  # their ratios matter; tiny ones would underflow
-    validation = share_of(spec) if validation is None else validation
-    split, held, places, held_places = hold_out(spec, key, x, y, weights, validation)
+    split, held, places, held_places = hold_out(key, x, y, weights, validation)
     if settings.epochs is None:
         epochs = gradient.planned_epochs(len(split[0]), settings.batch_size)
         settings = settings._replace(epochs=epochs)
     keys = [key] if settings.members is None else list(member_keys(key, settings.members))
     if start is None:
         rows = for_init(*split)
-        starts = [as_params(spec.init(jax.random.fold_in(k, STARTS), *rows)) for k in keys]
+        with Names.of_rows(kept[places]):
+            starts = [as_params(spec.init(jax.random.fold_in(k, STARTS), *rows)) for k in keys]
     else:
         starts = [start] * len(keys)
     mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
     if checkpoint is not None:
-        judged_by = validation if isinstance(validation, Real) else held
+        judged_by = held if isinstance(validation, tuple) else validation
         of = gradient.describe(spec, key, settings)
         of |= describe_data(x, y, weights, judged_by, start)
         checkpoint = Checkpoint(checkpoint, of)
@@ -307,15 +347,15 @@ def _by_gradient(spec, start, data: Data, how: _How):
     judge = None if held is None else pad(*held)
 
     def check(member):
-        """Raise where the member's start gives a row no finite score."""
-        own = functools.partial(
-            check_scores, spec, starts[member], key=noise_key(spec, keys[member], JUDGING)
-        )
+        """Raise where the member's start gives a row no finite score or gradient."""
+        own_key = noise_key(spec, keys[member], JUDGING)
+        own = functools.partial(check_scores, spec, starts[member], key=own_key)
         own(train, kept[places], "x")
         if judge is not None and held_places is None:
             own(judge, np.arange(len(held[0])), "validation")
         elif judge is not None:
             own(judge, kept[held_places], "x")
+        check_slopes(spec, starts[member], mask, train, kept[places], own_key, data.units)
 
     key = key if settings.members is None else member_keys(key, settings.members)
     return gradient.run(spec, starts, check, mask, train, judge, key, settings, checkpoint)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from numbers import Real
 from typing import Any
 
 import jax
@@ -30,18 +29,20 @@ from jaxgen.fit import freezing, optimizers
 from jaxgen.fit import gradient as by_gradient
 from jaxgen.fit.checkpoint import Checkpoint, describe_data
 from jaxgen.fit.epochs import JUDGING, STARTS
-from jaxgen.fit.held_out import hold_out, share_of
+from jaxgen.fit.finite import check_slopes
+from jaxgen.fit.held_out import hold_out
 from jaxgen.fit.rows import (
     Data,
     Rows,
     as_params,
     check_scores,
     for_init,
+    has_own_loss,
     member_keys,
     noise_key,
     pad,
-    training_data,
 )
+from jaxgen.places import Names
 
 _map = jax.tree_util.tree_map
 
@@ -75,7 +76,7 @@ def em(spec: PerClass, start, data: Data, key, epochs, restarts, progress):
         # a few sizes, each compiled once, where one for all would be mostly copies
         size = largest if alike else 1 << math.ceil(math.log2(len(places[k])))
         rows, weights = repeated(places[k], size, data.weights)
-        own = Data(data.x[rows], None, weights, data.numbers[rows])
+        own = Data(data.x[rows], None, weights, data.numbers[rows], data.units)
         of_start = None if start is None else _map(lambda v, k=k: v[k], start)
         label = f"class {k + 1}/{spec.classes}"
         results.append(
@@ -130,40 +131,36 @@ def gradient(
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
     stacked_keys = member_keys(key, spec.classes)
     keys = list(stacked_keys)
-    validation = share_of(spec) if validation is None else validation
-    held_out = None if isinstance(validation, Real) else _held_out(spec, validation)
+    held_out = validation if isinstance(validation, tuple) else None
     parts, judges, numbers, judged_numbers = [], [], [], []
     for k in range(spec.classes):
         rows = of_class(y, k)
         own = validation
         if held_out is not None:
             judge = held_out[0][held_out[1] == k]
-            own = (judge,) if len(judge) else 0
+            own = (judge, None) if len(judge) else 0.0
         own_weights = None if weights is None else weights[rows]
-        split, judge, places, judge_places = hold_out(
-            model, keys[k], x[rows], None, own_weights, own
-        )
+        split, judge, places, judge_places = hold_out(keys[k], x[rows], None, own_weights, own)
         parts.append(split)
         judges.append(split if judge is None else judge)
         numbers.append(data.numbers[rows][places])
         known = places if judge is None else judge_places
-        judged_numbers.append(
-            np.arange(len(judge[0])) if known is None else data.numbers[rows][known]
-        )
+        own = data.numbers[rows][known] if known is not None else np.flatnonzero(validation[1] == k)
+        judged_numbers.append(own)
     train, numbers = _side_by_side(parts, numbers)
     judging, judged_numbers = _side_by_side(judges, judged_numbers)
 
     if settings.epochs is None:
         epochs = by_gradient.planned_epochs(int(train.count), settings.batch_size)
         settings = settings._replace(epochs=epochs)
-    settings = settings._replace(members=spec.classes, own_rows=True)
+    volume = 0.0 if has_own_loss(model) else data.log_volume()
+    settings = settings._replace(members=spec.classes, own_rows=True, log_volume=volume)
     if start is None:
-        starts = [
-            as_params(
-                of_label(k, model.init, jax.random.fold_in(keys[k], STARTS), *for_init(*parts[k]))
-            )
-            for k in range(spec.classes)
-        ]
+        starts = []
+        for k, own_key in enumerate(keys):
+            args = jax.random.fold_in(own_key, STARTS), *for_init(*parts[k])
+            with Names.of_rows(numbers[k]):
+                starts.append(as_params(of_label(k, model.init, *args)))
     else:
         starts = [_map(lambda v, k=k: v[k], start) for k in range(spec.classes)]
     mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
@@ -174,11 +171,13 @@ def gradient(
         checkpoint = Checkpoint(checkpoint, of)
 
     def check(k):
-        """Raise where the start of a class gives one of its rows no finite score."""
+        """Raise where the start of a class gives one of its rows no finite score or gradient."""
         own_key = noise_key(model, keys[k], JUDGING)
         scores = functools.partial(of_label, k, check_scores, model, starts[k], key=own_key)
         scores(rows=_row_of(train, k), numbers=numbers[k], name="x")
         scores(rows=_row_of(judging, k), numbers=judged_numbers[k], name="validation")
+        own = _row_of(train, k), numbers[k], own_key, data.units
+        of_label(k, check_slopes, model, starts[k], mask, *own)
 
     held = judging if held_out is not None or validation > 0 else None
     params, history = by_gradient.run(
@@ -186,17 +185,6 @@ def gradient(
     )
     history["classes"] = history.pop("members")
     return params, history
-
-
-def _held_out(spec, validation):
-    """x and y of held-out data, checked."""
-    data = validation if isinstance(validation, tuple) else (validation,)
-    try:
-        if len(data) != 2:
-            raise ValueError("labelled data is held out as a tuple (x, y)")
-        return training_data(spec, *data, None)[:2]
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"validation: {error}") from None
 
 
 def _side_by_side(parts, numbers) -> tuple[Rows, list]:

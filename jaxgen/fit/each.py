@@ -13,21 +13,27 @@ from jaxgen import inputs
 from jaxgen.compose.labelled import stack
 from jaxgen.fit import freezing, gradient, optimizers
 from jaxgen.fit.epochs import JUDGING, STARTS
+from jaxgen.fit.finite import check_params, check_slopes
 from jaxgen.fit.rows import (
     as_params,
     check_scores,
     for_init,
+    has_own_loss,
     member_keys,
     noise_key,
     pad,
     training_data,
 )
+from jaxgen.fit.units import standard_units
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model
+from jaxgen.places import Message
+from jaxgen.promotion import standard_promotion
 
 _map = jax.tree_util.tree_map
 
 
+@standard_promotion
 def fit_each(
     model: Model,
     x: Any,
@@ -89,7 +95,7 @@ def fit_each(
         )
         params, histories = _by_gradient(model, data, keys, settings)
     history = {"fits": histories, "seconds": time.perf_counter() - began}
-    return Fitted(model, params, history)
+    return Fitted(model, check_params(model, params), history)
 
 
 def unstack(fitted: Fitted) -> list[Fitted]:
@@ -124,12 +130,17 @@ def _data_sets(model, x, y):
         try:
             data.append(training_data(model, rows, y[i] if own else y, None))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"of data set {i}: {error}") from None
+            raise type(error)(Message(f"of data set {i}: ", error)) from None
     return data
 
 
 def _by_gradient(model, data, keys, settings):
-    each = list(keys)
+    each, units = list(keys), [standard_units(model, x) for x, _, _ in data]
+    if units[0] is not None:
+        data = [(u.enter(x), y, weights) for u, (x, y, weights) in zip(units, data, strict=True)]
+        if not has_own_loss(model):
+            volumes = [u.log_volume(x) for u, (x, _, _) in zip(units, data, strict=True)]
+            settings = settings._replace(log_volume=np.array(volumes))
     starts = [
         as_params(model.init(jax.random.fold_in(own, STARTS), *for_init(*rows)))
         for own, rows in zip(each, data, strict=True)
@@ -141,7 +152,13 @@ def _by_gradient(model, data, keys, settings):
 
     def check(i):
         own = noise_key(model, each[i], JUDGING)
-        check_scores(model, starts[i], padded[i], np.arange(len(data[i][0])), "x", key=own)
+        numbers = np.arange(len(data[i][0]))
+        check_scores(model, starts[i], padded[i], numbers, "x", key=own)
+        check_slopes(model, starts[i], mask, padded[i], numbers, own, units[i])
 
     params, history = gradient.run(model, starts, check, mask, train, None, keys, settings, None)
-    return params, history["members"]
+    if units[0] is not None:
+        host = jax.device_get(params)
+        own = [_map(lambda v, i=i: v[i], host) for i in range(len(data))]
+        params = stack([u.leave(model, p) for u, p in zip(units, own, strict=True)])
+    return as_params(params), history["members"]

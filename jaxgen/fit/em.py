@@ -15,6 +15,7 @@ from jaxgen import inputs
 from jaxgen.fit.progress import Progress, chunk_length
 from jaxgen.fit.rows import Data, Rows, as_params, check_scores, for_init, pad
 from jaxgen.model import check_seen, known
+from jaxgen.places import Names
 from jaxgen.warn import warn
 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
@@ -43,18 +44,19 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
     Every returned param set has been scored: the result is the best that was seen of its run.
     """
     epochs = EPOCHS if epochs is None else epochs
-    x, y, weights, numbers = data
+    x, y, weights, numbers, _ = data
     if inputs.has_missing(x):
         check_seen(~np.isnan(x))
-    rows = pad(x, y, weights)
+    rows, volume = pad(x, y, weights), data.log_volume()
     results, failure = [], None
     with Progress(progress, epochs * restarts) as bar:
         for i in range(restarts):
             bar.label(f"{label} start {i + 1}/{restarts}".strip() if restarts > 1 else label)
             here = start
             if start is None:
-                here = _start(model, jax.random.fold_in(key, i), x, y, weights)
-            params, history = _one(model, here, rows, epochs, bar)
+                with Names.of_rows(numbers):
+                    here = _start(model, jax.random.fold_in(key, i), x, y, weights)
+            params, history = _one(model, here, rows, epochs, bar, volume)
             if params is None:
                 failure = here
             else:
@@ -84,6 +86,8 @@ def _start(model, key, x, y, weights):
     if n > SHORT_ROWS:
         some = np.sort(np.random.default_rng(0).choice(n, SHORT_ROWS, replace=False))
         x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
+    else:
+        some = np.arange(n)
     x = inputs.filled(x, np.nanmean)  # a step with missing values takes many times as long
     rows, data = pad(x, y, weights), for_init(x, y, weights)
 
@@ -92,14 +96,15 @@ def _start(model, key, x, y, weights):
         return (False, -math.inf) if params is None else _rank(history)
 
     keys = (jax.random.fold_in(key, i) for i in range(SHORT_RUNS))
-    return max((as_params(model.init(k, *data)) for k in keys), key=rank)
+    with Names.of_rows(some):
+        return max((as_params(model.init(k, *data)) for k in keys), key=rank)
 
 
 def _rank(history):
     return not history["stopped"].startswith("nan"), history["train"][-1]
 
 
-def _one(model, start, rows: Rows, epochs, bar):
+def _one(model, start, rows: Rows, epochs, bar, volume=0.0):
     length, room = chunk_length(epochs + 1)
     dtype = rows.weights.dtype
     state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
@@ -110,7 +115,7 @@ def _one(model, start, rows: Rows, epochs, bar):
         state, scores = _chunk(model, room, missing, rows, state, end, np.int32(epochs))
         status, step = int(state.status), int(state.step)
         scored = step - done + (status in (_CONVERGED, _LIMIT))
-        train += np.asarray(scores)[:scored].tolist()
+        train += (np.asarray(scores, np.float64)[:scored] - volume).tolist()
         if train and bar is not None:
             bar.advance(step - done, train[-1])
         done = step
@@ -158,5 +163,5 @@ def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
         count = state.step + going.astype(state.step.dtype)
         return _State(state.params, params, reached, count, status), scores
 
-    scores = jnp.full(room, math.nan, state.score.dtype)
+    scores = jnp.zeros(room, state.score.dtype)
     return lax.while_loop(more, step, (state, scores))

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen import batch, inputs
+from jaxgen import batch, inputs, places
 from jaxgen.compose import Dequantized, Labelled, PerClass, Product, Transformed
+from jaxgen.fit.units import Units
 from jaxgen.model import Model
+from jaxgen.places import Message
 from jaxgen.random import is_leaf
+from jaxgen.sizes import size_class
 
-_SMALLEST = 64
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
 
 
@@ -26,6 +28,11 @@ class Data(NamedTuple):
     y: Any
     weights: Any
     numbers: Any  # of each row in what the user gave
+    units: Units | None = None  # those of x, where it is in standard units
+
+    def log_volume(self) -> float:
+        """By how much scores in standard units are larger than in the units of the data."""
+        return 0.0 if self.units is None else self.units.log_volume(self.x, self.weights)
 
 
 class Rows(NamedTuple):
@@ -36,12 +43,6 @@ class Rows(NamedTuple):
     weights: Any
     count: Any  # of real rows, which lead
     events: Any  # that they stand for, before weights were scaled
-
-
-def size_class(n: int) -> int:
-    """The padded size of n rows: four sizes an octave, so at most a quarter more than n."""
-    step = 1 << max((n - 1).bit_length() - 3, 4)
-    return max(_SMALLEST, -(-n // step) * step)
 
 
 def pad(x, y, weights, each=1.0) -> Rows:
@@ -95,11 +96,9 @@ def check_range(array, name: str) -> None:
         return
     large = np.abs(array) > jnp.finfo(dtype).max
     if large.any():
-        row = int(np.argwhere(large)[0][0])
-        raise ValueError(
-            f"{name} must fit in {dtype}, but row {row} holds {np.abs(array[row]).max():.3g}: "
-            "rescale it or turn on jax_enable_x64"
-        )
+        holds = f" holds {np.abs(array[large][0]):.3g}: rescale it or turn on jax_enable_x64"
+        where = inputs.first_of(large, array, name)
+        raise ValueError(Message(f"{name} must fit in {dtype}, but ", *where, holds))
 
 
 def as_params(params: Any) -> Any:
@@ -144,10 +143,9 @@ def check_scores(model, params, rows: Rows, numbers, name, which="the starting",
         what = f"a loss of {-scores[row]}" if by_loss else f"a log-density of {scores[row]}"
         if scores[row] == -np.inf and not by_loss:
             what = "zero density"
-        raise ValueError(
-            f"{name} cannot be fitted: {which} params give row {int(numbers[row])} {what} under "
-            f"{model} in {scores.dtype}"
-        )
+        whose = f"{name} cannot be fitted: {which} params give "
+        under = f" {what} under {model} in {scores.dtype}"
+        raise ValueError(Message(whose, places.row(numbers[row]), under))
 
 
 def noise_key(model, key, number):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jaxgen.domains import Domain, Levels, constraint, each
+import numpy as np
+
+from jaxgen.domains import Domain, Levels, Real, constraint, each
 from jaxgen.frame import Conditions, Frame
 from jaxgen.lanes import lanes
 from jaxgen.model import Model
@@ -46,6 +48,15 @@ class Flow(Model):
     @property
     def y_support(self):
         return self._conditions.support
+
+    @property
+    def rescalable(self):
+        return np.array([isinstance(d, Real) for d in each(self.domain, self.dim)])
+
+    def rescale(self, params, shift, scale):
+        old = params["frame"]["x"]
+        new = {"shift": shift + scale * old["shift"], "scale": scale * old["scale"]}
+        return {**params, "frame": {**params["frame"], "x": new}}
 
     def log_prob(self, params, x, y=None):
         return lanes(self._score)(params, x, y)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.model import Model, check_seen, namespace, others
+from jaxgen.places import Message, feature
 from jaxgen.random import Normal
 from jaxgen.spec import Count, NonNegative
 
@@ -24,7 +25,8 @@ class Gaussian(Model):
     Args:
       dim: number of features.
       covariance: "full" or "diagonal".
-      jitter: added to the diagonal of the maximum-likelihood covariance, in squared units of x.
+      jitter: added to the diagonal of the maximum-likelihood covariance, as a share of each
+        feature's variance in all the data (of a constant feature, of its squared size).
 
     Params: ``mean`` (dim,) and ``scale_tril`` (dim, dim), the lower Cholesky factor L of the
     covariance (entries above its diagonal are ignored); for "diagonal", ``scale`` (dim,), the
@@ -45,6 +47,7 @@ class Gaussian(Model):
     reparameterized = True
     invertible = True
     fit_method = "closed_form"
+    rescalable = True
 
     @property
     def elementwise(self):
@@ -74,12 +77,12 @@ class Gaussian(Model):
         share = weights / weights.sum()
         mean = share @ x
         centred = x - mean
+        floor = self._floor(x, xp)
         if self.covariance == "diagonal":
-            scale = xp.sqrt(share @ centred**2 + self.jitter)
-        else:
-            cov = (share[:, None] * centred).T @ centred + self.jitter * xp.eye(self.dim)
-            scale = xp.linalg.cholesky(cov) if xp is jnp else _host_cholesky(cov)
-        return {"mean": mean, self._scale_name: scale}
+            return {"mean": mean, "scale": xp.sqrt(share @ centred**2 + floor)}
+        covariance = (share[:, None] * centred).T @ centred + xp.diag(floor)
+        scale = cholesky(covariance, floor) if xp is jnp else _host_cholesky(covariance)
+        return {"mean": mean, "scale_tril": scale}
 
     def em_step(self, params, x, y=None, weights=None, seen=None):
         """One step towards the params of highest likelihood of what is seen, with "full"."""
@@ -153,6 +156,11 @@ class Gaussian(Model):
         mean = params["mean"] + product(root, change["mean"])
         return {"mean": mean, "scale_tril": product(root, step)}
 
+    def rescale(self, params, shift, scale):
+        own = scale if self.covariance == "diagonal" else scale[:, None]
+        name = self._scale_name
+        return {**params, "mean": shift + scale * params["mean"], name: own * params[name]}
+
     @property
     def _scale_name(self):
         return "scale" if self.covariance == "diagonal" else "scale_tril"
@@ -161,9 +169,15 @@ class Gaussian(Model):
         """Raise where a feature lies between equal ends, so that its variance is zero."""
         constant = low == high
         if constant.any():
-            raise ValueError(
-                f"x is constant in feature {int(constant.argmax())}: pass jitter > 0 to {self}"
-            )
+            where = feature(constant.argmax())
+            raise ValueError(Message("x is constant in ", where, f": pass jitter > 0 to {self}"))
+
+    def _floor(self, x, xp):
+        """What is added to the variance of each feature."""
+        if xp is np:
+            return np.full(self.dim, self.jitter)
+        # within EM weights may leave a component no variance of its own
+        return self.jitter + smallest_variance(x.var(0))
 
     def _estimate_of_seen(self, x, weights, seen, xp):
         if self.covariance == "full":
@@ -177,7 +191,33 @@ class Gaussian(Model):
         share = xp.where(seen, weights[:, None], 0)
         share = share / share.sum(0)
         mean = (share * x).sum(0)
-        return {"mean": mean, "scale": xp.sqrt((share * (x - mean) ** 2).sum(0) + self.jitter)}
+        variance = (share * (x - mean) ** 2).sum(0)
+        return {"mean": mean, "scale": xp.sqrt(variance + self._floor(x, xp))}
+
+
+def smallest_variance(variance):
+    """The least that a float can tell from zero, of features of that variance; 1 stands for 0."""
+    eps = jnp.finfo(variance.dtype).eps
+    return (4 * eps) ** 2 * jnp.where(variance > 0, variance, 1)
+
+
+def cholesky(matrix, floor):
+    """Lower Cholesky factors of covariances (..., dim, dim) that ``diag(floor)`` was added to.
+
+    No pivot can be below ``floor`` (dim,) but by rounding; there it is raised, where LAPACK gives
+    NaN.
+    """
+    dim = matrix.shape[-1]
+    rows = jnp.arange(dim)
+
+    def column(rest, j):
+        pivot = jnp.sqrt(jnp.maximum(rest[..., j, j], floor[j]))[..., None]
+        below = jnp.where(rows > j, rest[..., :, j] / pivot, 0)
+        column = jnp.where(rows == j, pivot, below)
+        return rest - below[..., :, None] * below[..., None, :], column
+
+    _, columns = lax.scan(column, matrix, rows)
+    return jnp.moveaxis(columns, 0, -1)
 
 
 def _factor(log):

@@ -16,9 +16,11 @@ from jaxgen.model import Model, given_of_each
 from jaxgen.models.gaussian import (
     SCALARS,
     Gaussian,
+    cholesky,
     condition,
     log_constant,
     product,
+    smallest_variance,
     squared_length,
     whitening,
 )
@@ -29,6 +31,7 @@ from jaxgen.spec import Count, NonNegative
 _TILE = 2048  # rows whose responsibilities are held at once in an EM step
 _NUMBERS = 1 << 20  # of conditional covariances held at once where values are missing
 _UNROLLED = 2  # components scored in one step of the scan
+_NARROWEST = 0.01  # variance within components that jitter takes for a feature's, at least
 _map = jax.tree_util.tree_map
 
 
@@ -41,7 +44,8 @@ class GaussianMixture(Model):
       dim: number of features.
       components: number of normals.
       covariance: "full" or "diagonal", one for each component.
-      jitter: added to the diagonal of each covariance, in squared units of x.
+      jitter: added to the diagonal of each covariance, as a share of each feature's mean variance
+        within components, which counts for a hundredth of that in all the data at least.
 
     Params: ``logits`` (components,), the log weights up to a constant; ``mean`` (components, dim);
     ``scale_tril`` (components, dim, dim), lower Cholesky factors, or ``scale`` (components, dim).
@@ -58,6 +62,7 @@ class GaussianMixture(Model):
 
     fit_method = "em"
     missing = "em"
+    rescalable = True
 
     @property
     def event_shape(self):
@@ -129,6 +134,9 @@ class GaussianMixture(Model):
         normals = jax.vmap(self._normal.modulate)(_normals(params), _normals(change))
         return {"logits": params["logits"] + change["logits"], **normals}
 
+    def rescale(self, params, shift, scale):
+        return {**params, **self._normal.rescale(_normals(params), shift, scale)}
+
     def em_step(self, params, x, y=None, weights=None, seen=None):
         """One EM step, Bishop equations 9.23 to 9.26; memory does not grow with n x components.
 
@@ -146,8 +154,7 @@ class GaussianMixture(Model):
         def add(sums, rows):
             x, weights = rows
             joint = jax.vmap(self._joint, in_axes=(None, 1), out_axes=1)(params, x)
-            score = logsumexp(joint, 0)
-            shares = jnp.exp(joint - score) * weights
+            shares, score = _shares(joint, weights)
             moments = self._moments(x, shares, params["mean"])
             new = *moments, (weights * score).sum()
             return jax.tree_util.tree_map(jnp.add, sums, new), None
@@ -169,9 +176,7 @@ class GaussianMixture(Model):
         def add(sums, rows):
             x, weights, seen = rows
             scores, means, spreads = lax.map(lambda n: self._expect(n, x, seen), normals)
-            joint = log_weights[:, None] + scores
-            score = logsumexp(joint, 0)
-            shares = jnp.exp(joint - score) * weights
+            shares, score = _shares(log_weights[:, None] + scores, weights)
             centred = means - params["mean"][:, :, None]
             total, first, second = lax.map(lambda c: self._sums(*c), (shares, centred))
             second = second + lax.map(lambda c: self._spread(*c), (shares, spreads))
@@ -251,19 +256,31 @@ class GaussianMixture(Model):
         return tuple(jnp.zeros(s, dtype) for s in (shape[:1], shape, second, ()))
 
     def _maximise(self, moments, mean):
-        """Params from moments about ``mean``, near enough for small covariances to keep digits."""
+        """Params from sums of shares, and of their first and second moments about ``mean``."""
         total, first, second = moments
-        total = total + 10 * jnp.finfo(total.dtype).eps  # an empty component divides by it
-        shift = first / total[:, None]
-        logits = jnp.log(total) - jnp.log(total.sum())
-        if self.covariance == "diagonal":
-            variance = second / total[:, None] - shift**2
-            scale = jnp.sqrt(jnp.maximum(variance, 0) + self.jitter)
-            return {"logits": logits, "mean": mean + shift, "scale": scale}
-        covariance = second / total[:, None, None] - shift[:, :, None] * shift[:, None, :]
-        covariance = covariance + self.jitter * jnp.eye(self.dim, dtype=total.dtype)
-        scale_tril = jnp.linalg.cholesky(covariance)
-        return {"logits": logits, "mean": mean + shift, "scale_tril": scale_tril}
+        eps = jnp.finfo(total.dtype).eps
+        full, weights = self.covariance == "full", total / total.sum()
+        divisor = total + 10 * eps  # no component divides by zero
+        shift = first / divisor[:, None]
+        if full:
+            square = shift[:, :, None] * shift[:, None, :]
+            covariance = second / divisor[:, None, None] - square
+            variance = jnp.diagonal(covariance, axis1=1, axis2=2)
+        else:
+            variance = second / divisor[:, None] - shift**2
+        mean, variance = mean + shift, jnp.maximum(variance, 0)
+        centre, within = weights @ mean, weights @ variance
+        whole = within + weights @ (mean - centre) ** 2
+        floor = self.jitter * jnp.clip(within, _NARROWEST, 1) + smallest_variance(whole)
+        # a component without rows is put where all rows are, and may find some
+        empty = (total <= 10 * eps * total.sum())[:, None]
+        mean = jnp.where(empty, centre, mean)
+        logits = jnp.log(divisor) - jnp.log(total.sum())
+        if not full:
+            scale = jnp.sqrt(jnp.where(empty, whole, variance + floor))
+            return {"logits": logits, "mean": mean, "scale": scale}
+        covariance = jnp.where(empty[:, :, None], jnp.diag(whole), covariance + jnp.diag(floor))
+        return {"logits": logits, "mean": mean, "scale_tril": cholesky(covariance, floor)}
 
 
 def _normals(params):
@@ -285,8 +302,22 @@ def _tiles(parts, count):
     return mean, whiten, jnp.where(weightless, -jnp.inf, constant)
 
 
+def _shares(joint, weights):
+    """Each component's share of each row, times the row's weight; and the rows' log densities.
+
+    joint is (components, rows). Shares of a row sum to its weight, however small its density is.
+    """
+    score = logsumexp(joint, 0)
+    largest = jnp.where(score == -jnp.inf, 0, joint.max(0))
+    terms = jnp.exp(joint - largest)
+    return terms * (weights / jnp.where(score == -jnp.inf, 1, terms.sum(0))), score
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _from_shares(model, x, shares):
     """Params of the components that shares (components, rows) make of the rows."""
     centre = jnp.broadcast_to(x.mean(0), (model.components, model.dim))
+    total, first, _ = model._moments(x.T, shares, centre)
+    # moments about components' own means, which keep the digits of narrow ones
+    centre = centre + first / jnp.maximum(total, 1)[:, None]
     return model._maximise(model._moments(x.T, shares, centre), centre)

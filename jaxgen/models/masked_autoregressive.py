@@ -90,6 +90,10 @@ class MaskedAutoregressive(Flow):
         return super().support
 
     @property
+    def rescalable(self):
+        return False if self.head == "categorical" else super().rescalable
+
+    @property
     def reparameterized(self):
         return self.invertible
 

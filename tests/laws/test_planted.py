@@ -64,6 +64,20 @@ class WideFit(Honest):
         return {**params, "scale": 1.5 * params["scale"]}
 
 
+class CompiledForEachN(Honest):
+    """Starts from a mean that JAX computes, of as many rows as there are."""
+
+    def estimate(self, x, y=None, weights=None):
+        return {**super().estimate(x, y, weights), "mean": jnp.asarray(x).mean(0)}
+
+
+class NoScale(Honest):
+    """Shifts its params to the units of the data, but leaves their scale."""
+
+    def rescale(self, params, shift, scale):
+        return {"mean": shift + scale * params["mean"], "scale": params["scale"]}
+
+
 class Cancelling(Honest):
     """Squares expanded before they are subtracted."""
 
@@ -259,11 +273,44 @@ class Forgetful(HonestPlane):
 
 
 class ForgetsTheFirst(HonestPlane):
-    """Draws one seen value anew, and the others as they should be."""
+    """Draws one seen value anew if it is possible, and the others as they should be."""
 
     def complete(self, params, noise, x, seen, y=None):
         done = super().complete(params, noise, x, seen, y)
-        return done.at[0].set(jnp.where(seen[0], self.push(params, noise)[0], done[0]))
+        anew = seen[0] & (jnp.abs(x[0]) < 1e6)
+        return done.at[0].set(jnp.where(anew, self.push(params, noise)[0], done[0]))
+
+
+class HonestBox(models.Box):
+    pass
+
+
+class NeverImpossible(HonestBox):
+    """Scores what is seen outside of it like the least likely event."""
+
+    def log_prob(self, params, x, y=None, seen=None):
+        score = super().log_prob(params, x, y, seen)
+        return score if seen is None else jnp.maximum(score, -1e4)
+
+
+class AnyLabel(compose.PerClass):
+    """Takes every number for a label."""
+
+    y_support = None
+
+
+class HonestParts(compose.Mixture):
+    pass
+
+
+class SharesOfALargeSum(HonestParts):
+    """Subtracts the logarithm of the sum from joint densities, beside which it is rounded off."""
+
+    def em_step(self, params, x, y=None, weights=None, seen=None):
+        joint = jax.vmap(self._joint, (None, 0))(params, x, None)
+        score = jax.scipy.special.logsumexp(joint, 1)
+        shares = jnp.exp(joint - score[:, None]) * weights[:, None]
+        return self._maximise(x, y, shares), (weights * score).sum() / weights.sum()
 
 
 class PriorTwice(compose.PerClass):
@@ -288,6 +335,9 @@ _CLASSES = {
     "model": {"mean": jnp.array([[0.5, -1.0], [3.0, 0.0]]), "scale": jnp.ones((2, 2))},
 }
 _TWO_CLASSES = compose.PerClass(Honest(2), 2)
+_TWO_LINES = {"mean": jnp.ones((2, 1)), "scale": jnp.ones((2, 1))}
+_PARTS = {"logits": jnp.zeros(2), "component": _TWO_LINES}
+_BOX = {"low": jnp.array([0.0, 1.0]), "high": jnp.array([1.0, 3.0])}
 _AFFINE = {"base": GAUSSIAN, "bijector": {"shift": jnp.ones(2), "scale": jnp.array([2.0, 0.4])}}
 _LINEAR = {"w": jnp.array([1.0, -2.0]), "b": jnp.ones(1), "log_scale": jnp.zeros(1)}
 
@@ -330,11 +380,20 @@ PLANTED = {
     "key used twice": ("key_reuse", KeyTwice(1), Gamma(1), _GAMMA),
     "spec equal to no other": ("spec", NotEqual(2), Honest(2), GAUSSIAN),
     "spec that compiles again": ("compiles", NotEqual(2), Honest(2), GAUSSIAN),
+    "fit compiled for each n": ("refits", CompiledForEachN(2), Honest(2), GAUSSIAN),
+    "params left in standard units": ("units", NoScale(2), Honest(2), GAUSSIAN),
     "samples of one batch linked": ("prefix", Centred(2), Honest(2), GAUSSIAN),
     "scores of one batch linked": ("batches", CentredScore(2), Honest(2), GAUSSIAN),
     "other scores when compiled": ("eager", Traced(2), Honest(2), GAUSSIAN),
     "hidden state": ("pure", Counting(2), Honest(2), GAUSSIAN),
     "condition ignored": ("conditions", DeafToY(), LinearGaussian(), _LINEAR),
+    "any number a label": ("labels", AnyLabel(Honest(2), 2), _TWO_CLASSES, _CLASSES),
+    "shares rounded off": (
+        "shares",
+        SharesOfALargeSum(Honest(1), 2),
+        HonestParts(Honest(1), 2),
+        _PARTS,
+    ),
     "prior counted twice": ("conditions", PriorTwice(Honest(2), 2), _TWO_CLASSES, _CLASSES),
     "one class drawn": ("goodness_of_fit", OneClassDrawn(Honest(2), 2), _TWO_CLASSES, _CLASSES),
     "conditional that forgets": ("chain_rule", GivenNothing(2), HonestPlane(2), _PLANE),
@@ -342,6 +401,7 @@ PLANTED = {
     "missing values scored": ("missing", SeenAsZero(2), HonestPlane(2), _PLANE),
     "seen values drawn anew": ("missing", Forgetful(2), HonestPlane(2), _PLANE),
     "one seen value drawn anew": ("missing", ForgetsTheFirst(2), HonestPlane(2), _PLANE),
+    "impossible events completed": ("missing", NeverImpossible(2), HonestBox(2), _BOX),
     "fit 50 % too wide": ("learning", WideFit(2), Honest(2), GAUSSIAN),
     "params of another tree with data": ("start", OtherTree(2), Honest(2), GAUSSIAN),
     "params that no file holds": ("files", OddTree(2), Honest(2), None),

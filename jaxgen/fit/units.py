@@ -1,0 +1,82 @@
+"""Standard units: models that rescale learn from features of median 0 and deviation 1.
+
+Float32 holds such features with all its digits, whatever the units of the data, and learning rates,
+floors and k-means see every feature alike. ``Model.rescale`` puts the params back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+_ROWS = 65536  # rows whose median is taken
+
+
+class Units(NamedTuple):
+    """What a unit of each feature is, in the units of the data; arrays of the event's shape.
+
+    Attributes:
+      shift: the median; 0 where the model cannot rescale the feature.
+      scale: the standard deviation, or the size of a constant feature; 1 where the model cannot
+        rescale the feature.
+    """
+
+    shift: Any
+    scale: Any
+
+    def enter(self, x):
+        """Events (n, *event_shape) in standard units."""
+        return (x - self.shift) / self.scale
+
+    def start(self, model, params):
+        """Params in standard units, of params in the units of the data."""
+        return model.rescale(_in_float64(params), -self.shift / self.scale, 1 / self.scale)
+
+    def leave(self, model, params):
+        """Params in the units of the data, in float64, of params in standard units."""
+        return model.rescale(_in_float64(params), self.shift, self.scale)
+
+    def log_volume(self, x, weights=None) -> float:
+        """By how much the mean log density of x is larger in standard units, in nats.
+
+        A missing value (NaN) in x does not count.
+        """
+        log_scale = np.log(self.scale)
+        if not np.isnan(x).any():
+            return float(log_scale.sum())
+        each = np.where(np.isnan(x), 0, log_scale).reshape(len(x), -1).sum(1)
+        return float(np.average(each, weights=weights))
+
+
+def standard_units(model, x, weights=None) -> Units | None:
+    """Units in which x (n, *event_shape) is standard; None for a model that cannot rescale.
+
+    x may hold NaN, but not in all rows of a feature.
+    """
+    rescalable = np.broadcast_to(model.rescalable, model.event_shape)
+    if not rescalable.any():
+        return None
+    low, high = np.nanmin(x, 0), np.nanmax(x, 0)
+    size = np.where(high > low, high - low, 1.0)
+    z = (x - low) / size  # whose squares neither overflow nor underflow
+    if weights is None:
+        deviation = np.nanstd(z, 0) if np.isnan(z).any() else z.std(0)
+    else:
+        share = weights.reshape(-1, *[1] * (z.ndim - 1)) * ~np.isnan(z)
+        share = share / share.sum(0)
+        deviation = np.sqrt(np.nansum(share * (z - np.nansum(share * z, 0)) ** 2, 0))
+    some = x[:: -(-len(x) // _ROWS)]
+    some = np.where(np.isnan(some).all(0), low, some) if np.isnan(some).any() else some
+    shift = np.nanmedian(some, 0)
+    scale = np.where(high > low, size * deviation, np.where(low == 0, 1.0, np.abs(low)))
+    return Units(np.where(rescalable, shift, 0.0), np.where(rescalable, scale, 1.0))
+
+
+def _in_float64(params):
+    def one(leaf):
+        leaf = np.asarray(leaf)
+        return leaf.astype(np.float64) if leaf.dtype.kind == "f" else leaf
+
+    return jax.tree_util.tree_map(one, params)
