@@ -18,13 +18,15 @@ from jaxgen import inputs
 from jaxgen.choice import choose, words_for
 from jaxgen.lanes import over_rows
 from jaxgen.model import Model, Params
-from jaxgen.numerics import computed_once, logsumexp
+from jaxgen.numerics import blanked, computed_once, logsumexp
+from jaxgen.promotion import standard_promotion
 from jaxgen.random import Bits, draw
 from jaxgen.threefry import key_words
 
 _WIDER = 64  # an accelerator's tiles, as multiples of those that suit the caches of one CPU core
 
 
+@standard_promotion
 def sample(model: Model, params: Params, key: jax.Array, n: int, y=None) -> jax.Array:
     """n events, (n, *event_shape). The first 10 of 1000 are the 10 of ``n = 10``.
 
@@ -36,6 +38,10 @@ def sample(model: Model, params: Params, key: jax.Array, n: int, y=None) -> jax.
       y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model, and
         for one of labels, which then draws y from p(y) first.
 
+    Returns:
+      The events. A traced y cannot be checked: of one that the model cannot take, such as a label
+      out of range, they are NaN, or the least integer where events are whole numbers.
+
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, by its name.
     """
@@ -44,12 +50,14 @@ def sample(model: Model, params: Params, key: jax.Array, n: int, y=None) -> jax.
     return sample_rows(model, params, key, np.zeros(2, np.uint32), n, y)
 
 
+@standard_promotion
 def log_prob(model: Model, params: Params, x, y=None) -> jax.Array:
     """log p(x) or log p(x|y) in nats, of shape x.shape without the event dimensions.
 
-    Total: -inf outside the support and at +-inf, NaN where x or y is NaN. But where the model
-    declares how it learns from missing values (``model.missing``), NaN in x is one: the score is
-    that of the rest of the event, 0 where all is missing.
+    Total: -inf outside the support and at +-inf, NaN where x or y is NaN or a traced y is none that
+    the model can take. But where the model declares how it learns from missing values
+    (``model.missing``), NaN in x is one: the score is that of the rest of the event, 0 where all is
+    missing.
 
     Args:
       model: the spec.
@@ -72,6 +80,7 @@ def log_prob(model: Model, params: Params, x, y=None) -> jax.Array:
     return _with_missing(model, x, score).reshape(batch)
 
 
+@standard_promotion
 def classify(model: Model, params: Params, x, prior=None) -> jax.Array:
     """log p(y|x) of each label by Bayes' rule, (..., classes), in nats; NaN where x is impossible.
 
@@ -103,15 +112,23 @@ def _with_missing(model, x, score):
     return score(bool(found))
 
 
+@standard_promotion
 def push(model: Model, params: Params, noise, y=None) -> jax.Array:
-    """Events (n, *event_shape) that noise makes: a pytree like ``model.noise()``, rows leading."""
+    """Events (n, *event_shape) that noise makes: a pytree like ``model.noise()``, rows leading.
+
+    Of a traced y that the model cannot take they are as in ``sample``.
+    """
     noise, n = inputs.as_noise(model, noise)
     y = inputs.as_conditions(model, y, (n,), inputs.float_dtype(params))
     return push_rows(model, params, noise, y)
 
 
+@standard_promotion
 def pull(model: Model, params: Params, x, y=None):
-    """The noise that makes events (n, *event_shape); the inverse of ``push``."""
+    """The noise that makes events (n, *event_shape); the inverse of ``push``.
+
+    It is NaN of a traced y that the model cannot take.
+    """
     dtype = inputs.float_dtype(params)
     x = jnp.asarray(inputs.as_events(model, x, dtype))
     y = inputs.as_conditions(model, y, x.shape[: x.ndim - len(model.event_shape)], dtype)
@@ -131,27 +148,36 @@ def sample_rows(model, params, key, start, n, y):
         if draws_label:
             noise, words = noise
             y = jax.vmap(choose, (None, -1))(jnp.exp(model.log_prior(params)), words)
-        return over_rows(model.push, (None, -1, None if y is None else 0))(params, noise, y)
+        events = over_rows(model.push, (None, -1, None if y is None else 0))(params, noise, y)
+        return events if draws_label else of_known(model, y, events)
 
     dtype = inputs.float_dtype(params)
     return _in_tiles(model.tile, rows, n, y)
 
 
 def complete_rows(model, params, key, start, x, y):
-    """Events (n, *event_shape) whose NaN are drawn given the rest, with the noise of their rows."""
+    """Events (n, *event_shape) whose NaN are drawn given the rest, with the noise of their rows.
+
+    Where the rest has no density nothing follows from it, and its NaN stay.
+    """
     leaves = model.noise(), _label_noise(model)
     prior = None if model.classes is None else model.log_prior(params)
 
     def rows(first, count, own):
         x, y = own
         noise, words = draw(leaves, key, jnp.stack(_later(start, first)), count, x.dtype)
+        possible = None
         if y is None and prior is not None:
             posterior = _normal(_joint(model, params, prior, x, True))
             y = jax.vmap(choose, (0, -1))(jnp.exp(posterior), words)
+            possible = ~jnp.isnan(posterior[:, 0])
         seen = ~jnp.isnan(x)
-        x = jnp.where(seen, x, 0)
         axes = None, -1, 0, 0, None if y is None else 0
-        return over_rows(model.complete, axes)(params, noise, x, seen, y)
+        done = over_rows(model.complete, axes)(params, noise, jnp.where(seen, x, 0), seen, y)
+        if possible is None:
+            # an event is possible if what is seen of it is, and is scored in a fraction of the time
+            possible = jnp.isfinite(_scores(model, params, done, y, False))
+        return jnp.where(seen, done, blanked(possible, done))
 
     return _in_tiles(model.tile, rows, len(x), (x, y))
 
@@ -190,9 +216,10 @@ def _joint(model, params, prior, x, missing):
 
 
 def _normal(joint):
-    """Log probabilities in proportion to those joint ones (n, classes)."""
-    total = logsumexp(joint, 1)[:, None]
-    return jnp.where(total == -jnp.inf, jnp.nan, joint - jnp.where(total == -jnp.inf, 0, total))
+    """Log probabilities in proportion to those joint ones (n, classes); NaN where all are 0."""
+    possible = (joint.max(1) != -jnp.inf)[:, None]  # NaN stays NaN
+    log_p = jax.nn.log_softmax(jnp.where(possible, joint, 0), 1)
+    return jnp.where(possible, log_p, jnp.nan)
 
 
 def _label_noise(model):
@@ -204,12 +231,14 @@ def _scores(model, params, x, y, missing, shared=False):
 
     def one(x, y):
         if not missing:
-            return _total(x, y, lambda x: model.log_prob(params, x, y), -jnp.inf)
+            return _total(x, lambda x: model.log_prob(params, x, y), -jnp.inf)
         seen = ~jnp.isnan(x)
         known = jnp.where(seen, x, 0)
-        return _total(known, y, lambda x: model.log_prob(params, x, y, seen=seen), -jnp.inf)
+        return _total(known, lambda x: model.log_prob(params, x, y, seen=seen), -jnp.inf)
 
-    return over_rows(one, (0, None if y is None or shared else 0))(x, y)
+    if shared:
+        return over_rows(one, (0, None))(x, y)
+    return of_known(model, y, over_rows(one, (0, None if y is None else 0))(x, y))
 
 
 def loss_rows(model, params, key, x, y, events):
@@ -219,7 +248,7 @@ def loss_rows(model, params, key, x, y, events):
     """
 
     def one(noise, x, y):
-        return _total(x, y, lambda x: model.loss(params, noise, x, y), jnp.inf)
+        return _total(x, lambda x: model.loss(params, noise, x, y), jnp.inf)
 
     def rows(first, count, xy):
         start = jnp.stack(_later(np.zeros(2, np.uint32), first))
@@ -231,14 +260,24 @@ def loss_rows(model, params, key, x, y, events):
     return _in_tiles(model.tile, rows, len(x), (x, y))
 
 
-def _total(x, y, score, at_infinity):
-    """``score`` of a finite x; else ``at_infinity``, or NaN where x or y is."""
+def _total(x, score, at_infinity):
+    """``score`` of a finite x; else ``at_infinity``, or NaN where x is."""
     finite = jnp.isfinite(x).all()
     # a model never sees a value that is not finite, so neither its density nor its gradient
     # has to be right there
     value = jnp.where(finite, score(jnp.where(finite, x, jnp.zeros_like(x))), at_infinity)
-    unknown = jnp.isnan(x).any() if y is None else jnp.isnan(x).any() | jnp.isnan(y).any()
-    return jnp.where(unknown, jnp.nan, value)
+    return jnp.where(jnp.isnan(x).any(), jnp.nan, value)
+
+
+def of_known(model, y, out):
+    """``out``, rows leading, blanked in rows whose y is NaN or none that the model can take."""
+    if y is None:
+        return out
+    each = [] if model.y_support is None else [jnp.asarray(model.y_support(y))]
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        each.append(~jnp.isnan(y))
+    rows = [known.all(tuple(range(1, known.ndim))) for known in each]
+    return blanked(functools.reduce(jnp.logical_and, rows), out) if rows else out
 
 
 def _in_tiles(tile, rows, n, leading):
@@ -278,12 +317,12 @@ def _even(model):
 
 def push_rows(model, params, noise, y):
     """Events made of noise whose rows lead."""
-    return _each(model, model.push, params, noise, y)
+    return of_known(model, y, _each(model, model.push, params, noise, y))
 
 
 def pull_rows(model, params, x, y):
     """Noise of events, rows leading."""
-    return _each(model, model.pull, params, x, y)
+    return of_known(model, y, _each(model, model.pull, params, x, y))
 
 
 def _each(model, method, params, values, y):

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from jaxgen.promotion import standard_promotion
+
 _TILE = 512  # rows that share one index: large enough for matrix products, small enough to pad
 _SMALL = 256  # numbers in a choice's params up to which a copy of them for each row is cheaper
 _map = jax.tree_util.tree_map
@@ -39,6 +41,7 @@ def by_index(fn: Callable, stacked: Any, index: jax.Array, args: Any) -> Any:
         return fn(_map(lambda leaf: leaf[index], stacked), args)
 
     @call.def_vmap
+    @standard_promotion
     def rule(size, batched, stacked, index, args):
         stacked_batched, index_batched, args_batched = batched
         if not any(jax.tree_util.tree_leaves(batched)):  # only the directions of derivatives are

@@ -25,6 +25,7 @@ from jax.sharding import Mesh, PartitionSpec, Sharding
 
 from jaxgen import batch, compiler
 from jaxgen.inputs import float_dtype, has_missing
+from jaxgen.promotion import standard_promotion
 from jaxgen.random import is_leaf
 
 # block sizes: few, so that few programs are compiled; they hold round numbers with little padding
@@ -45,6 +46,7 @@ def sample(model, params, key, n, y, place=None):
     return _placed(_join(parts, n), place)
 
 
+@standard_promotion
 def stream(model, params, key, n, y, start, place=None) -> Iterator[jax.Array]:
     """Events of rows start .. start + n - 1 in blocks; y is that of the n rows."""
     devices = devices_of(params, place)
@@ -165,8 +167,13 @@ def _blocks(function, model, size, shared, rows, start, n, devices):
 def _start(program, arguments, threads):
     if threads is not None:
         with contextlib.suppress(RuntimeError):  # no thread starts while the interpreter ends
-            return threads.submit(lambda: jax.block_until_ready(program(*arguments)))
+            return threads.submit(_run, program, arguments)
     return program(*arguments)
+
+
+@standard_promotion  # as the thread that asks
+def _run(program, arguments):
+    return jax.block_until_ready(program(*arguments))
 
 
 def _finished(rows, block):

@@ -8,6 +8,7 @@ digest stands). The digest finds accidents; it is no signature.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import importlib.metadata
 import json
@@ -235,7 +236,7 @@ def _check_names(fitted):
 
 def _check_different(what, names):
     if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        twice = next(name for name, count in collections.Counter(names).items() if count > 1)
         raise ValueError(f"{what} has {twice!r} twice")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxgen import batch, engine, inputs
 from jaxgen.model import Model, Params
+from jaxgen.promotion import standard_promotion
 
 Place: TypeAlias = jax.Device | jax.sharding.Sharding | None
 
@@ -54,10 +55,13 @@ class Fitted:
         count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
         return f"Fitted({self.model}, {count} parameters)"
 
+    @standard_promotion
     def log_prob(self, x, y=None, *, device: Place = None) -> jax.Array:
         """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``.
 
-        Where y is a label, without it the score is the marginal, log sum_y p(y) p(x|y).
+        Where y is a label, without it the score is the marginal, log sum_y p(y) p(x|y). Inside a
+        transformation a label that is a number may be an argument; of an unknown one, which cannot
+        raise there, every method gives NaN.
         """
         y = inputs.as_labels(y, self.labels)
         if inputs.is_tracing(self.params, x, y):
@@ -66,6 +70,7 @@ class Fitted:
         device = inputs.as_place(device)
         return engine.log_prob(self.model, self.params, x, y, shape, device)
 
+    @standard_promotion
     def classify(self, x, prior=None) -> jax.Array:
         """log p(y|x) of each label by Bayes' rule, (..., classes): see ``jaxgen.classify``.
 
@@ -77,6 +82,7 @@ class Fitted:
         x, _, shape = self._rows(x, None)
         return engine.classify(self.model, self.params, x, prior, shape)
 
+    @standard_promotion
     def sample(self, key: jax.Array, n: int, y=None, *, device: Place = None) -> jax.Array:
         """n events, (n, *event_shape): see ``jaxgen.sample``.
 
@@ -96,6 +102,7 @@ class Fitted:
         key, n, y = self._draws(key, n, y)
         return engine.sample(self.model, self.params, key, n, y, inputs.as_place(device))
 
+    @standard_promotion
     def stream(
         self, key: jax.Array, n: int, y=None, *, start: int = 0, device: Place = None
     ) -> Iterator[jax.Array]:
@@ -105,7 +112,7 @@ class Fitted:
         was cut short goes on from where it stopped, and several processes can share one.
 
         Args:
-          start: number of the first event, below 2**64.
+          start: number of the first event, at most 2**64 - n.
           key, n, y, device: as in ``sample``; y is that of the n events.
 
         >>> total = sum(block.sum(0) for block in fitted.stream(jax.random.key(1), 10**6))
@@ -114,8 +121,11 @@ class Fitted:
             raise TypeError("stream yields blocks to Python: inside a transformation, use sample")
         key, n, y = self._draws(key, n, inputs.as_labels(y, self.labels))
         start, device = inputs.as_count(start, "start"), inputs.as_place(device)
+        if start > 2**64 - n:
+            raise ValueError(f"start must be at most 2**64 - n, as rows are numbered; got {start}")
         return engine.stream(self.model, self.params, key, n, y, start, device)
 
+    @standard_promotion
     def pull(self, x, y=None) -> Any:
         """The noise that makes the events (n, *event_shape): a pytree like ``model.noise()``.
 
@@ -130,6 +140,7 @@ class Fitted:
         x, y, _ = self._rows(x, y)
         return engine.pull(self.model, self.params, x, y)
 
+    @standard_promotion
     def push(self, noise: Any, y=None) -> jax.Array:
         """The events that the noise makes; the inverse of ``pull``, rows leading."""
         y = self._condition(y, "push")
@@ -139,6 +150,7 @@ class Fitted:
         y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
         return engine.push(self.model, self.params, noise, y)
 
+    @standard_promotion
     def marginal(self, features, *, key: jax.Array | None = None) -> Fitted:
         """The model of some features alone, a Fitted whose events are vectors of them.
 
@@ -157,6 +169,7 @@ class Fitted:
 
         return marginal(self, features, key=key)
 
+    @standard_promotion
     def given(self, values: dict, *, key: jax.Array | None = None) -> Fitted:
         """The model of all other features, given the values of some: p(x_b | x_a = values).
 
@@ -177,8 +190,12 @@ class Fitted:
 
         return given(self, values, key=key)
 
+    @standard_promotion
     def impute(self, x, key: jax.Array, y=None) -> jax.Array:
         """Events with each NaN in x drawn given the rest of its event: one plausible completion.
+
+        Where the rest has no density, such as an infinity or a value outside the support, nothing
+        follows from it, and NaN stays.
 
         Args:
           x: events (n, *event_shape); what is there stays.

@@ -193,6 +193,7 @@ def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> 
     if labels is None or y is None:
         return y
     traced = isinstance(y, jax.core.Tracer)
+    _check_no_label_masked(y, name)
     try:
         y = y if traced else np.asarray(y)
     except ValueError as error:
@@ -238,6 +239,7 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     """
     if y is None:
         raise ValueError(f"y is missing: {model} is fitted to events and their labels")
+    _check_no_label_masked(y, "y")
     try:
         y = np.asarray(y)
     except ValueError as error:
@@ -408,8 +410,7 @@ def numbers(value: Any, name: str) -> Any:
     """A NumPy or JAX array of real numbers; the masked entries of a masked array are NaN."""
     if isinstance(value, (list, tuple)) and any(isinstance(v, np.ma.MaskedArray) for v in value):
         value = np.ma.array(value)
-    if isinstance(value, np.ma.MaskedArray):
-        value = _unmasked(value)
+    value = unmasked(value)
     if not isinstance(value, (jax.Array, np.ndarray)):
         try:
             value = np.asarray(value)
@@ -420,11 +421,20 @@ def numbers(value: Any, name: str) -> Any:
     return value
 
 
-def _unmasked(array: np.ma.MaskedArray) -> np.ndarray:
-    if not np.ma.is_masked(array) or array.dtype.kind not in "biuf":
-        return np.asarray(array)
-    dtype = array.dtype if array.dtype.kind == "f" else np.float64
-    return array.astype(dtype).filled(np.nan)
+def unmasked(value: Any) -> Any:
+    """A masked array of numbers as floats with NaN where it is masked; anything else as it is."""
+    if not isinstance(value, np.ma.MaskedArray) or value.dtype.kind not in "biuf":
+        return value
+    values, mask = np.ma.getdata(value), np.ma.getmaskarray(value)
+    if not mask.any():
+        return values
+    return np.where(mask, np.nan, values if values.dtype.kind == "f" else values.astype(np.float64))
+
+
+def _check_no_label_masked(y, name):
+    if np.ma.is_masked(y):
+        row = int(np.argwhere(np.ma.getmaskarray(y))[0][0])
+        raise ValueError(Message(f"{name} must be known, but is masked in ", places.row(row)))
 
 
 def _describe(value: Any) -> str:

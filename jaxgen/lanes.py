@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from jaxgen.promotion import standard_promotion
+
 _map = jax.tree_util.tree_map
 _in_rows = contextvars.ContextVar("in_rows", default=False)
 
@@ -54,6 +56,7 @@ def _batchable(function):
     batchable = custom_vmap(function)
 
     @batchable.def_vmap
+    @standard_promotion
     def rule(size, batched, params, *rows):
         by_params, *by_rows = (_any(tree) for tree in batched)
         if by_params:

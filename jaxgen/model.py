@@ -208,7 +208,8 @@ def known(seen) -> dict[str, Any]:
 
 def others(model: Model, features: tuple[int, ...]) -> tuple[int, ...]:
     """Places in the flattened event that are not among the features, in order."""
-    return tuple(j for j in range(math.prod(model.event_shape)) if j not in features)
+    known = set(features)
+    return tuple(j for j in range(math.prod(model.event_shape)) if j not in known)
 
 
 def given_of_each(model: Model, params, log_weights, features, values):

@@ -12,6 +12,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.scipy import special
 
+from jaxgen.promotion import standard_promotion
+
 # least-maximum-error fit of 2^f on |f| <= 1/2, relative error 8e-8
 _LOG2_E = math.log2(math.e)
 _EXP2 = (1.0000001, 0.69314694, 0.24022120, 0.055507135, 0.0096755419, 0.0013276466)
@@ -23,6 +25,27 @@ def logsumexp(terms, axis=None):
     known = near if axis is None else jnp.expand_dims(near, axis)
     total = special.logsumexp(jnp.where(known, terms, 0), axis)
     return jnp.where(near, total, -jnp.inf)
+
+
+def blanked(keep, values):
+    """``values`` where ``keep``, else NaN, or of whole numbers the least that their dtype holds.
+
+    It marks, within a trace, what an error would tell outside one.
+
+    Args:
+      keep: bool, of any shape.
+      values: pytree of arrays whose leading axes are those of keep.
+    """
+
+    def blank(v):
+        own = keep.reshape(*keep.shape, *[1] * (v.ndim - keep.ndim))
+        if jnp.issubdtype(v.dtype, jnp.floating):
+            return jnp.where(own, v, jnp.nan)
+        if jnp.issubdtype(v.dtype, jnp.signedinteger):
+            return jnp.where(own, v, jnp.iinfo(v.dtype).min)
+        return v
+
+    return jax.tree_util.tree_map(blank, values)
 
 
 def logsumexp_of_tiles(terms, tiles, dtype):
@@ -71,6 +94,7 @@ def exp2(x):
 
 
 @exp2.defjvp
+@standard_promotion
 def _exp2_jvp(primals, tangents):
     power = exp2(*primals)
     return power, power * np.log(2).astype(power.dtype) * tangents[0]
@@ -112,5 +136,6 @@ def _never(witness):
 
 
 @_never.def_vmap
+@standard_promotion
 def _never_of_many(size, batched, witness):
     return _never(witness[0]), False  # one branch for all, or vmap would take both

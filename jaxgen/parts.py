@@ -24,6 +24,7 @@ from jaxgen.compose.transformed import Transformed
 from jaxgen.fitted import Fitted
 from jaxgen.model import others
 from jaxgen.models.gaussian_mixture import GaussianMixture
+from jaxgen.numerics import blanked
 from jaxgen.warn import warn
 
 _EVENTS = 16384  # drawn from the model to fit the proposal to
@@ -100,7 +101,8 @@ def given(fitted: Fitted, values: Mapping, *, key: jax.Array | None = None) -> F
 
     Raises:
       TypeError, ValueError: features that are none, all, unknown or repeated; values that are no
-        finite numbers; values of zero density.
+        finite numbers; values of zero density. Within jit, grad or vmap, where values are not
+        known, the params of the result are NaN instead.
       NotImplementedError: as ``marginal``.
 
     Warns:
@@ -115,31 +117,41 @@ def given(fitted: Fitted, values: Mapping, *, key: jax.Array | None = None) -> F
     places = _places("given", fitted, list(values))
     if len(places) == math.prod(fitted.model.event_shape):
         raise ValueError(f"given: at least one feature must be left, got all of them: {values}")
+    if fitted.columns is not None:
+        named = (fitted.columns[place] for place in places)
+        values = dict(zip(named, values.values(), strict=True))
     dtype = inputs.float_dtype(fitted.params)
-    if inputs.is_tracing(fitted.params, *values.values()):
+    traced = inputs.is_tracing(fitted.params, *values.values())
+    if traced:
         known: Any = jnp.stack([jnp.asarray(value, dtype) for value in values.values()])
     else:
         values = {feature: _number(feature, value) for feature, value in values.items()}
         known = jnp.asarray(list(values.values()), dtype)
-        _require_possible(fitted, places, known, values)
+        log_prob = _log_density(fitted, places, known)
+        if log_prob is not None:
+            _require_density(float(log_prob), values)
     found = _closed_form("given", fitted, places, known)
     if found is None:
         key = _key_for("given", fitted, key, known)
         found = _given(fitted, places, known, key, values)
     model, params, history = found
+    if traced:
+        log_prob = _log_density(fitted, places, known)
+        params = params if log_prob is None else blanked(jnp.isfinite(log_prob), params)
     return _part(fitted, model, params, history, others(fitted.model, places))
 
 
 def _places(what, fitted, features) -> tuple[int, ...]:
     """Places of features in the flattened event, all different, at least one."""
     size, columns = math.prod(fitted.model.event_shape), fitted.columns
+    named = {name: place for place, name in enumerate(columns or ())}
     places = []
     for feature in features:
         if isinstance(feature, str):
-            if columns is None or feature not in columns:
+            if feature not in named:
                 known = "it has no names" if columns is None else f"its names are {columns}"
                 raise ValueError(f"{what}: the model has no feature {feature!r}; {known}")
-            places.append(columns.index(feature))
+            places.append(named[feature])
             continue
         if isinstance(feature, (bool, np.bool_)) or not isinstance(feature, (int, np.integer)):
             raise TypeError(f"{what}: a feature is a place (int) or a name, got {feature!r:.60}")
@@ -195,14 +207,13 @@ def _number(feature, value) -> float:
     return number
 
 
-def _require_possible(fitted, places, known, values):
-    """Raise where a closed form says that the values have no density."""
+def _log_density(fitted, places, known):
+    """log p of the values by a closed form, or None where there is none."""
     found = _closed_form("marginal", fitted, places)
-    if found is None:
-        return
+    if found is None or (found[0].y_shape is not None and found[0].classes is None):
+        return None
     model, params, _ = found
-    if model.y_shape is None or model.classes is not None:
-        _require_density(float(Fitted(model, params).log_prob(known[None])[0]), values)
+    return Fitted(model, params).log_prob(known[None])[0]
 
 
 def _require_density(log_prob, values):

@@ -18,6 +18,7 @@ under jit, vmap and grad; call them inside your own jit.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from jax import lax
 
 from jaxgen import threefry
 from jaxgen.choice import choose, words_for
+from jaxgen.promotion import standard_promotion
 from jaxgen.spec import Spec
 
 
@@ -93,33 +95,39 @@ def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any, events: Any
     return jax.tree_util.tree_unflatten(tree, drawn)
 
 
+@standard_promotion
 def uniform(key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype=jnp.float32):
     """Uniform numbers on (0, 1), of shape (rows, ...); row r is the same for any number of rows.
 
     Args:
       key: a typed PRNG key.
       shape: rows first.
-      start: number of the first row, below 2**64; with it, a large array is made piece by piece.
+      start: number of the first row, at most 2**64 - rows; with it, a large array is made piece by
+        piece.
       dtype: a float dtype.
     """
     return _by_hand(Uniform(shape[1:]), key, shape, start, dtype)
 
 
+@standard_promotion
 def normal(key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype=jnp.float32):
     """Standard normals: see ``uniform`` for the arguments, ``Normal`` for the tails."""
     return _by_hand(Normal(shape[1:]), key, shape, start, dtype)
 
 
+@standard_promotion
 def exponential(key: jax.Array, shape: tuple[int, ...], *, start: int = 0):
     """Exponentials of rate 1 in float32, from 1.2e-10 to 22.9: see ``uniform``."""
     return threefry.exponential32(_by_hand(Bits(shape[1:]), key, shape, start, jnp.float32))
 
 
+@standard_promotion
 def gumbel(key: jax.Array, shape: tuple[int, ...], *, start: int = 0):
     """Standard Gumbels in float32, from -3.1 to 22.9: see ``uniform``."""
     return threefry.gumbel32(_by_hand(Bits(shape[1:]), key, shape, start, jnp.float32))
 
 
+@standard_promotion
 def categorical(key: jax.Array, logits: jax.Array, shape: tuple[int, ...], *, start: int = 0):
     """Levels 0 .. k - 1 in proportion to exp(logits), logits (k,): see ``uniform``; int32.
 
@@ -131,6 +139,7 @@ def categorical(key: jax.Array, logits: jax.Array, shape: tuple[int, ...], *, st
     return pick(drawn.reshape(-1, words)).reshape(shape)
 
 
+@standard_promotion
 def permute(key: jax.Array, index: jax.Array, n: Any, bound: int | None = None) -> jax.Array:
     """Where a random permutation of 0 .. n - 1 sends the numbers ``index``, uint32.
 
@@ -176,6 +185,9 @@ def _mix(word):
 
 
 def _by_hand(leaf, key, shape, start, dtype):
+    start = operator.index(start)
+    if not 0 <= start <= 2**64 - shape[0]:
+        raise ValueError(f"start must be from 0 to 2**64 - rows; got {start}")
     words = jnp.array([start >> 32, start & 0xFFFFFFFF], jnp.uint32)
     return jnp.moveaxis(draw(leaf, key, words, shape[0], dtype), -1, 0)
 

@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from jaxgen import places
+from jaxgen.inputs import unmasked
 from jaxgen.output import writable, write_atomically
 
 _ROWS = 50_000  # rows of a CSV formatted at once
@@ -114,7 +115,7 @@ def write(path: str | os.PathLike, values: Any, columns: tuple[str, ...] | None 
 
 def _prepared(path, values, columns):
     """What writes the format, and the values as it takes them, or an error where it cannot."""
-    put, values = _format(path)[1], np.asarray(values)
+    put, values = _format(path)[1], np.asarray(unmasked(values))
     if values.dtype.kind not in "biuf":
         values = values.astype(np.float32)  # bfloat16, which no format knows
     rows_only = put in (_write_csv, _write_parquet)
@@ -172,15 +173,16 @@ def _read_csv(path, label, wanted):
             return None, _csv_values(path, skip, len(first), None, {}), None
         columns = _chosen(path, names, label, wanted)
         numbers: dict[str, int] = {}  # of the labels, in the order of their first rows
-        readers = {j: _ignore for j, name in enumerate(names) if name not in columns}
+        place, taken = _places(names), set(columns)
+        readers = {j: _ignore for name, j in place.items() if name not in taken}
         if label is not None:
-            readers[names.index(label)] = _numbering(numbers)
+            readers[place[label]] = _numbering(numbers)
         values = _csv_values(path, skip, len(first), names, readers)
         labels = None
         if label is not None:
-            labels = np.array(list(numbers))[values[:, names.index(label)].astype(int)]
+            labels = np.array(list(numbers))[values[:, place[label]].astype(int)]
         if columns != names:
-            values = values[:, [names.index(name) for name in columns]]
+            values = values[:, [place[name] for name in columns]]
         return columns, values, labels
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV in UTF-8: {error}") from None
@@ -319,8 +321,8 @@ def _read_numpy(path, label, wanted):
     if names is None:
         return None, values, labels
     _check_names(path, names, values)
-    columns = _chosen(path, names, None, wanted)
-    return columns, values[:, [names.index(name) for name in columns]], labels
+    columns, place = _chosen(path, names, None, wanted), _places(names)
+    return columns, values[:, [place[name] for name in columns]], labels
 
 
 def _write_npy(file: IO[bytes], values, columns):
@@ -377,7 +379,8 @@ def _chosen(path, names, label, wanted):
     """The names of the features to read: those wanted, or all but the label's."""
     _check_different(path, names)
     columns = tuple(name for name in names if name != label) if wanted is None else wanted
-    missing = [name for name in (*columns, label) if name is not None and name not in names]
+    known = _places(names)
+    missing = [name for name in (*columns, label) if name is not None and name not in known]
     if missing:
         raise ValueError(
             f"{path}: no column {', '.join(map(repr, missing))}; its columns are "
@@ -413,9 +416,15 @@ def _check_names(path, columns, values):
 
 
 def _check_different(path, columns):
-    for j, name in enumerate(columns):
-        if name in columns[:j]:
-            raise ValueError(f"{path}: column {j + 1} has the name of another, {name!r}")
+    last = _places(columns)
+    if len(last) < len(columns):
+        j, name = next((j, name) for j, name in enumerate(columns) if last[name] != j)
+        raise ValueError(f"{path}: columns {j + 1} and {last[name] + 1} have one name, {name!r}")
+
+
+def _places(names):
+    """Where each name stands."""
+    return {name: j for j, name in enumerate(names)}
 
 
 def _format(path):

@@ -115,8 +115,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "batch_nan_in_y",
         "jaxgen/batch.py",
-        "jnp.isnan(x).any() if y is None else jnp.isnan(x).any() | jnp.isnan(y).any()",
-        "jnp.isnan(x).any()",
+        "each.append(~jnp.isnan(y))",
+        "pass",
         ("tests/laws", "-k", "conditional_gaussian-0-conditions"),
     ),
     Mutant(
@@ -146,6 +146,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "y = jax.vmap(choose, (0, -1))(jnp.exp(posterior), words)",
         "y = jax.vmap(choose, (None, -1))(jnp.exp(prior), words)",
         ("tests/test_missing*.py", "-k", "rest_suggests"),
+    ),
+    Mutant(
+        "batch_shares_rounded_off",
+        "jaxgen/batch.py",
+        "jax.nn.log_softmax(jnp.where(possible, joint, 0), 1)",
+        "joint - logsumexp(joint, 1)[:, None]",
+        ("tests/laws", "-k", "per_class-0-shares"),
+    ),
+    Mutant(
+        "batch_any_label_known",
+        "jaxgen/batch.py",
+        "return blanked(functools.reduce(jnp.logical_and, rows), out) if rows else out",
+        "return out",
+        ("tests/laws", "-k", "labelled-0-labels"),
+    ),
+    Mutant(
+        "batch_impossible_completed",
+        "jaxgen/batch.py",
+        "return jnp.where(seen, done, blanked(possible, done))",
+        "return done",
+        ("tests/laws", "-k", "gaussian2-0-missing"),
     ),
     # noise and choices
     Mutant(
@@ -236,8 +257,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "files_labels_lost",
         "jaxgen/files.py",
-        "return Fitted(model, params, columns=columns, labels=labels)",
-        "return Fitted(model, params, columns=columns)",
+        "fitted = Fitted(model, params, columns=columns, labels=labels)",
+        "fitted = Fitted(model, params, columns=columns)",
         ("tests/test_labelled*.py", "-k", "names_of_labels"),
     ),
     Mutant(
@@ -260,6 +281,62 @@ MUTANTS: tuple[Mutant, ...] = (
         '.replace("/", "~1")',
         "",
         ("tests/test_files*.py", "-k", "bit_for_bit"),
+    ),
+    Mutant(
+        "files_size_unchecked",
+        "jaxgen/files.py",
+        "        _check_size(file.seek(0, os.SEEK_END), size)\n",
+        "",
+        ("tests/test_files*.py", "-k", "gigabytes and tensor"),
+    ),
+    Mutant(
+        "params_sizes_unchecked",
+        "jaxgen/params.py",
+        "        if not fits:",
+        "        if leaf.ndim < len(sizes):",
+        ("tests/test_files*.py", "-k", "does_not_suit"),
+    ),
+    Mutant(
+        "params_sizes_of_data_apart",
+        "jaxgen/params.py",
+        "of_data.setdefault((node, a, b), size)",
+        "size",
+        ("tests/test_files*.py", "-k", "does_not_suit"),
+    ),
+    Mutant(
+        "output_mode_of_umask",
+        "jaxgen/output.py",
+        "    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))\n",
+        "",
+        ("tests/test_output.py", "-k", "mode"),
+    ),
+    Mutant(
+        "output_replaces_links",
+        "jaxgen/output.py",
+        "(self.is_regular and self.status.st_nlink == 1)",
+        "self.is_regular",
+        ("tests/test_output.py", "-k", "hard_links"),
+    ),
+    Mutant(
+        "output_takes_from_the_living",
+        "jaxgen/output.py",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "fcntl.LOCK_UN)",
+        ("tests/test_output.py", "-k", "no_temporary"),
+    ),
+    Mutant(
+        "output_child_takes_from_its_parent",
+        "jaxgen/output.py",
+        "if process == os.getpid():",
+        "if process:",
+        ("tests/test_output.py", "-k", "forked"),
+    ),
+    Mutant(
+        "output_names_alone_differ",
+        "jaxgen/output.py",
+        "os.path.samestat(target.status, os.stat(other))",
+        "os.path.abspath(target.path) == os.path.abspath(other)",
+        ("tests/test_output.py", "-k", "two_names"),
     ),
     Mutant(
         "tables_column_order",
@@ -305,11 +382,18 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_labelled*.py", "-k", "names_of_labels"),
     ),
     Mutant(
+        "inputs_traced_labels_as_places",
+        "jaxgen/inputs.py",
+        "return _traced_places(y, labels, name)",
+        "return y",
+        ("tests/laws", "-k", "per_class-0-labels"),
+    ),
+    Mutant(
         "inputs_labels_as_floats",
         "jaxgen/inputs.py",
-        "y = y.astype(dtype if jnp.issubdtype(y.dtype, jnp.floating) else np.int32)",
-        "y = y.astype(dtype)",
-        ("tests/test_inputs*.py", "-k", "float_conditions"),
+        "return y.astype(np.int32 if fits else dtype)",
+        "return y.astype(np.int32)",
+        ("tests/test_fit_units.py", "-k", "beyond_32_bits"),
     ),
     Mutant(
         "inputs_negative_weights",
@@ -404,6 +488,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_training*.py", "-k", "held_out or judge"),
     ),
     Mutant(
+        "epochs_nan_params",
+        "jaxgen/fit/epochs.py",
+        "sound &= (jnp.isfinite(a) | (a == b)).all()",
+        "pass",
+        ("tests/test_training*.py", "-k", "turn_nan"),
+    ),
+    Mutant(
         "epochs_rows_twice",
         "jaxgen/fit/epochs.py",
         "weights = jnp.where(slots < size, weights[chosen], 0)",
@@ -451,6 +542,13 @@ MUTANTS: tuple[Mutant, ...] = (
         '"weights": digest(weights)',
         '"weights": digest(None)',
         ("tests/test_training*.py", "-k", "checkpoint_of_another"),
+    ),
+    Mutant(
+        "checkpoint_disk_ends_training",
+        "jaxgen/fit/checkpoint.py",
+        "except (OSError, MemoryError) as error:",
+        "except MemoryError as error:",
+        ("tests/test_training*.py", "-k", "loses_no_training"),
     ),
     Mutant(
         "optimizers_zero_signs",
@@ -541,8 +639,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "mixture_weights_in_em",
         "jaxgen/models/gaussian_mixture.py",
-        "            shares = jnp.exp(joint - score) * weights\n            moments",
-        "            shares = jnp.exp(joint - score)\n            moments",
+        "shares, score = _shares(joint, weights)\n            moments",
+        "shares, score = _shares(joint, weights > 0)\n            moments",
         ("tests/test_fit*.py", "-k", "integer_weights"),
     ),
     Mutant(
@@ -551,6 +649,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "weights = jnp.pad(weights, (0, padding), constant_values=-jnp.inf)",
         "weights = jnp.pad(weights, (0, padding))",
         ("tests/test_fast_bodies*.py", "-k", "test_kernels"),
+    ),
+    Mutant(
+        "kde_points_beyond_the_events_count",
+        "jaxgen/models/kde.py",
+        "_padded(log_weights, size, -np.inf)",
+        "_padded(log_weights, size, 0)",
+        ("tests/test_fast_bodies*.py", "-k", "beyond_the_events"),
+    ),
+    Mutant(
+        "kde_bandwidth_of_a_subsample",
+        "jaxgen/models/kde.py",
+        "** (1 / (points.shape[1] + 4))",
+        "** 0",
+        ("tests/test_fast_bodies*.py", "-k", "subsample"),
     ),
     Mutant(
         "kde_sees_itself",

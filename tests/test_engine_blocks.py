@@ -77,6 +77,13 @@ def test_a_stream_starts_at_any_row(start):
     np.testing.assert_array_equal(x, draw(KEY))
 
 
+@pytest.mark.parametrize("start", [2**64, 2**64 - 299, 2**70, np.uint64(2**64 - 1), -1])
+def test_a_stream_beyond_the_last_row_is_refused(start):
+    """Rows have numbers below 2**64: the next would be row 0 again."""
+    with pytest.raises(ValueError, match="start must be at "):
+        family("mixture").stream(KEY, 300, start=start)
+
+
 @pytest.mark.optimized
 def test_a_stream_given_y(monkeypatch):
     """y holds the rows of the stream, or one condition for all of them."""

@@ -40,6 +40,19 @@ def test_blocks_of_networks_run_in_threads(x64, monkeypatch):
     assert len(started) == 2 * (1 if x64 else 6)
 
 
+def test_blocks_of_strict_callers_run_in_threads(monkeypatch):
+    """They run under the standard rules of promotion, in every thread."""
+    started, pool = [], engine._thread_pool()
+    submit = pool.submit
+    monkeypatch.setattr(pool, "submit", lambda *a: started.append(a) or submit(*a))
+    monkeypatch.setattr(engine, "RUNGS", (512,))
+    flow = fitted(np.float32)
+    wanted = flow.sample(KEY, 3000)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        np.testing.assert_array_equal(flow.sample(KEY, 3000), wanted)
+    assert len(started) == 2 * 6
+
+
 def test_blocks_run_while_the_interpreter_ends(monkeypatch):
     pool = ThreadPoolExecutor(1)
     pool.shutdown()

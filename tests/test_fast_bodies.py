@@ -18,7 +18,7 @@ from jax.scipy.stats import multivariate_normal, norm
 import jaxgen
 from jaxgen import batch
 from jaxgen.choice import choose
-from jaxgen.models import KDE, Bernoulli, Categorical, Gaussian, GaussianMixture
+from jaxgen.models import KDE, Bernoulli, Categorical, Gaussian, GaussianMixture, kde
 from jaxgen.precision import enable_x64
 
 KEY = jax.random.key(5)
@@ -297,6 +297,59 @@ def test_kernels_far_from_zero_and_from_each_other(dim, offset, apart, nats):
         wanted = jax.jit(in_rows(plain_kernels))(*as_dtype(narrow, np.float64))
         assert got.dtype == np.float32
     np.testing.assert_allclose(got, wanted, rtol=0, atol=nats)
+
+
+score_of_kernels = jax.jit(functools.partial(scores, KDE(2)))
+
+
+def test_points_beyond_the_events_have_no_weight():
+    """Of 100 events there are 104 points: scores and draws are those of the events alone."""
+    x = np.random.default_rng(0).normal((50, 0), size=(100, 2))
+    x[0] = 1e4  # copies of it would move the centre of the points, and cost digits
+    weights = np.arange(1.0, 101)
+    fitted = KDE(2).estimate(x, None, weights)
+    assert len(fitted["points"]) == 104
+    assert np.abs(fitted["points"][100:] - [50, 0]).max() < 10
+    params = as_dtype(fitted | {"bandwidth": np.array([0.3, 0.3])}, np.float32)
+    with enable_x64(True):
+        exact = as_dtype({**params, "points": x, "log_weights": np.log(weights)}, np.float64)
+        wanted = jax.jit(in_rows(plain_kernels))(exact, x[50:])
+    np.testing.assert_allclose(score_of_kernels(params, x[50:]), wanted, atol=1e-3)
+    sample = jax.jit(lambda params: jaxgen.sample(KDE(2), params, KEY, 2000))
+    drawn = np.asarray(sample(params | {"bandwidth": np.zeros(2, np.float32)}))
+    places = (drawn[:, None] == params["points"]).all(-1).argmax(1)
+    shares = np.bincount(places, minlength=104) / 2000
+    np.testing.assert_allclose(shares, np.append(weights, np.zeros(4)) / 5050, atol=0.02)
+
+
+def test_rows_of_no_weight_leave_the_bandwidth_alone():
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    weights = np.where(np.arange(100) < 50, 1.0, 0.0)
+    alone, beside = KDE(2).estimate(x[:50]), KDE(2).estimate(x, None, weights)
+    np.testing.assert_allclose(beside["bandwidth"], alone["bandwidth"], rtol=0.01)
+
+
+_ARC = np.random.default_rng(0).normal(size=(8400, 2)) * [1, 0.3]
+_ARC[:, 1] += np.sin(3 * _ARC[:, 0])
+_LIGHT = np.arange(8400) % 2 == 1
+SAMPLED = {
+    "rounded": (np.round(_ARC, 1), np.ones(8400)),
+    "half without weight": (np.where(_LIGHT[:, None], 30 * _ARC, _ARC), np.where(_LIGHT, 1e-9, 1)),
+}
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("data", SAMPLED)
+def test_bandwidth_of_a_subsample_serves_all_events(data, monkeypatch):
+    """New events score as high as with the one that all points give."""
+    x, weights = SAMPLED[data]
+    means = []
+    for count in (8192, 1024):
+        monkeypatch.setattr(kde, "_POINTS", count)
+        params = KDE(2).estimate(x[:8000], None, weights[:8000])
+        got = score_of_kernels(as_dtype(params, np.float32), x[8000::2])
+        means.append(np.mean(got))
+    assert abs(means[1] - means[0]) < 0.02
 
 
 # discrete features

@@ -4,6 +4,8 @@ The table crosses every row of tests/cases.py with fit, log_prob and sample. No 
 a model is never asked for a number on the way to an error.
 """
 
+import pickle
+
 import jax
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from cases import CASES
 from jaxgen import Fitted, inputs
 from jaxgen import log_prob as pure_log_prob
 from jaxgen import sample as pure_sample
+from jaxgen.bijectors import Permute
+from jaxgen.compose import PerClass, Product, Transformed
 from jaxgen.fit import fit
-from jaxgen.models import Gaussian, Histogram
+from jaxgen.models import Bernoulli, Box, Gaussian, Histogram
 
 KEY = jax.random.key(0)
 N = 4
@@ -152,6 +156,62 @@ def test_fit_refuses_what_is_no_model():
 def test_fit_refuses_data_outside_given_bounds():
     model = Histogram((4,), bounds=((0.0, 1.0),))
     refused("x", lambda: fit(model, np.array([[0.5], [1.5]]), key=KEY))
+
+
+def copied(x, column):
+    """x with a constant column."""
+    x = np.array(x)
+    x[:, column] = 1.5
+    return x
+
+
+UNIT = np.random.default_rng(0).uniform(0.2, 0.8, (4, 3))
+IN_TWO = Product((Gaussian(1, jitter=0.0), Box(2)))
+TURNED = Transformed(Box(3), Permute((2, 0, 1)))
+KINDS = np.array(["pear", "fig", "pear", "fig"])
+FAR = np.array([[0, 0, 1e8], [1, 0, 1e8 + 0.1], [2, 1, 1e8 + 0.2], [3, 1, 1e8 + 0.3]])
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "y", "why", "named"),
+    [
+        (Box(3), copied(UNIT, 2), None, "constant in feature 2:", "constant in column 'c':"),
+        (IN_TWO, copied(UNIT, 2), None, "constant in feature 2:", "constant in column 'c':"),
+        (TURNED, copied(UNIT, 2), None, "constant in feature 2:", "constant in column 'c':"),
+        (Gaussian(3), replaced(UNIT, np.inf), None, r"\(row 2 in feature 0\)", "'a'"),
+        (Gaussian(3), FAR, None, "values in feature 2 lie", "values in column 'c' lie"),
+        (Gaussian(3), 1e39 * UNIT, None, "but row 0 in feature 0 holds", "column 'a' holds"),
+        (Bernoulli((3,)), UNIT, None, "row 0 in feature 0 is outside", "column 'a' is outside"),
+        (PerClass(Box(3), 2), copied(UNIT, 1), KINDS,
+         "events of label 'fig': x is constant in feature 1:", "column 'b'"),
+        (PerClass(Box(3), 2), copied(UNIT, 1), np.array([0, 1, 0, 1]),
+         "events of label 0: x is constant in feature 1:", "column 'b'"),
+        (PerClass(Box(3), 2), UNIT, np.array(["pear", "pear", "pear", "plum"]), None,
+         r"unknown label 'plum'; known are 'fig', 'pear' \(row 3\)"),
+    ],
+)  # fmt: skip
+def test_errors_name_features_rows_and_labels(model, x, y, why, named):
+    """By number, by the labels of y, and by the columns and labels of a Fitted."""
+    if why is not None:
+        with pytest.raises(ValueError, match=why):
+            fit(model, x, y, key=KEY)
+    params = jax.tree_util.tree_map(np.asarray, model.init(KEY))
+    labels = None if y is None or y.dtype.kind != "U" else ("fig", "pear")
+    with pytest.raises(ValueError, match=named) as caught:
+        fit(Fitted(model, params, columns=("a", "b", "c"), labels=labels), x, y, key=KEY)
+    assert type(caught.value) is ValueError
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+
+
+@pytest.mark.parametrize("row", [0, 3])
+def test_rows_of_a_class_keep_their_numbers(row):
+    """Also behind rows of no weight."""
+    model = PerClass(Histogram((2,), bounds=((0.0, 1.0),)), 2)
+    x, weights = np.full((5, 1), 0.5), np.array([1.0, 1, 0, 1, 1])
+    x[row] = 2
+    with pytest.raises(ValueError, match=f"; row {row} in feature 0 does not"):
+        fit(model, x, np.array([1, 0, 0, 1, 0]), weights=weights, key=KEY)
 
 
 # valid, if awkward

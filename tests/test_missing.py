@@ -74,6 +74,24 @@ def test_a_missing_value_follows_the_label_that_the_rest_suggests():
     np.testing.assert_allclose(filled[:, 1].mean(), 20, atol=0.5)
 
 
+def test_nothing_follows_from_what_is_impossible():
+    """NaN stays beside what has no density: under the model, or under the label that is given."""
+    x = np.random.default_rng(0).uniform(size=(200, 2))
+    label = np.arange(200) % 2
+    boxes = jaxgen.fit(compose.PerClass(models.Box(2), 2), x + 5.0 * label[:, None], label, key=KEY)
+    nan = np.nan
+    rows = np.array([[0.5, nan], [5.5, nan], [3.0, nan], [nan, np.inf], [nan, nan], [9.0, 9.0]])
+    for y, drawn in ((None, [0, 1, 4, 5]), (0, [0, 4, 5]), (1, [1, 4, 5])):
+        filled = np.asarray(boxes.impute(rows, KEY, y))
+        known = ~np.isnan(rows)
+        assert (filled[known] == rows.astype(np.float32)[known]).all()
+        assert np.flatnonzero(~np.isnan(filled).any(1)).tolist() == drawn
+    # given what is known only when the program runs, nothing can raise
+    given = jax.jit(lambda value: boxes.given({0: value}).log_prob(rows[:1, :1]))
+    assert np.isfinite(given(0.5))
+    assert np.isnan(given(3.0))
+
+
 def test_recovers_what_means_would_spoil():
     _, holes = events(20_000, 0.3)
     fitted = jaxgen.fit(models.Gaussian(3), holes, key=KEY)

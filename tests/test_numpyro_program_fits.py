@@ -26,6 +26,7 @@ from jaxgen.numpyro import (
     from_program,
     latents,
     log_likelihood,
+    nuts,
     posterior,
     predictive,
     to_arviz,
@@ -164,6 +165,55 @@ def test_entries_that_cannot_vary_do_not_disagree():
         fitted = jaxgen.fit(from_program(correlated, posterior=NUTS(100)), x, key=KEY)
     assert 0.9 < fitted.history["r_hat"]["tril"] < 1.05
     assert fitted.history["ess"]["tril"] > 50
+
+
+EXPOSURES = np.r_[np.linspace(1, 5, 29), 0.0]
+
+
+def emissions(y, x=None):
+    """Counts of a rate that is 0 where nothing is exposed."""
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0).expand([1]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Poisson(rate * y[:, None]).to_event(1), obs=x)
+
+
+def roots(y, x=None):
+    """Its density has no finite slope at y = 0."""
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(jnp.sqrt(rate * y), 1.0), obs=x)
+
+
+def test_counts_without_exposure():
+    """They are sure to be 0, with a gradient of -exposure."""
+    x = np.round(2 * EXPOSURES)
+    model = from_program(emissions, y_shape=(), posterior=Point(jacobian=True))
+    fitted = jaxgen.fit(model, x[:, None], EXPOSURES, key=KEY, epochs=200, validation=0)
+    # the mode of the posterior, Gamma(2 + sum of counts, 1 + sum of exposures), of log rate
+    mode = (2 + x.sum()) / (1 + EXPOSURES.sum())
+    np.testing.assert_allclose(posterior(fitted)["rate"], [[mode]], rtol=0.01)
+    assert fitted.log_prob(np.zeros((1, 1)), 0.0) == 0
+    assert fitted.log_prob(np.ones((1, 1)), 0.0) == -np.inf
+
+
+@pytest.mark.parametrize("way", [MeanField(3), Point(), BY_NUTS], ids=repr)
+def test_a_row_without_a_finite_gradient_is_named(way):
+    model = from_program(roots, y_shape=(), posterior=way)
+    with pytest.raises(ValueError, match=r"row 29, x = \(0\) with y = \(0\), has a gradient that"):
+        jaxgen.fit(model, np.sqrt(EXPOSURES), EXPOSURES, key=KEY)
+
+
+def test_chains_that_only_diverge_are_refused(monkeypatch):
+    def steps(*args):
+        state, records = compiled(*args)
+        diverging = records.diverging.at[0, 1].set(True)
+        return state, records._replace(diverging=diverging)
+
+    compiled = nuts._compiled_steps
+    monkeypatch.setattr(nuts, "_compiled_steps", steps)
+    model = from_program(programs.regression, y_shape=(2,), posterior=BY_NUTS)
+    with pytest.raises(ValueError, match="every draw of chain 1 diverged"):
+        jaxgen.fit(model, X, Y, key=KEY)
 
 
 @pytest.mark.parametrize("weights", [None, np.full(25, 4.0)])
@@ -318,6 +368,30 @@ def test_an_estimate_says_what_it_rests_on():
     assert found.method == "exact"
     assert np.isinf(found.ess).all()
     np.testing.assert_allclose(found.log_prob, fitted.log_prob(X, Y), rtol=1e-5)
+
+
+def test_what_nothing_follows_from():
+    """Labels that are none are refused, and latents of an impossible event are blank."""
+    model = from_program(programs.classes, classes=3)
+    named = jaxgen.Fitted(model, model.init(KEY), labels=(3, 7, 11))
+    x, y = np.zeros((3, 2)), np.array([3, 7, 11])
+    queries = (
+        lambda y: log_likelihood(named, x, y),
+        lambda y: estimate(named, x, y, key=KEY),
+        lambda y: predictive(named, KEY, y),
+    )
+    for query in queries:
+        for bad in ([3, 7, 5], 0, None):
+            with pytest.raises(ValueError, match=r"^y(:| is)"):
+                query(bad)
+        with pytest.raises(TypeError, match="cannot be called within jit"):
+            jax.jit(query)(y)
+    with pytest.raises(ValueError, match="be a label 0"):
+        log_likelihood(jaxgen.Fitted(model, named.params), x, 3)
+    kinds = from_program(programs.kinds, posterior=Point())
+    drawn = latents(jaxgen.Fitted(kinds, kinds.init(KEY)), KEY, np.array([0.0, np.inf]))["kind"]
+    assert drawn[0, 0] in (0, 1)
+    assert drawn[0, 1] == np.iinfo(np.int32).min
 
 
 def test_joint_draws_share_their_globals():

@@ -62,6 +62,13 @@ def test_shape_and_dtype():
 
 
 @by_name
+@pytest.mark.parametrize("start", [2**64, 2**64 - 299, 2**70, -1])
+def test_a_start_beyond_the_last_row_is_refused(name, start):
+    with pytest.raises(ValueError, match=r"start must be from 0 to 2\*\*64 - rows"):
+        BY_HAND[name](KEY, (300, 2), start=start)
+
+
+@by_name
 @pytest.mark.parametrize("first", [2**32 - 5, 2**64 - 12])
 def test_start_is_an_offset_into_a_longer_draw(name, first):
     @jax.jit

@@ -10,12 +10,13 @@ import pytest
 from learners import KEY, SMALL, Leaves, Network, Noisy, Steep, waves
 
 from jaxgen.check import count_compiles
-from jaxgen.compose import Mixture
-from jaxgen.fit import Adam, epochs, fit, gradient
+from jaxgen.compose import Mixture, PerClass
+from jaxgen.fit import Adam, epochs, fit, fit_each, gradient
 from jaxgen.fit.rows import mean_score, pad
 from jaxgen.fitted import Fitted
 from jaxgen.model import Model
 from jaxgen.models import Gaussian, GaussianMixture
+from jaxgen.random import Normal
 
 
 class Pure(Noisy):
@@ -71,6 +72,92 @@ def test_a_row_without_a_finite_loss_is_named(value, said):
     x[11] = value
     with pytest.raises(ValueError, match=f"give row 11 {said}"):
         fit(Broken(), x, key=KEY, validation=0)
+
+
+class Kink(Model):
+    """log p = -|x - mean|^1/2: finite at the mean, where its gradient is not."""
+
+    event_shape = ()
+    keep = "last"
+
+    def init(self, key, x=None, y=None):
+        return {"mean": jnp.zeros(())}
+
+    def log_prob(self, params, x, y=None):
+        return -jnp.sqrt(jnp.abs(x - params["mean"]))
+
+    def noise(self):
+        return Normal()
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda model, x: fit(model, x, key=KEY, **SMALL),
+        lambda model, x: fit(model, x, key=KEY, ensemble=2, **SMALL),
+        lambda model, x: fit(PerClass(model, 2), x, np.arange(20) // 10, key=KEY, **SMALL),
+        lambda model, x: fit_each(model, np.stack([x, x]), key=KEY, epochs=2),
+    ],
+    ids=["one", "ensemble", "classes", "each"],
+)
+def test_a_row_without_a_finite_gradient_is_named(way):
+    x = np.linspace(1, 2, 20)
+    x[11] = 0
+    with pytest.raises(ValueError, match=r"row 11, x = \(0\), has a gradient that is not finite"):
+        way(Kink(), x)
+
+
+@jax.custom_jvp
+def hides_nan(height):
+    return jnp.nan_to_num(height)
+
+
+hides_nan.defjvps(lambda tangent, _, height: tangent * jnp.where(height > 0.6, jnp.nan, 1.0))
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_params_that_turn_nan_stop_the_training(keep):
+    """Though the loss stays finite, the params before are returned."""
+
+    class Hiding(Kink):
+        def log_prob(self, params, x, y=None):
+            return hides_nan(params["mean"]) + 0 * x
+
+    Hiding.keep = keep
+    with pytest.warns(RuntimeWarning, match="not finite at step 11"):
+        fitted = fit(
+            Hiding(), np.zeros(1), key=KEY, epochs=30, optimizer=optax.sgd(1 / 16), validation=0
+        )
+    assert float(fitted.params["mean"]) == 10 / 16
+    assert fitted.history["stopped"] == "nan at step 11"
+
+
+class Estimated(Kink):
+    """In closed form, with one number more among its params."""
+
+    name: str = "spare"
+    number: str = "nan"
+
+    fit_method = "closed_form"
+
+    def estimate(self, x, y=None, weights=None):
+        return {"mean": np.float64(5.0), self.name: np.array([1.0, float(self.number)])}
+
+
+def test_params_that_are_not_finite_are_refused():
+    """But for probabilities of 0, by the names of their logarithms."""
+    for name, number in (("log_weights", "-inf"), ("logits", "-inf"), ("logits", "inf")):
+        fitted = fit(Estimated(name, number), np.zeros(5), key=KEY)
+        assert fitted.params[name][1] == float(number)
+    for name, number in (
+        ("spare", "nan"),
+        ("spare", "inf"),
+        ("spare", "-inf"),
+        ("logits", "nan"),
+        ("log_weights", "inf"),
+    ):
+        with pytest.raises(ValueError, match=f"params {name} of .* would hold {number}"):
+            fit(Estimated(name, number), np.zeros(5), key=KEY)
 
 
 def test_a_start_of_another_model_is_scored_by_its_loss():

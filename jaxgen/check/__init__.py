@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jaxgen.check import calculus, contract, density, parts
+from jaxgen.check import calculus, contract, density, labels, parts
 from jaxgen.check.contract import count_compiles
 from jaxgen.check.subject import NotJudged, Subject
 from jaxgen.model import Model
+from jaxgen.promotion import standard_promotion
 
 __all__ = [
     "LAWS",
@@ -37,6 +38,8 @@ LAWS: dict[str, Law] = {
     "pure": contract.pure,
     "compiles": contract.compiles,
     "conditions": contract.conditions,
+    "labels": labels.labels,
+    "shares": labels.shares,
     "totality": calculus.totality,
     "normalisation": density.normalisation,
     "goodness_of_fit": density.goodness_of_fit,
@@ -47,11 +50,14 @@ LAWS: dict[str, Law] = {
     "chain_rule": parts.chain_rule,
     "missing": parts.missing,
     "learning": density.learning,
+    "units": density.units,
+    "refits": contract.refits,
     "files": contract.files,
 }
 _OF_EXACT_DENSITY = {"normalisation", "goodness_of_fit", "score_identity", "bijection"}
 _OF_EXACT_DENSITY |= {"chain_rule", "missing"}
 _WITHOUT_DENSITY = {"spec", "start", "support", "determinism", "prefix", "key_reuse", "files"}
+_WITHOUT_DENSITY |= {"refits"}
 
 
 class LawError(AssertionError):
@@ -92,6 +98,7 @@ class Report:
     __repr__ = __str__
 
 
+@standard_promotion
 def check(
     model: Model,
     params: Any = None,

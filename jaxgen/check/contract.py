@@ -22,6 +22,7 @@ from jaxgen.random import Key, is_leaf
 from jaxgen.spec import Spec, from_json, to_json
 
 _RTOL = 1e-5  # between programs: their matrix products may round differently
+_FEWER = 2000  # rows, which are padded like LEARN; so are the thirds and tenths of both
 _compiled = [0]
 _listening: list[bool] = []
 
@@ -181,6 +182,26 @@ def compiles(subject: Subject) -> str:
     with count_compiles() as count:
         rebuilt.log_prob(rebuilt.draw(FEW))
     require(count[0] == 0, f"an equal spec compiled {count[0]} programs again")
+    return "0 programs"
+
+
+def refits(subject: Subject) -> str:
+    """A fit to another number of rows compiles nothing new, if both are padded to the same size."""
+    from jaxgen.fit import fit
+
+    y = subject.every_condition(LEARN)
+    x = subject.draw(LEARN, y)
+    by_steps = subject.model.fit_method in ("em", "gradient")
+    options: dict[str, Any] = {"epochs": 1} if by_steps else {}
+
+    def learn(n):
+        own = None if y is None else y[:n]
+        fit(subject.model, x[:n], own, key=subject.key, progress=False, **options)
+
+    learn(LEARN)
+    with count_compiles() as count:
+        learn(_FEWER)
+    require(count[0] == 0, f"a fit to {_FEWER} rows after {LEARN} compiled {count[0]} programs")
     return "0 programs"
 
 

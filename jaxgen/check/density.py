@@ -140,9 +140,9 @@ def units(subject: Subject) -> str:
     places = np.arange(scales.size).reshape(scales.shape)
     scale = np.where(scales, 10.0 ** np.array([-12, 12, 5, -3])[places % 4], 1.0)
     shift = np.where(scales, np.array([100, -30, 1])[places % 3] * scale * x.std(0), 0.0)
-    options = {"epochs": 1} if model.fit_method == "gradient" else {}
+    epochs = 1 if model.fit_method == "gradient" else None
     fits = [
-        fit(model, data, y, key=subject.key, progress=False, **options)
+        fit(model, data, y, key=subject.key, epochs=epochs, progress=False)
         for data in (x, scale * x + shift)
     ]
     few_y = None if y is None else y[:FEW]

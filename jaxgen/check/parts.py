@@ -11,12 +11,14 @@ import math
 import jax
 import numpy as np
 
+from jaxgen import batch
 from jaxgen.check.compiled import FEW, noise_rows
-from jaxgen.check.subject import P_VALUE, NotJudged, Subject, require, require_close
+from jaxgen.check.subject import OWN, P_VALUE, NotJudged, Subject, require, require_close
 from jaxgen.model import others
 
 _DRAWS = 8192
 _LEVELS = 64  # values up to which a feature counts as discrete
+_AWKWARD = (np.inf, 1e30, -np.inf, -1e30, 0.37)
 _LIMITS = ((False, 1e-3), (True, 1e-8))  # of gaps, in float32 and in float64
 
 
@@ -40,8 +42,11 @@ def missing(subject: Subject) -> str:
     seen = np.random.default_rng(5).random(x.shape) < 0.5
     done = _complete(subject, x, seen)[: len(x)]
     require(done.dtype == x.dtype, f"complete gives {done.dtype} of {x.dtype}")
-    require((done == x)[seen].all(), "complete changes what is seen")
+    _require_kept(done, x, seen)
     require(np.isfinite(subject.log_prob(done)).all(), "a completed event is impossible")
+    _check_impossible(subject, subject.conditions(FEW))
+    if model.classes is not None:
+        _check_impossible(subject, None)
     try:
         splits = _splits(subject)
     except NotJudged:
@@ -114,6 +119,29 @@ def _check_seen_scores(subject, limit):
         require_close(got, wanted[name], f"score with {name} seen", limit, atol=limit)
 
 
+def _require_kept(done, x, seen):
+    require((done == x)[seen].all(), "complete changes what is seen")
+
+
+def _check_impossible(subject, y):
+    """Where what is seen has no density, what is missing stays NaN; else it is drawn."""
+    x = subject.few.astype(subject.dtype).reshape(FEW, -1)
+    seen = np.random.default_rng(6).random(x.shape) < 0.5
+    seen[:, 0], seen[:, 1:2] = True, False
+    x[:, 0] = np.where(np.arange(FEW) % 2, np.resize(_AWKWARD, FEW), x[:, 0])
+    x, seen = (v.reshape(FEW, *subject.model.event_shape) for v in (x, seen))
+    score = subject.log_prob(np.where(seen, x, np.nan), y=y)
+    done = _complete(subject, x, seen, y)[:FEW]
+    _require_kept(done, x, seen)
+    possible = np.isfinite(score)
+    known = possible.reshape(FEW, *[1] * (x.ndim - 1)) | seen
+    for row in np.flatnonzero((np.isnan(done) == known).reshape(FEW, -1).any(1)):
+        what, value = x[row][seen[row]], done[row][~seen[row]]
+        require(False, f"beside {what}, which scores {score[row]}, what is missing is {value}")
+    whole = np.isfinite(subject.log_prob(done[possible], y=None if y is None else y[possible]))
+    require(whole.all(), f"an impossible event is completed: {done[possible][~whole][:1]}")
+
+
 def _score(subject, x):
     """Scores of FEW events."""
     if subject.dtype == np.float64:
@@ -154,20 +182,18 @@ def _scores_seen(model, params, x, y, seen):
     return jax.vmap(score, (0, None if y is None else 0, 0))(x, y, seen)
 
 
-def _complete(subject, x, seen):
-    """_DRAWS completions of rows of x."""
-    x, seen = (np.resize(v, (_DRAWS, *v.shape[1:])) for v in (x, seen))
-    x = np.where(seen, x, 0).astype(subject.dtype)
+def _complete(subject, x, seen, y=OWN):
+    """_DRAWS completions of rows of x; y (n, *y_shape) or None, by default the own."""
+    y = subject.conditions(len(x)) if y is OWN else y
+    x = np.where(seen, x, np.nan).astype(subject.dtype)
+    x, y = (v if v is None else np.resize(v, (_DRAWS, *v.shape[1:])) for v in (x, y))
     key = jax.random.fold_in(subject.key, 2)  # not the noise that made x
-    y = subject.conditions(_DRAWS)
-    return np.asarray(_completed(subject.model, subject.params, key, x, seen, y))
+    return np.asarray(_completed(subject.model, subject.params, key, x, y))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _completed(model, params, key, x, seen, y):
-    noise = noise_rows(model, key, _DRAWS, x.dtype)
-    axes = (None, -1, 0, 0, None if y is None else 0)
-    return jax.vmap(model.complete, axes)(params, noise, x, seen, y)
+def _completed(model, params, key, x, y):
+    return batch.complete_rows(model, params, key, np.zeros(2, np.uint32), x, y)
 
 
 def _completion_p(subject, splits):

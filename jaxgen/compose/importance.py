@@ -15,6 +15,7 @@ from jaxgen.model import Model, Params, namespace, others
 from jaxgen.models.gaussian import product
 from jaxgen.models.gaussian_mixture import GaussianMixture
 from jaxgen.numerics import computed_once, logsumexp
+from jaxgen.promotion import standard_promotion
 from jaxgen.random import Key, Uniform, draw
 from jaxgen.spec import Count
 
@@ -81,6 +82,7 @@ class _ByImportance(Wrapper):
         event = jnp.concatenate([chosen, rest])[order].reshape(self.base.event_shape)
         return self.base.log_prob(params["base"], event)
 
+    @standard_promotion
     def init(self, key, x=None, y=None):
         return _init(self, key)
 

@@ -159,16 +159,18 @@ class Product(Model):
         if together == list(features):
             return Product(parts), ours
         # parts in turns: first each part's features, then put in order
-        order = tuple(together.index(feature) for feature in features)
+        found = {place: i for i, place in enumerate(together)}
+        order = tuple(found[feature] for feature in features)
         return Transformed(Product(parts), Permute(order)), {"base": ours, "bijector": {}}
 
     def given(self, params, features, values):
         own, rest = self._own(features), []
+        found = {place: i for i, place in enumerate(features)}
         for i, part in enumerate(self.parts):
             if i not in own:
                 rest.append((part, params[i]))
             elif len(own[i]) < _size(part):
-                ours = [features.index(place) for place in self._places(i, own[i])]
+                ours = [found[place] for place in self._places(i, own[i])]
                 rest.append(part.given(params[i], own[i], values[np.array(ours)]))
         parts, left = zip(*rest, strict=True)
         return Product(parts), left
@@ -209,11 +211,12 @@ class Product(Model):
 
     def _own(self, features):
         """By number of the part, the places within it of those features that are its own."""
-        own: dict[int, tuple[int, ...]] = {}
+        own: dict[int, list[int]] = {}
+        ends = self._ends
         for feature in features:
-            i = bisect.bisect(self._ends, feature)
-            own[i] = (*own.get(i, ()), feature - self._start(i))
-        return own
+            i = bisect.bisect(ends, feature)
+            own.setdefault(i, []).append(feature - ends[i] + _size(self.parts[i]))
+        return {i: tuple(places) for i, places in own.items()}
 
     def _places(self, i, own):
         return [self._start(i) + place for place in own]

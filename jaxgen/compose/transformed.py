@@ -64,7 +64,9 @@ class Transformed(Wrapper):
     @property
     def rescalable(self):
         if isinstance(self.bijector, Permute):
-            return np.broadcast_to(self.base.rescalable, self.event_shape)[list(self.bijector.order)]
+            return np.broadcast_to(self.base.rescalable, self.event_shape)[
+                list(self.bijector.order)
+            ]
         return self.bijector.rescalable
 
     def rescale(self, params, shift, scale):
@@ -124,7 +126,7 @@ class Transformed(Wrapper):
         if isinstance(self.bijector, Permute):
             part, base = self.base.given(params["base"], _permuted(self.bijector, features), values)
             places = _permuted(self.bijector, rest)
-            order = tuple(sorted(places).index(place) for place in places)
+            order = tuple(np.argsort(np.argsort(places)).tolist())
             return Transformed(part, Permute(order)), {"base": base, "bijector": {}}
         z, _ = self.bijector.inverse(self.bijector.part(params["bijector"], features), values)
         bijector = self.bijector.part(params["bijector"], rest)

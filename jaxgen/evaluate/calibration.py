@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxgen import places
 from jaxgen.evaluate.accuracy import mean_and_error
-from jaxgen.inputs import as_count, as_labels
+from jaxgen.inputs import as_count, as_labels, numbers
+from jaxgen.places import Message
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -186,27 +188,27 @@ def draw_reliability(ax, several: Mapping[str, Calibration]) -> None:
 
 def _log_probabilities(log_p):
     """log_p on the host in float64, every row a distribution."""
-    log_p = np.asarray(log_p)
+    log_p = np.asarray(numbers(log_p, "log_p"))
     if log_p.ndim != 2 or 0 in log_p.shape:
         raise ValueError(f"log_p must have shape (n, classes), none of them 0; got {log_p.shape}")
     log_p = log_p.astype(np.float64)
     bad = np.isnan(log_p).any(1)
     if bad.any():
-        raise ValueError(f"log_p holds NaN, first in row {bad.argmax()}")
+        raise ValueError(Message("log_p holds NaN, first in ", places.row(bad.argmax())))
     with np.errstate(over="ignore"):
         total = np.exp(log_p).sum(1)
     off = ~(np.abs(total - 1) < _ROUNDING)
     if off.any():
         row = off.argmax()
-        raise ValueError(
-            "log_p must hold the logarithms of probabilities, which sum to 1 in every row; in row "
-            f"{row} they sum to {total[row]:.4g}"
-        )
+        wanted = "log_p must hold the logarithms of probabilities, which sum to 1 in every row; in "
+        raise ValueError(Message(wanted, places.row(row), f" they sum to {total[row]:.4g}"))
     return log_p
 
 
 def _numbers(y, n, classes, labels):
     """The true labels as columns of log_p."""
+    if np.ma.is_masked(y):
+        raise ValueError("y must hold the true labels, but some are masked")
     y = np.asarray(y)
     if y.shape != (n,):
         raise ValueError(f"y must have shape ({n},), one label an event; got {y.shape}")
@@ -220,7 +222,8 @@ def _numbers(y, n, classes, labels):
         bad = (y < 0) | (y >= classes)
         if bad.any():
             row = bad.argmax()
-            raise ValueError(f"y must be 0 to {classes - 1}; row {row} is {y[row]}")
+            wanted = f"y must be 0 to {classes - 1}; "
+            raise ValueError(Message(wanted, places.row(row), f" is {y[row]}"))
         return y
     if not len(set(labels)) == len(labels) == classes:
         raise ValueError(

@@ -12,11 +12,10 @@ import numpy as np
 
 from jaxgen import inputs
 from jaxgen.compose import Labelled, Mixture, PerClass
-from jaxgen.fit import by_class, em, freezing, gradient, optimizers
+from jaxgen.fit import by_class, em, freezing, gradient, held_out, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, describe_data
 from jaxgen.fit.epochs import JUDGING, STARTS
 from jaxgen.fit.finite import check_params, check_slopes
-from jaxgen.fit import held_out
 from jaxgen.fit.held_out import hold_out
 from jaxgen.fit.rows import (
     Data,
@@ -226,15 +225,16 @@ def _learn_in_standard_units(spec, start, data: Data, how: _How):
         x, y = how.validation
         how = how._replace(validation=(units.enter(x), y))
     own = None if start is None else as_params(units.start(spec, start))
-    spec, params, history = _learn(spec, own, data, how)
-    params = as_params(units.leave(spec, params))
-    same = jax.tree_util.tree_structure(params) == jax.tree_util.tree_structure(start)
-    if how.settings.freeze and start is not None and same:
-        mask = freezing.learnt(start, how.settings.freeze)  # what is frozen keeps its last digit
-        leaves, tree = jax.tree_util.tree_flatten(params)
-        pairs = zip(leaves, jax.tree_util.tree_leaves(start), mask, strict=True)
-        params = jax.tree_util.tree_unflatten(tree, [new if m else old for new, old, m in pairs])
+    spec, learnt, history = _learn(spec, own, data, how)
+    params = as_params(units.leave(spec, learnt))
+    if start is not None and how.settings.members is None:
+        params = _map(_unless_unchanged, params, learnt, own, start)
     return spec, params, history
+
+
+def _unless_unchanged(new, learnt, own, start):
+    """A leaf of ``start`` that training left alone keeps its last digit."""
+    return start if np.array_equal(learnt, own) else new
 
 
 def _learn(spec, start, data: Data, how: _How):

@@ -117,7 +117,7 @@ def unstack(fitted: Fitted) -> list[Fitted]:
 
 def _data_sets(model, x, y):
     """Checked data of each fit: (x, y, None)."""
-    x = np.asarray(x)
+    x = np.asarray(inputs.numbers(x, "x"))
     least = len(model.event_shape) + 2
     if x.ndim != least or not x.shape[0]:
         shape = ", ".join(["fits", "n", *map(str, model.event_shape)])
@@ -135,7 +135,7 @@ def _data_sets(model, x, y):
 
 
 def _by_gradient(model, data, keys, settings):
-    each, units = list(keys), [standard_units(model, x) for x, _, _ in data]
+    each, units = list(keys), list[Any](standard_units(model, x) for x, _, _ in data)
     if units[0] is not None:
         data = [(u.enter(x), y, weights) for u, (x, y, weights) in zip(units, data, strict=True)]
         if not has_own_loss(model):

@@ -42,7 +42,7 @@ class State(NamedTuple):
     best: Any
     best_score: Any
     best_epoch: Any
-    epochs: Any  # completed with a finite loss
+    epochs: Any  # completed with a finite loss and finite params
     step: Any  # the last one, or the first whose loss was not finite
     status: Any
 
@@ -147,7 +147,10 @@ def _epoch(program, fixed, state, epoch):
         score = _judged(program, fixed, live).astype(total.dtype)
 
     running = state.status == RUNNING
-    sound = (bad == batches) & ~jnp.isnan(score)
+    # a density of inf is no score; params may only be infinite where they were
+    sound = (bad == batches) & (score < jnp.inf)
+    for a, b in zip(*map(jax.tree_util.tree_leaves, (live, state.best)), strict=True):
+        sound &= (jnp.isfinite(a) | (a == b)).all()
     better = running & sound
     if program.model.keep == "best":
         better &= score > state.best_score

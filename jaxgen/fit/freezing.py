@@ -59,7 +59,7 @@ def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool
     """
     names = _names(freeze)
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    paths = [tuple(_component(entry) for entry in path) for path, _ in leaves]
+    paths = [path_of(path) for path, _ in leaves]
     frozen = [False] * len(leaves)
     for name in (*names, *always):
         parts = tuple(name.replace(".", "/").split("/"))
@@ -157,6 +157,11 @@ def _whole(learnt, rest, layout):
     return jax.tree_util.tree_unflatten(
         layout.tree, [next(moving if m else held) for m in layout.mask]
     )
+
+
+def path_of(path: Any) -> tuple[str, ...]:
+    """The names that lead to a leaf, as strings."""
+    return tuple(_component(entry) for entry in path)
 
 
 def _component(entry: Any) -> str:

@@ -18,7 +18,8 @@ from jaxgen.fit import freezing, optimizers
 from jaxgen.fit.checkpoint import Checkpoint, versions
 from jaxgen.fit.epochs import LIMIT, NAN, PATIENCE, RUNNING, Fixed, Program, State, begin, chunk
 from jaxgen.fit.progress import SOON, Progress, chunk_length
-from jaxgen.fit.rows import Rows, size_class
+from jaxgen.fit.rows import Rows
+from jaxgen.sizes import size_class
 from jaxgen.warn import warn
 
 STEPS = 5000  # minibatches planned for when epochs are not given
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
     members: int | None  # of an ensemble; None for a single fit
     progress: bool | None
     own_rows: bool = False  # is the data stacked, each member's own?
+    log_volume: Any = 0.0  # by how much scores in standard units are larger than in those of x
 
 
 class _Trail(NamedTuple):
@@ -87,8 +89,9 @@ def run(
 
     Args:
       starts: params to start from: one, or of an ensemble one a member.
-      check: raises where the start of that number gives a row no finite score. It takes as long as
-        an epoch and is compiled apart, so it is called where training fails at once.
+      check: raises where the start of that number gives a row no finite score or gradient. It
+        takes as long as an epoch and is compiled apart, so it is called where training fails at
+        once.
       mask: which leaves of them are learnt.
       key: a key, or one a member.
 
@@ -120,7 +123,7 @@ def run(
                 bar.advance(*_news(trail, 0))
             while (np.asarray(trail.state.status) == RUNNING).any():
                 done, began = int(trail.epoch), time.perf_counter()
-                later = _further(program, fixed, trail, length)
+                later = _further(program, fixed, trail, length, settings.log_volume)
                 if not done:
                     state = later.state
                     _check_each(check, (state.status == NAN) & (state.epochs == 0))
@@ -134,7 +137,7 @@ def run(
         if checkpoint is not None and trail.epoch:
             checkpoint.write(trail)
     params = freezing.collect(trail.state.best, trail.rest, layout)
-    history = _history(trail, members, held_out=judge is not None)
+    history = _history(trail, members, judge is not None, settings.log_volume)
     _warn_of_nan(model, history)
     return params, history
 
@@ -144,7 +147,7 @@ def _check_each(check, failed):
         check(member)
 
 
-def _further(program, fixed, trail, length):
+def _further(program, fixed, trail, length, log_volume):
     end = np.int32(trail.epoch + length)
     state, epoch, records = _chunk(program, fixed, trail.state, trail.epoch, end)
     epoch, records = jax.device_get((epoch, records))
@@ -153,8 +156,8 @@ def _further(program, fixed, trail, length):
         state,
         trail.rest,
         epoch,
-        np.concatenate([trail.train, train]),
-        np.concatenate([trail.judged, judged]),
+        np.concatenate([trail.train, train - log_volume]),
+        np.concatenate([trail.judged, judged - log_volume]),
     )
 
 
@@ -172,9 +175,10 @@ def _news(trail, done):
     return int(trail.epoch) - done, float(known.mean()) if known.size else math.nan
 
 
-def _history(trail, members, held_out):
+def _history(trail, members, held_out, log_volume):
     scores = trail.train if held_out else trail.judged, trail.judged
     state = jax.device_get(trail.state._replace(live=None, optimizer=None, best=None))
+    state = state._replace(best_score=state.best_score - log_volume)
     if members is None:
         return _history_of_one(state, *scores, held_out)
     each = []
@@ -215,7 +219,7 @@ def _warn_of_nan(model, history):
         if own["stopped"].startswith("nan"):
             whose = f"member {i} of {model}" if "members" in history else model
             warn(
-                f"training {whose} stopped: the loss was not finite at step {own['steps']} (epoch "
-                f"{own['epochs'] + 1}); the best params before it, of epoch {own['best_epoch']}, "
-                "are returned"
+                f"training {whose} stopped: its loss or params were not finite at step "
+                f"{own['steps']} (epoch {own['epochs'] + 1}); the best params before it, of epoch "
+                f"{own['best_epoch']}, are returned"
             )

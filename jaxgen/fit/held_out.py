@@ -23,9 +23,10 @@ def checked(model, validation):
     if validation is None:
         return share_of(model)
     if isinstance(validation, numbers.Real) and not isinstance(validation, bool):
-        if not 0 <= validation < 1:
+        share = float(validation)
+        if not 0 <= share < 1:
             raise ValueError(f"validation must be a share in [0, 1) or data, got {validation}")
-        return float(validation)
+        return share
     data = validation if isinstance(validation, tuple) else (validation,)
     try:
         if len(data) not in (1, 2):

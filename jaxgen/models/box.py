@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.model import Model, check_seen, namespace, others
+from jaxgen.places import Message, feature
 from jaxgen.random import Uniform
 from jaxgen.spec import Count, NonNegative
 
@@ -60,8 +61,8 @@ class Box(Model):
         low = xp.where(counted, x, xp.inf).min(0)
         high = xp.where(counted, x, -xp.inf).max(0)
         if xp is not jnp and (low == high).any():
-            constant = int((low == high).argmax())
-            raise ValueError(f"x is constant in feature {constant}: a Box has no volume there")
+            constant = feature((low == high).argmax())
+            raise ValueError(Message("x is constant in ", constant, ": a Box has no volume there"))
         return {
             "low": low - self.margin * (high - low),
             "high": high + self.margin * (high - low),

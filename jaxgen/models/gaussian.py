@@ -204,15 +204,17 @@ def smallest_variance(variance):
 def cholesky(matrix, floor):
     """Lower Cholesky factors of covariances (..., dim, dim) that ``diag(floor)`` was added to.
 
-    No pivot can be below ``floor`` (dim,) but by rounding; there it is raised, where LAPACK gives
-    NaN.
+    What is left of a variance after each column cannot fall below ``floor`` (dim,) but by rounding.
+    Pivots and columns are kept to that, where LAPACK gives NaN.
     """
     dim = matrix.shape[-1]
     rows = jnp.arange(dim)
 
     def column(rest, j):
-        pivot = jnp.sqrt(jnp.maximum(rest[..., j, j], floor[j]))[..., None]
-        below = jnp.where(rows > j, rest[..., :, j] / pivot, 0)
+        left = jnp.diagonal(rest, axis1=-2, axis2=-1)
+        pivot = jnp.sqrt(jnp.maximum(left[..., j], floor[j]))[..., None]
+        longest = jnp.sqrt(jnp.maximum(left - floor, 0))
+        below = jnp.where(rows > j, jnp.clip(rest[..., :, j] / pivot, -longest, longest), 0)
         column = jnp.where(rows == j, pivot, below)
         return rest - below[..., :, None] * below[..., None, :], column
 

@@ -6,7 +6,7 @@ Arrays take features first and, if any, rows last; numbers of one feature lead b
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ import numpy as np
 from jax import lax
 
 from jaxgen.frame import FURTHEST
+from jaxgen.model import namespace
 from jaxgen.numerics import logsumexp
+from jaxgen.promotion import standard_promotion
 
 _LOG_2PI = math.log(2 * math.pi)
 _STEEPEST = 3.0  # log scale of an affine map
@@ -52,7 +54,7 @@ class Mixture(NamedTuple):
         apart = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
         apart = apart.reshape(-1, *[1] * (u.ndim - 1)).astype(u.dtype)
         log_scales = jnp.clip(log_scales, -_NARROWEST, _NARROWEST)
-        return cls(logits - logsumexp(logits, 0), means + apart, log_scales)
+        return cls(jax.nn.log_softmax(logits, 0), means + apart, log_scales)
 
     def log_prob(self, x):
         far = jnp.abs(x) > FURTHEST**0.5
@@ -77,6 +79,7 @@ def log_prob_of_level(logits, level):
 
 
 @log_prob_of_level.defjvp
+@standard_promotion
 def _log_prob_of_level_jvp(primals, tangents):
     # elementwise but for the sum, which is not computed for a gradient
     logits, level = primals
@@ -121,9 +124,13 @@ def levels_init(key, dim: int, levels: int, x=None) -> dict:
     params = {"log_shares": jnp.full((levels, dim), -math.log(levels)), "meaning": meaning}
     if x is not None:
         # one event spread evenly over the levels, lest an unseen one be impossible
-        counts = np.full((levels, dim), 1 / levels)
-        np.add.at(counts, (np.asarray(x, int), np.arange(dim)), 1)
-        params["log_shares"] = jnp.asarray(np.log(counts / counts.sum(0)))
+        xp = namespace(x)
+        counts: Any = np.full((levels, dim), 1 / levels)
+        if xp is jnp:
+            counts = jnp.asarray(counts).at[x.astype(int), jnp.arange(dim)].add(1)
+        else:
+            np.add.at(counts, (np.asarray(x, int), np.arange(dim)), 1)
+        params["log_shares"] = jnp.asarray(xp.log(counts / counts.sum(0)))
     if levels > 2 * RANK:
         params["table"] = jax.random.normal(keys[1], (levels, RANK))
     return params

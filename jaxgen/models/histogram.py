@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.choice import choose, words_for
 from jaxgen.model import Model, namespace, others
 from jaxgen.numerics import logsumexp
+from jaxgen.places import Message, feature, row
 from jaxgen.random import Bits, Uniform
 from jaxgen.spec import Count, NonNegative
 
@@ -70,11 +72,15 @@ class Histogram(Model):
         xp = namespace(x, weights)
         low, high = self._bounds(x, xp)
         if xp is np:
-            if ((x < low) | (x > high)).any():
-                raise ValueError(f"x must lie within the bounds of {self}")
+            outside = np.argwhere((x < low) | (x > high))
+            if len(outside):
+                where = row(outside[0][0]), " in ", feature(outside[0][1])
+                raise ValueError(
+                    Message(f"x must lie within the bounds of {self}; ", *where, " does not")
+                )
             if (low == high).any():
-                constant = int((low == high).argmax())
-                raise ValueError(f"x is constant in feature {constant}: pass bounds to {self}")
+                constant = feature((low == high).argmax())
+                raise ValueError(Message("x is constant in ", constant, f": pass bounds to {self}"))
         cells = math.prod(self.bins)
         # in the dtype and the order of log_prob, lest an event at an edge change its cell
         dtype = jnp.result_type(float) if xp is np else x.dtype
@@ -107,7 +113,7 @@ class Histogram(Model):
     def modulate(self, params, change):
         moved = params["log_probs"] + change["log_probs"]
         # sums of their exponentials are not to overflow
-        return {**params, "log_probs": moved - logsumexp(moved)}
+        return {**params, "log_probs": jax.nn.log_softmax(moved, None)}
 
     def noise(self):
         return {
@@ -140,7 +146,7 @@ class Histogram(Model):
         part = Histogram(log_probs.shape, bounds, self.smoothing)
         edges = {name: params[name][np.array(features)] for name in ("low", "high")}
         # sums of their exponentials are not to underflow
-        return part, {"log_probs": log_probs - logsumexp(log_probs), **edges}
+        return part, {"log_probs": jax.nn.log_softmax(log_probs, None), **edges}
 
     def _bounds(self, x, xp):
         if self.bounds is None:

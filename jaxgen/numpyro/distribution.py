@@ -17,10 +17,12 @@ from numpyro.distributions.util import validate_sample
 from jaxgen import batch, inputs
 from jaxgen.fitted import Fitted
 from jaxgen.numpyro.support import Fixed, entry_of, levels_of, support_of, varies
+from jaxgen.promotion import standard_promotion
 
 _map = jax.tree_util.tree_map
 
 
+@standard_promotion
 def as_distribution(fitted: Fitted, y=None) -> Distribution:
     """A fitted model as a NumPyro distribution p(x) or p(x|y).
 
@@ -116,6 +118,7 @@ class ModelDistribution(Distribution):
         values = values.reshape(-1, *[1] * len(self.batch_shape))
         return jnp.broadcast_to(values, (len(values), *self.batch_shape)) if expand else values
 
+    @standard_promotion
     @validate_sample
     def log_prob(self, value, intermediates=None):
         x = jnp.asarray(value)
@@ -127,6 +130,7 @@ class ModelDistribution(Distribution):
         x = jnp.broadcast_to(x, (*shape, *self.event_shape))
         return self._in_rows(shape, self._score, x)
 
+    @standard_promotion
     def sample(self, key, sample_shape=()):
         x = self._in_rows((*sample_shape, *self._leading()), self._draw, key=inputs.as_key(key))
         # half of a gradient, as through the draws of a mixture's parts, would mislead

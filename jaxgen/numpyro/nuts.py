@@ -11,11 +11,14 @@ from jax import lax
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 
-from jaxgen import compiler
+from jaxgen import compiler, places
 from jaxgen.compose.labelled import stack
+from jaxgen.fit.finite import described
 from jaxgen.fit.progress import CHUNKS, Progress
-from jaxgen.fit.rows import pad, size_class
+from jaxgen.fit.rows import pad
 from jaxgen.numpyro.sites import raw
+from jaxgen.places import Message
+from jaxgen.sizes import size_class
 from jaxgen.warn import warn
 
 _CANDIDATES = 64  # draws of the prior, the likeliest of which a chain starts from
@@ -54,6 +57,7 @@ def run(program, keys, data, progress=None) -> tuple[Any, list[dict[str, Any]]]:
         raise ValueError(
             f"x cannot be fitted: the prior of program {program.program.name} gives it zero density"
         )
+    _check_slopes(program, state, rows)
     length = -(-total // CHUNKS)
     kept: list[Any] = []
     with Progress(progress, total) as bar:
@@ -63,6 +67,11 @@ def run(program, keys, data, progress=None) -> tuple[Any, list[dict[str, Any]]]:
             bar.advance(min(length, total - first), -float(np.mean(state.potential_energy)))
     # (fits, chains, steps, ...)
     records = _map(lambda *parts: np.concatenate(parts, 2)[:, :, nuts.warmup : total], *kept)
+    for fit, chain in np.argwhere(records.diverging.all(2)):
+        raise ValueError(
+            f"x cannot be fitted: every draw of {_named(chain, fit, len(keys))} diverged, so NUTS "
+            f"has not drawn from the posterior of program {program.program.name}"
+        )
     draws = _map(lambda v: v.reshape(len(v), -1, *v.shape[3:]), records.values)
     history = [_history(program, _map(lambda v, i=i: v[i], records)) for i in range(len(keys))]
     if len(history) == 1:
@@ -131,8 +140,52 @@ def _steps(program, state, rows, count):
     return jax.vmap(jax.vmap(one, (0, None)))(state, rows)
 
 
+def _slopes(program, position, rows):
+    """Whether the prior's gradient in the globals is finite, and that of each row beside it."""
+
+    def finite(fn):
+        slopes = jax.grad(fn)(position["globals"])
+        return jnp.array([jnp.isfinite(v).all() for v in jax.tree_util.tree_leaves(slopes)]).all()
+
+    def of_row(row, own):
+        one = _map(lambda v: v[None], (*row, own))
+        return finite(lambda free: program.log_joint({"globals": free, "locals": one[3]}, *one[:3]))
+
+    def prior(free):
+        _, log_p, log_det = program.constrain(free, {})
+        return log_p + log_det
+
+    return finite(prior), jax.vmap(of_row)(tuple(rows), position["locals"])
+
+
 _compiled_begin = compiler.jit(_begin, static_argnums=0)
 _compiled_steps = compiler.jit(_steps, static_argnums=(0, 3))
+_compiled_slopes = compiler.jit(_slopes, static_argnums=0)
+
+
+def _check_slopes(program, state, rows) -> None:
+    """Raise where a chain starts with a gradient that is not finite: it could not move."""
+    found = jax.tree_util.tree_leaves(jax.device_get(state.z_grad))
+    bad = np.any([~np.isfinite(v).all(tuple(range(2, v.ndim))) for v in found], 0)
+    for fit, chain in np.argwhere(bad):
+        own, position = jax.device_get((rows, state.z))
+        own = _map(lambda v: v[fit], own)  # noqa: B023
+        position = _map(lambda v: v[fit, chain], position)  # noqa: B023
+        of_prior, of_rows = _compiled_slopes(program, position, own)
+        at_fault, what = ~np.asarray(of_rows) & (own.weights > 0), "the density of x"
+        if not of_prior:
+            what = "the prior"
+        elif at_fault.any():
+            row = int(at_fault.argmax())
+            values = described(own.x[row], None if own.y is None else own.y[row])
+            what = Message(places.row(row), f", {values},")
+        whose = f"x cannot be fitted: where {_named(chain, fit, len(bad))} of NUTS starts, "
+        slope = f" has a gradient that is not finite under program {program.program.name}"
+        raise ValueError(Message(whose, what, slope))
+
+
+def _named(chain, fit, fits):
+    return f"chain {chain}" + (f" of fit {fit}" if fits > 1 else "")
 
 
 def _kernel(program, rows):

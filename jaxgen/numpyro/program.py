@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -9,13 +10,14 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax import lax
 from numpyro.distributions import biject_to
 
 from jaxgen import batch, inputs
 from jaxgen.compose import Labelled
 from jaxgen.model import Model
-from jaxgen.numerics import logsumexp
+from jaxgen.numerics import blanked, logsumexp
 from jaxgen.numpyro import nuts
 from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.posterior import (
@@ -26,12 +28,14 @@ from jaxgen.numpyro.posterior import (
     moved,
 )
 from jaxgen.numpyro.sites import Asked, Sites, sites_of, trace
+from jaxgen.promotion import standard_promotion
 from jaxgen.random import Events, Key
 from jaxgen.spec import Count
 
 _IN_LOSS = 8  # samples of a learnt proposal in a loss: more would drown its gradient
 
 
+@standard_promotion
 def from_program(
     program: Callable,
     observed: str = "x",
@@ -181,6 +185,7 @@ class Program(Model):
                 )
         self.posterior.check(self)
 
+    @standard_promotion
     def init(self, key, x=None, y=None):
         return _init(self, key)
 
@@ -268,12 +273,12 @@ class Program(Model):
     def latents(self, params, values, key, x, y=None):
         """Locals of a row drawn given x and the globals, by site, and what is made of them.
 
-        Continuous ones are resampled from the K samples.
+        Continuous ones are resampled from the K samples. All are blank where x is impossible.
         """
         learnt = self.learnt(params)
         of_samples, which, of_discrete, other = jax.random.split(key, 4)
         drawn, log_weights = self._samples(params, values, learnt, x, y, of_samples, self.samples)
-        chosen = jax.random.categorical(which, log_weights)
+        chosen = _choice(which, log_weights)
         drawn = jax.tree_util.tree_map(lambda v: v[chosen], drawn)
         local, free = (drawn, {}) if self.proposal is None else ({}, drawn)
         if self.sites.discrete:
@@ -281,12 +286,13 @@ class Program(Model):
             scores = jax.vmap(lambda c: sum(self._row(values, learnt, x, y, {**local, **c}, free)))(
                 combinations
             )
-            place = jax.random.categorical(of_discrete, scores)
+            place = _choice(of_discrete, scores)
             local = {**local, **{name: jnp.asarray(v)[place] for name, v in combinations.items()}}
         known = {**values, **learnt, **local, self.observed: self._observed(x)[0]}
         sites = trace(self.program, self._argument(y), other, known, _placing(free)[0])
         told = (*self.sites.locals, *self.sites.discrete, *self.sites.deterministic)
-        return {s.name: _without_plate(sites[s.name]["value"], s) for s in told}
+        drawn = {s.name: jnp.asarray(_without_plate(sites[s.name]["value"], s)) for s in told}
+        return blanked(jnp.isfinite(logsumexp(log_weights)), drawn)
 
     def constrain(self, free, learnt):
         """Globals of values without constraints; their log p, and the log-determinant of it."""
@@ -454,6 +460,11 @@ def _free(site):
     return biject_to(site["fn"].support).inv(site["value"])
 
 
+def _choice(key, log_weights):
+    # JAX adds noise to the log weights, which would be rounded off beside large ones
+    return jax.random.categorical(key, jax.nn.log_softmax(log_weights))
+
+
 def _log_p(site):
     return site["fn"].log_prob(site["value"])
 
@@ -468,7 +479,26 @@ def _score_within(site):
     inside = fn.support(value)
     of_event = jnp.reshape(inside, (*inside.shape, *[1] * fn.event_dim))
     safe = jnp.where(of_event, value, fn.support.feasible_like(value))
-    return jnp.where(inside, fn.log_prob(safe), -jnp.inf).sum()
+    return jnp.where(inside, _with_gradients(fn).log_prob(safe), -jnp.inf).sum()
+
+
+class _Poisson(dist.Poisson):
+    """A Poisson whose density has gradients at rate 0 too, where the event 0 is sure."""
+
+    def log_prob(self, value):
+        nothing = value == 0
+        score = dist.Poisson(jnp.where(nothing, 1, self.rate)).log_prob(value)
+        return jnp.where(nothing, jnp.asarray(-self.rate, score.dtype), score)
+
+
+def _with_gradients(fn):
+    """The distribution with a density of finite gradients, within others that wrap it too."""
+    if type(fn) is dist.Poisson:
+        return _Poisson(fn.rate)
+    if isinstance(getattr(fn, "base_dist", None), dist.Distribution):
+        fn = copy.copy(fn)
+        fn.base_dist = _with_gradients(fn.base_dist)
+    return fn
 
 
 def _with_plate(value, site):

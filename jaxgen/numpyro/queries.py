@@ -16,6 +16,7 @@ from jaxgen.fitted import Fitted
 from jaxgen.numerics import logsumexp
 from jaxgen.numpyro.program import Program
 from jaxgen.numpyro.sites import trace
+from jaxgen.promotion import standard_promotion
 
 _RUNS = 2**22  # of the program for one row, held at once
 
@@ -35,17 +36,19 @@ class Estimate(NamedTuple):
     method: str
 
 
+@standard_promotion
 def posterior(fitted: Fitted) -> dict[str, jax.Array]:
     """Draws of the globals of a fitted program, by site, each (draws, *shape).
 
     After them come the ``numpyro.deterministic`` sites that are made of globals alone.
     """
-    program, params = program_of(fitted)
+    program, params = _on_host(fitted)
     values = _values(program, params)
     names = (*(site.name for site in program.sites.globals), *program.sites.computed)
     return {name: values[name] for name in names if name in values}  # in the program's order
 
 
+@standard_promotion
 def predictive(fitted: Fitted, key: jax.Array, y=None, n: int | None = None) -> jax.Array:
     """Joint draws of rows, (draws, n, *event_shape): the rows of a draw share its globals.
 
@@ -59,7 +62,7 @@ def predictive(fitted: Fitted, key: jax.Array, y=None, n: int | None = None) -> 
 
     >>> bands = np.quantile(predictive(fitted, key, grid), [0.05, 0.95], 0)
     """
-    program, params = program_of(fitted)
+    program, params = _on_host(fitted, key, y)
     key = inputs.as_key(key)
     if program.y_shape is None:
         if y is not None:
@@ -68,12 +71,12 @@ def predictive(fitted: Fitted, key: jax.Array, y=None, n: int | None = None) -> 
         return _predictive_of_count(program, argument, params, key)
     if n is not None:
         raise ValueError("n does not apply: there are as many rows as conditions y")
-    y = inputs.as_labels(y, fitted.labels)
     count = np.shape(y)[0] if np.ndim(y) > len(program.y_shape) else 1
-    y = inputs.as_conditions(program, y, (count,), inputs.float_dtype(params))
+    y = _conditions(fitted, y, count, inputs.float_dtype(params))
     return _predictive(program, params, key, y)
 
 
+@standard_promotion
 def log_likelihood(fitted: Fitted, x, y=None) -> jax.Array:
     """log p(x | y, globals) of each draw of the globals and each row, (draws, n), in nats.
 
@@ -86,6 +89,7 @@ def log_likelihood(fitted: Fitted, x, y=None) -> jax.Array:
     return _by_rows(_log_likelihood, program, params, (x, y))
 
 
+@standard_promotion
 def estimate(fitted: Fitted, x, y=None, *, key: jax.Array, samples: int | None = None) -> Estimate:
     """log p(x|y) with samples of each row's own, their effective number, and the method.
 
@@ -104,11 +108,13 @@ def estimate(fitted: Fitted, x, y=None, *, key: jax.Array, samples: int | None =
     return Estimate(log_prob, ess, program.method)
 
 
+@standard_promotion
 def latents(fitted: Fitted, key: jax.Array, x, y=None) -> dict[str, jax.Array]:
     """Draws of the local latents given x, by site, each (draws, n, *shape).
 
     Draw s is made with the globals of draw s of ``posterior``. Continuous ones are resampled from
-    the K samples of ``from_program``; ``numpyro.deterministic`` sites of rows are there too.
+    the K samples of ``from_program``; ``numpyro.deterministic`` sites of rows are there too. Where
+    x is impossible under the draw, they are NaN, or the least integer.
     """
     program, params, x, y = _asked(fitted, x, y)
     keys = jax.random.split(inputs.as_key(key), len(x))
@@ -129,14 +135,31 @@ def program_of(fitted):
     raise TypeError(f"fitted must be a fitted program (see from_program), got {what:.80}")
 
 
-def _asked(fitted, x, y):
+def _on_host(fitted, *arguments):
+    """The program in a fitted model, and its params; none of it traced."""
     program, params = program_of(fitted)
+    if inputs.is_tracing(params, *arguments):
+        raise TypeError(
+            "questions to a program run on the host, and cannot be called within jit, grad or "
+            "vmap: there are log_prob and sample of the fitted program"
+        )
+    return program, params
+
+
+def _asked(fitted, x, y):
+    program, params = _on_host(fitted, x, y)
     dtype = inputs.float_dtype(params)
     x = inputs.as_events(program, x, dtype)
     if x.ndim != len(program.event_shape) + 1:
         raise ValueError(f"x must have one batch dimension, (n, ...); got shape {x.shape}")
-    y = inputs.as_conditions(program, inputs.as_labels(y, fitted.labels), (len(x),), dtype)
-    return program, params, x, y
+    return program, params, x, _conditions(fitted, y, len(x), dtype)
+
+
+def _conditions(fitted, y, count, dtype):
+    """Checked conditions (count, *y_shape), or None of an unconditional program."""
+    if y is None and fitted.model.y_shape is not None:
+        raise ValueError(f"y is missing: the rows of {fitted.model} depend on it")
+    return inputs.as_conditions(fitted.model, inputs.as_labels(y, fitted.labels), (count,), dtype)
 
 
 def _by_rows(function, program, params, rows):
@@ -177,7 +200,7 @@ def _row_estimate(program, size, params, rows):
     def of_row(x, y, key):
         log_weights = program.log_weights_each(params, x, y, key)
         each = logsumexp(log_weights, 1)
-        ess = jnp.exp(2 * each - logsumexp(2 * log_weights, 1)).mean()
+        ess = (1 / (jax.nn.softmax(log_weights, 1) ** 2).sum(1)).mean()
         ess = ess if program.sites.locals else jnp.full_like(ess, jnp.inf)
         return logsumexp(each) - np.log(log_weights.size), ess
 

@@ -13,6 +13,7 @@ from jaxgen import compiler, inputs
 from jaxgen.fit.each import fit_each
 from jaxgen.numpyro.program import Program
 from jaxgen.numpyro.sites import trace
+from jaxgen.promotion import standard_promotion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,6 +87,7 @@ class SBC:
         return figure
 
 
+@standard_promotion
 def sbc(
     model: Program,
     y: Any = None,

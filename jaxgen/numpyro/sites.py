@@ -19,6 +19,7 @@ from numpyro.primitives import Messenger
 
 from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.function import Function
+from jaxgen.promotion import standard_promotion
 
 MOST_COMBINATIONS = 4096  # of values of discrete latents, summed over for each row
 
@@ -99,6 +100,7 @@ def raw(key):
     return data if data.shape == (2,) else jax.random.bits(key, (2,), jnp.uint32)
 
 
+@standard_promotion
 def sites_of(asked: Asked) -> Sites:
     """The sites of a program.
 
