@@ -314,8 +314,9 @@ def training_data(
 def check_resolution(array: Any, name: str) -> None:
     """Raise where JAX's default float dtype cannot tell apart what the array (n, ...) tells apart.
 
-    It is refused if rounding moves a value by more than 1/512 of its feature's deviation, or makes
-    one of more than a quarter of the different values, as of a narrow cluster far from others.
+    It is refused if rounding moves a value by more than 1/512 of its feature's deviation, so that
+    log densities would be off by 1e-3 nats and more, or if it merges over a quarter of some
+    different values, as in a narrow cluster far from others.
     NaN and values beyond the dtype do not count.
     """
     dtype = np.dtype(jnp.result_type(float))

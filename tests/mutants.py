@@ -168,6 +168,28 @@ MUTANTS: tuple[Mutant, ...] = (
         "return done",
         ("tests/laws", "-k", "gaussian2-0-missing"),
     ),
+    # settings of JAX
+    Mutant(
+        "promotion_of_users",
+        "jaxgen/promotion.py",
+        "        if _is_standard():  # nothing to set",
+        "        if True:  # nothing to set",
+        ("tests/test_jax_settings.py", "-k", "strict and mixture_full"),
+    ),
+    Mutant(
+        "promotion_of_derivatives",
+        "jaxgen/bijectors/spline.py",
+        "@_read.defjvp\n@standard_promotion\n",
+        "@_read.defjvp\n",
+        ("tests/test_jax_settings.py", "-k", "ranks and coupling1"),
+    ),
+    Mutant(
+        "em_puts_out_nan",
+        "jaxgen/fit/em.py",
+        "scores = jnp.zeros(room, state.score.dtype)",
+        "scores = jnp.full(room, math.nan, state.score.dtype)",
+        ("tests/test_jax_settings.py", "-k", "nan and mixture_full"),
+    ),
     # noise and choices
     Mutant(
         "random_second_word",
@@ -341,8 +363,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "tables_column_order",
         "jaxgen/tables.py",
-        "            values = values[:, [names.index(name) for name in columns]]\n        return",
-        "            values = values[:, sorted(map(names.index, columns))]\n        return",
+        "            values = values[:, [place[name] for name in columns]]\n        return",
+        "            values = values[:, sorted(place[name] for name in columns)]\n        return",
         ("tests/test_tables*.py", "-k", "chosen_columns"),
     ),
     Mutant(

@@ -314,7 +314,9 @@ def test_programs_that_share_a_name_are_told_apart_or_warned_of(tmp_path):
 def test_an_unknown_program_in_a_file(tmp_path):
     model = from_program(programs.kinds, posterior=Point())
     path = tmp_path / "kinds.jaxgen"
-    jaxgen.Fitted(model, {"program": {}}).save(path)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree_util.tree_map(lambda v: np.zeros(v.shape, v.dtype), shapes)
+    jaxgen.Fitted(model, params).save(path)
     damaged = path.read_bytes().replace(b"programs.kinds", b"programs.kinda")
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"sha256|damaged|unknown program"):

@@ -264,7 +264,8 @@ spec = importlib.util.spec_from_file_location("output", sys.argv[1])
 output = importlib.util.module_from_spec(spec)
 sys.modules["output"] = output
 spec.loader.exec_module(output)
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for number in (signal.SIGINT, signal.SIGHUP):  # which a shell may have switched off
+    signal.signal(number, signal.SIG_DFL)
 with output.write_atomically(sys.argv[2]) as file:
     file.write(b"half")
     file.flush()

@@ -88,7 +88,7 @@ def test_labels_of_a_csv(text, labels, tmp_path):
         ("x,kind\n1,a\n2,a,3\n", "line 3, column 3: 3 cells, where 2 are expected"),
         ("x,kind\n", "line 2, column 1: no rows below the header"),
         ("kind\na\n", "no column beside that of the labels, 'kind'"),
-        ("x,kind,kind\n1,a,b\n", "column 3 has the name of another, 'kind'"),
+        ("x,kind,kind\n1,a,b\n", "columns 2 and 3 have one name, 'kind'"),
     ],
     ids=lambda text: repr(text)[:40],
 )
