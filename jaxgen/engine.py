@@ -200,14 +200,15 @@ def _thread_pool():
 
 
 def _cut(array, first, size):
-    """Rows first .. first + size - 1, padded."""
+    """Rows first .. first + size - 1, padded with copies of one: zeros may be impossible."""
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # cannot leave the device
         return array[np.minimum(np.arange(first, first + size), len(array) - 1)]
     host = _on_host(array)
     part = (np.asarray(array) if host else array)[first : first + size]
     if padding := size - len(part):
         xp = np if host else jnp
-        return xp.concatenate([part, xp.zeros((padding, *part.shape[1:]), part.dtype)])
+        like = part[:1] if len(part) else xp.zeros((1, *part.shape[1:]), part.dtype)
+        return xp.concatenate([part, xp.broadcast_to(like, (padding, *part.shape[1:]))])
     return part
 
 

@@ -18,7 +18,7 @@ from jaxgen import places
 from jaxgen.places import Message, Place
 from jaxgen.random import is_leaf
 
-_ROUNDED, _COMPARED = 65536, 256  # rows of which the rounding is looked at, and those compared
+_ROUNDED, _COMPARED = 16384, 256  # rows of which the rounding is looked at, and those compared
 
 
 def is_tracing(*trees: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-_ROWS = 65536  # rows whose median is taken
+_ROWS = 16384  # rows that are enough to know a median and a deviation
 
 
 class Units(NamedTuple):
@@ -58,20 +58,26 @@ def standard_units(model, x, weights=None) -> Units | None:
     rescalable = np.broadcast_to(model.rescalable, model.event_shape)
     if not rescalable.any():
         return None
-    low, high = np.nanmin(x, 0), np.nanmax(x, 0)
+    few = slice(None, None, -(-len(x) // _ROWS))
+    if not (np.fmax.reduce(x[few]) > np.fmin.reduce(x[few])).all():
+        few = slice(None)  # a feature that is constant or missing in few rows may vary in all
+    shift, scale = _median_and_deviation(x[few], None if weights is None else weights[few])
+    return Units(np.where(rescalable, shift, 0.0), np.where(rescalable, scale, 1.0))
+
+
+def _median_and_deviation(x, weights):
+    """Of each feature; the deviation of a constant is its size, or 1 if that is 0."""
+    missing, low, high = np.isnan(x).any(), np.fmin.reduce(x), np.fmax.reduce(x)
     size = np.where(high > low, high - low, 1.0)
     z = (x - low) / size  # whose squares neither overflow nor underflow
     if weights is None:
-        deviation = np.nanstd(z, 0) if np.isnan(z).any() else z.std(0)
+        deviation = np.nanstd(z, 0) if missing else z.std(0)
     else:
         share = weights.reshape(-1, *[1] * (z.ndim - 1)) * ~np.isnan(z)
         share = share / share.sum(0)
         deviation = np.sqrt(np.nansum(share * (z - np.nansum(share * z, 0)) ** 2, 0))
-    some = x[:: -(-len(x) // _ROWS)]
-    some = np.where(np.isnan(some).all(0), low, some) if np.isnan(some).any() else some
-    shift = np.nanmedian(some, 0)
-    scale = np.where(high > low, size * deviation, np.where(low == 0, 1.0, np.abs(low)))
-    return Units(np.where(rescalable, shift, 0.0), np.where(rescalable, scale, 1.0))
+    median = np.nanmedian(x, 0) if missing else np.median(x, 0)
+    return median, np.where(high > low, size * deviation, np.where(low == 0, 1.0, np.abs(low)))
 
 
 def _in_float64(params):
