@@ -208,7 +208,7 @@ def _cut(array, first, size):
     if padding := size - len(part):
         xp = np if host else jnp
         like = part[:1] if len(part) else xp.zeros((1, *part.shape[1:]), part.dtype)
-        return xp.concatenate([part, xp.broadcast_to(like, (padding, *part.shape[1:]))])
+        return xp.concatenate([part, like.repeat(padding, 0)])
     return part
 
 

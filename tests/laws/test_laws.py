@@ -11,7 +11,7 @@ from jaxgen.check import LAWS, NotJudged, applies
 from jaxgen.check.density import learning
 
 OF_PARAMS = ("support", "normalisation", "goodness_of_fit", "score_identity", "totality")
-OF_CLASSES = ("batches", "eager", "pure")  # of how a class is run, not of each row again
+OF_CLASSES = ("batches", "eager", "pure", "refits")  # of how a class is run, not of each row again
 # one row of each way to run a model is compiled as users' programs are
 OPTIMIZED = ("gaussian2", "mixture_full", "kde2", "coupling2", "matching1", "matching2")
 ALWAYS_JUDGED = ("normalisation", "goodness_of_fit")  # a row must be small enough for these
