@@ -110,22 +110,26 @@ def sites_of(asked: Asked) -> Sites:
     return _sites_of(asked, jnp.result_type(float))  # whose values are of other types with x64 on
 
 
+_TRACED = object()
+
+
 def evaluated(fn: Callable, *args: Any) -> Any:
     """``fn(*args)`` by one compiled program, which takes less time than an operation at a time.
 
     Of the pytree that it returns, parts without traced arrays are given back as they are.
     """
-    parts: list[Any] = []
+    known: list[Any] = []
     tree: Any = None
 
     def run(*args):
-        nonlocal parts, tree
+        nonlocal known, tree
         parts, tree = jax.tree_util.tree_flatten(fn(*args), lambda v: not _is_traced(v))
+        known = [_TRACED if _is_traced(part) else part for part in parts]
         return [part for part in parts if _is_traced(part)]
 
     values = iter(jax.jit(run)(*args))
-    known = [next(values) if _is_traced(part) else part for part in parts]
-    return jax.tree_util.tree_unflatten(tree, known)
+    parts = [next(values) if part is _TRACED else part for part in known]
+    return jax.tree_util.tree_unflatten(tree, parts)
 
 
 def _is_traced(tree):
