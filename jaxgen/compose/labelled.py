@@ -196,9 +196,9 @@ class PerClass(Labelled):
 
         def estimate(k):
             rows, its = rows_of[k]
-            told = known(None if seen is None else seen[rows])
+            observed = known(None if seen is None else seen[rows])
             with Names.of_rows(rows):
-                return of_label(k, self.model.estimate, x[rows], None, its, **told)
+                return of_label(k, self.model.estimate, x[rows], None, its, **observed)
 
         order = sorted(range(self.classes), key=lambda k: len(own_rows[k]))
         smallest, largest = order[0], order[-1]

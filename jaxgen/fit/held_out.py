@@ -19,7 +19,7 @@ def share_of(model) -> float:
 
 
 def checked(model, validation):
-    """The share of rows to hold out, a number, or checked data (x, y) to judge by."""
+    """The share of rows to hold out, a number, or checked validation data (x, y)."""
     if validation is None:
         return share_of(model)
     if isinstance(validation, numbers.Real) and not isinstance(validation, bool):

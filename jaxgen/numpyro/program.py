@@ -290,8 +290,8 @@ class Program(Model):
             local = {**local, **{name: jnp.asarray(v)[place] for name, v in combinations.items()}}
         known = {**values, **learnt, **local, self.observed: self._observed(x)[0]}
         sites = trace(self.program, self._argument(y), other, known, _placing(free)[0])
-        told = (*self.sites.locals, *self.sites.discrete, *self.sites.deterministic)
-        drawn = {s.name: jnp.asarray(_without_plate(sites[s.name]["value"], s)) for s in told}
+        shown = (*self.sites.locals, *self.sites.discrete, *self.sites.deterministic)
+        drawn = {s.name: jnp.asarray(_without_plate(sites[s.name]["value"], s)) for s in shown}
         return blanked(jnp.isfinite(logsumexp(log_weights)), drawn)
 
     def constrain(self, free, learnt):
