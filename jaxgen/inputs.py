@@ -124,12 +124,12 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
         raise ValueError(f"y must have shape {wanted}; got {y.shape}")
     if not isinstance(y, jax.core.Tracer) and model.y_support is not None and y.size:
         _check_conditions(model, np.asarray(y))
-    y = _narrowed(y, dtype, "y")
+    y = narrowed(y, dtype, "y")
     xp = jnp if isinstance(y, jax.Array) else np
     return xp.broadcast_to(y, (*batch_shape, *shape))
 
 
-def _narrowed(y, dtype, name):
+def narrowed(y, dtype, name):
     """Floats in ``dtype``, integers in 32 bits if they all fit, else as floats."""
     if jnp.issubdtype(y.dtype, jnp.floating):
         if y.dtype == dtype or isinstance(y, jax.core.Tracer):
@@ -156,7 +156,9 @@ def _check_conditions(model, y):
     known |= np.isnan(rows).reshape(len(rows), -1).any(1)
     if not known.all():
         row = int(known.argmin())
-        wanted = f"be a label 0 .. {model.classes - 1}" if model.classes else "suit its y_domain"
+        wanted = getattr(model.y_support, "wanted", "suit its y_domain")
+        if model.classes:
+            wanted = f"be a label 0 .. {model.classes - 1}"
         held = f" holds {rows[row]}"
         raise ValueError(Message(f"y must {wanted} of {model}; ", places.row(row), held))
 

@@ -120,6 +120,17 @@ class Model(Spec):
         """
         return ()
 
+    def for_data(self, x, y=None) -> Model:
+        """The model to fit to these rows, if they say more of it than its fields do.
+
+        x is (n, *event_shape), or None where only y is known. Called by ``fit`` with checked NumPy
+        arrays, before anything is computed.
+
+        Raises:
+          ValueError: the model cannot be fitted to them.
+        """
+        return self
+
     def estimate(self, x, y=None, weights=None) -> Params:
         """Params of highest (smoothed) likelihood, with ``fit_method = "closed_form"``.
 

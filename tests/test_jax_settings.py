@@ -17,11 +17,11 @@ from jaxgen.check import compiled, count_compiles
 from jaxgen.numpyro import (
     as_distribution,
     estimate,
+    inspection,
     latents,
     log_likelihood,
     posterior,
     predictive,
-    sites,
 )
 from jaxgen.numpyro.program import Program
 from jaxgen.random import Normal
@@ -94,7 +94,7 @@ def conditions(model, y):
 
 def fitted_to_own_draws(model, y):
     """A fit, and the x and y that it was fitted to."""
-    sites._sites_of.cache_clear()  # a program is looked at under the settings, too
+    inspection._sites_of.cache_clear()  # a program is looked at under the settings, too
     start, y = Fitted(model, compiled.init(model, KEY)), conditions(model, y)
     x = np.asarray(start.sample(KEY, N, y))
     return jaxgen.fit(model, x, y, key=KEY, **SETTINGS.get(model.fit_method, {})), x, y

@@ -147,9 +147,10 @@ def subsampled_elsewhere(n, x=None):
         numpyro.sample("x", dist.Normal(mean, 1), obs=x)
 
 
-def masked(y, x=None):
+def masked_latent(y, x=None):
     with numpyro.plate("rows", len(y)), handlers.mask(mask=y > 0.5):
-        numpyro.sample("x", dist.Normal(0, 1), obs=x)
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
 
 
 def scaled_by_row(y, x=None):
@@ -163,10 +164,31 @@ def branches(n, x=None):
         numpyro.sample("x", dist.Normal(mean if mean > 0 else -mean, 1), obs=x)
 
 
-def gathers(y, x=None):
-    means = numpyro.sample("means", dist.Normal(0, 10).expand([3]).to_event(1))
+def concatenates(y, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 10))
     with numpyro.plate("rows", len(y)):
-        numpyro.sample("x", dist.Normal(means[y], 1), obs=x)
+        numpyro.sample("x", dist.Normal(mean + jnp.concatenate([y, y, y[:, None]]), 1), obs=x)
+
+
+def autoregression(n, x=None):
+    rho = numpyro.sample("rho", dist.Uniform(-1, 1))
+    with numpyro.plate("rows", n):
+        before = 0.0 if x is None else jnp.concatenate([jnp.zeros(1), x[:-1]])
+        numpyro.sample("x", dist.Normal(rho * before, 1), obs=x)
+
+
+def factor_of_x(n, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 10))
+    if x is not None:
+        numpyro.factor("extra", -jnp.abs(x - mean).sum())
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+
+
+def latent_without_x(n, x=None):
+    scale = numpyro.sample("scale", dist.HalfNormal(1)) if x is None else 1.0
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, scale), obs=x)
 
 
 def needs_more(n, x):
@@ -191,12 +213,15 @@ BAD = [
     (adds_up, (), "site 'x' of row 2 depends on its place or on other rows"),
     (factor_of_rows, (), "factor 'penalty' is outside.*depends on the rows"),
     (subsampled_elsewhere, None, "'others' must have no subsample_size"),
-    (masked, (), "site 'x' must not be masked"),
+    (masked_latent, (), "latent 'z' must not be masked"),
     (scaled_by_row, (), "site 'x' must not be scaled"),
     (branches, None, "must run when called.*TracerBool"),
-    (gathers, (), "must run when called.*TypeError.*pass classes"),
+    (concatenates, (), "must run when called.*Error.*pass y_domain, or classes"),
+    (autoregression, None, "site 'x' of row 2 depends on its place or on other rows"),
+    (factor_of_x, None, "factor 'extra' is outside.*depends on the rows"),
+    (latent_without_x, None, "'scale' must be there whether x is given or not"),
     (discrete_global, None, "latent 'k' is discrete and outside of the plate"),
-    (improper, None, "proper distributions"),
+    (improper, None, "'z' must have a proper distribution"),
     (two_observed, None, "site 'extra' in the plate 'rows' is observed too"),
     (scaled, None, "site 'x' must not be scaled"),
     (param_in_plate, None, "param 'a' must be outside of the plate"),
@@ -307,7 +332,10 @@ def test_programs_that_share_a_name_are_told_apart_or_warned_of(tmp_path):
     jaxgen.Fitted(first, {"program": {}}).save(path)
     jaxgen.load(path)
     assert make(5.0) != first
-    with pytest.warns(RuntimeWarning, match="several programs were given the name"):
+    with (
+        pytest.warns(RuntimeWarning, match="several programs were given the name"),
+        pytest.raises(ValueError, match=r"not the one in the file: log p of site 'x'.*was -0\.9"),
+    ):
         jaxgen.load(path)
 
 

@@ -98,7 +98,7 @@ def test_the_values_of_a_latent_may_follow_from_an_array():
             count = numpyro.sample("count", dist.Binomial(most, 0.3))
             numpyro.sample("x", dist.Normal(count, 1), obs=x)
 
-    combinations = from_program(trials).sites.combinations
+    combinations = from_program(trials).combinations
     np.testing.assert_array_equal(combinations["count"], [[0], [1], [2]])
 
 

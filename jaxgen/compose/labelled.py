@@ -40,6 +40,8 @@ class Labelled(Wrapper):
     model: Model
     classes: Count = None  # type: ignore  # needed; it takes the place of Wrapper's property
 
+    same_events = True
+
     def __post_init__(self):
         super().__post_init__()
         if self.model.classes is not None or self.model.y_shape != self._told:

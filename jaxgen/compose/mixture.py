@@ -37,6 +37,8 @@ class Mixture(Wrapper):
     component: Model
     count: Count
 
+    same_events = True
+
     @property
     def inner(self):
         return self.component

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import functools
 import itertools
 import math
@@ -111,6 +112,10 @@ class Product(Model):
         return tuple(
             part.rescale(*own) if np.any(part.rescalable) else own[0] for part, *own in split
         )
+
+    def for_data(self, x, y=None):
+        parts = tuple(part.for_data(None, y) for part in self.parts)
+        return self if parts == self.parts else dataclasses.replace(self, parts=parts)
 
     def init(self, key, x=None, y=None):
         if x is None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import ClassVar
+
 from jaxgen.model import Model
 
 
 class Wrapper(Model):
     """Base of models around another, which is their ``inner``: its facts are theirs."""
+
+    same_events: ClassVar[bool] = False  # are the events of ``inner`` those of the wrapper?
 
     @property
     def inner(self) -> Model:
@@ -55,3 +60,10 @@ class Wrapper(Model):
     @property
     def keep(self):
         return self.inner.keep
+
+    def for_data(self, x, y=None):
+        own = y if self.inner.y_shape is not None else None
+        found = self.inner.for_data(x if self.same_events else None, own)
+        fields = [f.name for f in dataclasses.fields(self)]
+        changed = {name: found for name in fields if getattr(self, name) is self.inner}
+        return self if found is self.inner else dataclasses.replace(self, **changed)

@@ -156,6 +156,7 @@ def fit(
     names = Names.known(columns, labels)
     with names:
         x, y, weights = training_data(spec, x, y, weights, may_miss)
+        spec = spec.for_data(x, y)
     method = _method(
         spec,
         inputs.has_missing(x),

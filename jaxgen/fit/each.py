@@ -79,6 +79,8 @@ def fit_each(
         )
     key = inputs.as_key(key)
     data = _data_sets(model, x, y)
+    together = [None if v[0] is None else np.concatenate(v) for v in zip(*data, strict=True)]
+    model = model.for_data(*together[:2])
     keys = member_keys(key, len(data))
     if model.fit_method == "mcmc":
         if optimizer is not None or epochs is not None:

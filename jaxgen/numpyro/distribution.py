@@ -16,7 +16,7 @@ from numpyro.distributions.util import validate_sample
 
 from jaxgen import batch, inputs
 from jaxgen.fitted import Fitted
-from jaxgen.numpyro.support import Fixed, entry_of, levels_of, support_of, varies
+from jaxgen.numpyro.support import Fixed, bounds_of, entry_of, support_of, varies
 from jaxgen.promotion import standard_promotion
 
 _map = jax.tree_util.tree_map
@@ -108,12 +108,13 @@ class ModelDistribution(Distribution):
 
     @property
     def has_enumerate_support(self):
-        return self.event_shape == () and self.is_discrete and levels_of(self.model) is not None
+        bounded = bounds_of(self.model.support) is not None
+        return self.event_shape == () and self.is_discrete and bounded
 
     def enumerate_support(self, expand=True):
         if not self.has_enumerate_support:
             raise NotImplementedError(f"{self.model} has no support that could be enumerated")
-        low, high = levels_of(self.model)
+        low, high = bounds_of(self.model.support)
         values = jnp.arange(low, high + 1, dtype=jnp.int32)
         values = values.reshape(-1, *[1] * len(self.batch_shape))
         return jnp.broadcast_to(values, (len(values), *self.batch_shape)) if expand else values

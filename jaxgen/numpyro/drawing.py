@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import jax
@@ -12,20 +13,34 @@ from numpyro.primitives import Messenger
 from jaxgen import random
 
 _WRAPPERS = dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution
+_LARGE = 2.0**30  # rate from which on a Poisson is drawn as a rounded normal
 
 
 class Drawing(Messenger):
-    """Handler that draws sites of common families itself; it goes around ``handlers.seed``."""
+    """Handler that draws sites of common families itself; it goes around ``handlers.seed``.
+
+    Args:
+      large_counts: draw counts as floats, which JAX's integers may not hold.
+    """
+
+    def __init__(self, large_counts: bool = False):
+        super().__init__()
+        self.large_counts = large_counts
 
     def process_message(self, msg):
         known = msg["value"] is not None or msg["kwargs"].get("rng_key") is None
         if msg["type"] != "sample" or known:
             return
         family = _unwrapped(msg["fn"])
-        if type(family) in _FAMILIES:
+        draw = _FAMILIES.get(type(family))
+        if self.large_counts and isinstance(family, dist.Poisson | dist.GammaPoisson):
+            draw = _large_count
+        elif jnp.issubdtype(jnp.result_type(getattr(family, "total_count", 0)), jnp.floating):
+            draw = _binomial
+        if draw is not None:
             shape = (*msg["kwargs"]["sample_shape"], *msg["fn"].batch_shape, *msg["fn"].event_shape)
             key = jax.random.wrap_key_data(msg["kwargs"]["rng_key"], impl="threefry2x32")
-            msg["value"] = _FAMILIES[type(family)](family, key, shape)
+            msg["value"] = draw(family, key, shape)
 
 
 def _unwrapped(fn):
@@ -47,6 +62,24 @@ def _normal(fn, key, shape):
 def _multivariate(fn, key, shape):
     noise = _normals(key, shape, fn.loc)
     return fn.loc + jnp.einsum("...ij,...j->...i", fn.scale_tril, noise)
+
+
+def _large_count(fn, key, shape):
+    of_rate, of_count, of_noise = jax.random.split(key, 3)
+    rate = fn.rate if isinstance(fn, dist.Poisson) else None
+    if rate is None:  # a Poisson whose rate follows a gamma distribution
+        rate = jax.random.gamma(of_rate, jnp.broadcast_to(fn.concentration, shape)) / fn.rate
+    rate = jnp.broadcast_to(jnp.asarray(rate, jnp.result_type(float)), shape)
+    few = jax.random.poisson(of_count, jnp.minimum(rate, _LARGE), shape).astype(rate.dtype)
+    many = jnp.round(rate + jnp.sqrt(rate) * _normals(of_noise, shape, rate))
+    return jnp.where(rate < _LARGE, few, many)
+
+
+def _binomial(fn, key, shape):
+    """NumPyro draws for integer totals alone; those among the numbers of y are floats."""
+    fn = copy.copy(fn)
+    fn.total_count = jnp.round(fn.total_count).astype(jnp.result_type(int))
+    return fn.expand(shape).sample(key)
 
 
 _FAMILIES = {

@@ -16,7 +16,7 @@ from jaxgen.compose.labelled import stack
 from jaxgen.fit.finite import described
 from jaxgen.fit.progress import CHUNKS, Progress
 from jaxgen.fit.rows import pad
-from jaxgen.numpyro.sites import raw
+from jaxgen.numpyro.runs import raw
 from jaxgen.places import Message
 from jaxgen.sizes import size_class
 from jaxgen.warn import warn

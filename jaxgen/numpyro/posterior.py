@@ -15,13 +15,13 @@ from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 
 from jaxgen.numpyro.function import Function, function
-from jaxgen.numpyro.sites import evaluated, trace, transform_of
+from jaxgen.numpyro.runs import evaluated, trace, transform_of
 from jaxgen.random import Key, Normal
 from jaxgen.spec import Count, Spec
 
 _map = jax.tree_util.tree_map
 _DRAWN = 63  # draws of the prior, to see where it lies
-_SCALE = 0.03  # of a mean field at the start, in spreads of the prior
+NARROW = 0.03  # of a mean field at the start, in spreads of the prior
 _ENTROPY = 0.5 * np.log(2 * np.pi * np.e)  # of a standard normal
 _FEWEST = 4  # draws of a chain that can be compared with others
 _TRIED = 100  # draws of a guide, to see where it goes
@@ -47,6 +47,13 @@ class Posterior(Spec):
         """Params to start from."""
         raise NotImplementedError
 
+    def prepare(self, program, params, x, y, weights) -> Any:
+        """Params of the posterior to start from, of the program's ``params`` and all rows.
+
+        weights (n,) sum to the number of events.
+        """
+        return params["posterior"]
+
     def values(self, program, params, learnt) -> Any:
         """All draws of the globals that make up the density, by site, each (draws, *shape)."""
         raise NotImplementedError
@@ -58,6 +65,10 @@ class Posterior(Spec):
     def one(self, program, params, learnt, noise) -> tuple[Any, Any]:
         """A draw of the globals, and its log q - log p in nats, for the evidence lower bound."""
         raise NotImplementedError
+
+    def ratio(self, program, params, learnt, noise) -> tuple[Any, Any]:
+        """A draw of the globals, and log q - log p of that draw itself, in nats."""
+        return self.one(program, params, learnt, noise)
 
 
 class Point(Posterior):
@@ -77,7 +88,7 @@ class Point(Posterior):
     count = 1
 
     def init(self, program, learnt, key):
-        frame = _frame(program, learnt, key)
+        frame = prior_frame(program, learnt, key)
         return {"loc": _map(jnp.zeros_like, frame["middle"]), **frame}
 
     def values(self, program, params, learnt):
@@ -113,9 +124,9 @@ class MeanField(Posterior):
         return self.draws
 
     def init(self, program, learnt, key):
-        frame = _frame(program, learnt, key)
+        frame = prior_frame(program, learnt, key)
         loc = _map(jnp.zeros_like, frame["middle"])
-        log_scale = _map(lambda v: jnp.full_like(v, np.log(_SCALE)), loc)
+        log_scale = _map(lambda v: jnp.full_like(v, np.log(NARROW)), loc)
         return {"loc": loc, "log_scale": log_scale, **frame}
 
     def values(self, program, params, learnt):
@@ -136,6 +147,11 @@ class MeanField(Posterior):
             lambda s, u: -(s + jnp.log(u) + _ENTROPY).sum(), params["log_scale"], params["unit"]
         )
         return values, sum(jax.tree_util.tree_leaves(terms)) - log_p - log_det
+
+    def ratio(self, program, params, learnt, noise):
+        values, cost = self.one(program, params, learnt, noise)
+        squares = sum((1 - z**2).sum() for z in jax.tree_util.tree_leaves(noise))
+        return values, cost + squares / 2
 
 
 class Guide(Posterior):
@@ -258,7 +274,7 @@ def moved(params, transforms):
     return {n: _map(lambda v, n=n: transforms[n](own(v)), value) for n, value in params.items()}
 
 
-def _frame(program, learnt, key):
+def prior_frame(program, learnt, key):
     """Where the prior lies and how wide it is, without constraints, of a few draws."""
     keys = jax.random.split(key, _DRAWN)
     draws = jax.vmap(lambda key: program.prior_draw(key, learnt))(keys)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import lax
 from numpyro.distributions import biject_to
 
 from jaxgen import batch, inputs
 from jaxgen.compose import Labelled
+from jaxgen.domains import Domain, each
 from jaxgen.model import Model
-from jaxgen.numerics import blanked, logsumexp
-from jaxgen.numpyro import nuts
+from jaxgen.numerics import blanked, computed_once, logsumexp
+from jaxgen.numpyro import laplace, nuts
+from jaxgen.numpyro.conditions import Ranges, conditions_of, ranges_of
+from jaxgen.numpyro.data_check import check_data
+from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.posterior import (
     MeanField,
@@ -27,12 +31,19 @@ from jaxgen.numpyro.posterior import (
     init_params,
     moved,
 )
-from jaxgen.numpyro.sites import Asked, Sites, sites_of, trace
+from jaxgen.numpyro.inspection import check_count, combinations, sites_of
+from jaxgen.numpyro.likelihood import log_prob_within
+from jaxgen.numpyro.runs import trace
+from jaxgen.numpyro.sites import ProgramSignature, Sites
 from jaxgen.promotion import standard_promotion
 from jaxgen.random import Events, Key
 from jaxgen.spec import Count
+from jaxgen.threefry import key_words
 
-_IN_LOSS = 8  # samples of a learnt proposal in a loss: more would drown its gradient
+_IN_LOSS = 8  # samples in a loss: more of a learnt proposal would drown its gradient
+_OF_PRIOR = 8  # one of so many samples of the locals is from the prior
+_SEARCHED = 32  # draws of the prior that a search for the modes of locals starts from
+_END = 80.0  # stands for infinities without constraints, which are values on their edges
 
 
 @standard_promotion
@@ -42,6 +53,7 @@ def from_program(
     *,
     y_shape: tuple[int, ...] | None = None,
     classes: int | None = None,
+    y_domain: tuple[Domain, ...] | None = None,
     posterior: Posterior | None = None,
     samples: int = 100,
     proposal: Model | None = None,
@@ -58,15 +70,24 @@ def from_program(
 
     The density of a row is log mean_s p(x | y, globals_s) over the draws s that ``posterior`` holds
     of the globals; within it discrete locals are summed over, and continuous ones integrated by
-    importance sampling. ``numpyro.param`` sites are learnt by likelihood. One compiled program
-    serves all rows, so sites may not hear of other rows, nor of a row's place among them, such as
-    ``arange(n)`` or the indices of the plate: hand those in as y.
+    importance sampling. ``numpyro.param`` sites are learnt by likelihood. A masked entry of x
+    counts as not observed.
+
+    Each row is scored by a run for that row alone, so a site must not depend on other rows, nor on
+    a row's place among them, such as ``arange(n)`` or the indices of the plate: hand those in as y.
+    ``fit`` compares such runs with one of all rows and refuses a program in which they differ. What
+    the function reads, such as a global, belongs to the model: after a change it must be made anew.
 
     Args:
-      program: the function. A saved model names it, and loads once ``from_program`` has met it.
+      program: the function. A saved model names it, and loads once ``from_program`` was called
+        with a function of that name that has the same sites and densities.
       observed: name of the site that is x. It must not be observed by itself: pass ``obs=x`` with
-        x None by default, or no ``obs`` at all.
+        x None by default, or no ``obs`` at all. A parameter of that name, or the only one beside
+        the first with None as its default, gets the value of x where x is scored.
       y_shape: shape of a condition; None for p(x).
+      y_domain: where each number in y lives, of ``jaxgen.domains``: one for all, or one for each;
+        ``Levels(8)`` for an index of one of 8 groups. Other y raise an error. By default any number
+        may come that indexes no array out of bounds.
       classes: y is one of so many labels, ints: the result is ``compose.Labelled`` and classifies.
       posterior: how the globals are held and learnt: ``MeanField()`` (the default), ``Point()``,
         ``Guide(guide)``, by gradients, or ``NUTS()``.
@@ -96,11 +117,13 @@ def from_program(
         observed,
         y_shape,
         classes,
+        y_domain,
         MeanField() if posterior is None else posterior,
         samples,
         proposal,
     )
     spec.check()
+    spec = spec.record()
     return spec if classes is None else Labelled(spec, classes)
 
 
@@ -115,16 +138,46 @@ class Program(Model):
     observed: str = "x"
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     levels: Count | None = None  # y is one of so many labels
+    y_domain: tuple[Domain, ...] | None = None
     posterior: Posterior = MeanField()
     samples: Count = 100
     proposal: Model | None = None
+    ranges: Ranges | None = None  # of discrete latents whose values depend on y, seen in a fit
+    large_counts: bool = False  # were there counts beyond JAX's integers in a fit?
+    # the sites and their log p at some values, by which a file recognises the program
+    described: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    log_p: tuple[float | None, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     learning_rate: ClassVar[float] = 0.02
     keep: ClassVar[Literal["best", "last"]] = "last"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.described:
+            self._check_recognised()
+
     @property
     def sites(self) -> Sites:
-        return sites_of(Asked(self.program, self.observed, self.y_shape, self.levels))
+        changed = self.program.changed()
+        if changed is not None:
+            raise ValueError(
+                f"program {self.program.name} reads {changed!r}, which has changed since "
+                "from_program was called: call it again, and fit again"
+            )
+        signature = ProgramSignature(
+            self.program, self.observed, self.y_shape, self.levels, self.y_domain
+        )
+        return sites_of(signature)
+
+    @property
+    def combinations(self) -> dict[str, np.ndarray]:
+        """All values that the discrete latents of a row can take together, by site, (m, *shape)."""
+        if self.sites.varying and self.ranges is None:
+            raise ValueError(
+                f"program {self.program.name}: the values of latent {self.sites.varying[0]!r} "
+                "depend on y, so that they are known after a fit, or where y_domain is bounded"
+            )
+        return _combinations(self, jnp.result_type(int))
 
     @property
     def event_shape(self):
@@ -133,6 +186,10 @@ class Program(Model):
     @property
     def support(self):
         return self.sites.support
+
+    @property
+    def y_support(self):
+        return conditions_of(self)
 
     @property
     def density(self):
@@ -153,12 +210,15 @@ class Program(Model):
 
     @property
     def fit_method(self):
-        return self.posterior.fit_method
+        parts = self.sites.globals, self.sites.params, self.proposal
+        return self.posterior.fit_method if any(parts) else "closed_form"  # nothing is learnt
 
     @property
     def scratch(self):
         runs = self.count * (self.samples if self.sites.locals else 1)
-        for values in self.sites.combinations.values():
+        if self.sites.varying and self.ranges is None:
+            return runs
+        for values in self.combinations.values():
             return runs * len(values)
         return runs
 
@@ -167,9 +227,61 @@ class Program(Model):
         """Draws of the globals that the density is an average over."""
         return self.posterior.count if self.sites.globals else 1
 
+    def for_data(self, x, y=None):
+        """The program with what the data say of it, after a check that it can score them.
+
+        Raises:
+          ValueError: rows do not follow from themselves alone, or a latent takes too many values.
+        """
+        found = self
+        if self.sites.varying:
+            found = found.with_ranges(y)
+        if not self.sites.bounded and x is not None:
+            large = bool((np.abs(x) > jnp.iinfo(jnp.result_type(int)).max).any())
+            found = dataclasses.replace(found, large_counts=large or found.large_counts)
+        check_data(found, x, y)
+        return found
+
+    def with_ranges(self, y):
+        """The program with the values that discrete latents take under the conditions y."""
+        found = dataclasses.replace(self, ranges=ranges_of(self, y))
+        check_count(found.fail, _sizes(found))
+        return found
+
+    def fail(self, what: str):
+        raise ValueError(f"program {self.program.name}: {what}")
+
+    def record(self):
+        """The program with what a file recognises it by."""
+        sites = self.sites
+        log_p = tuple(v if math.isfinite(v) else None for v in sites.log_p.values())
+        return dataclasses.replace(self, described=sites.description(), log_p=log_p)
+
+    def _check_recognised(self):
+        sites, name = self.sites, self.program.name
+        now = sites.description()
+        if now != self.described:
+            differ = sorted(set(now) ^ set(self.described)) or now
+            raise ValueError(
+                f"program {name} is not the one in the file: they differ in {', '.join(differ)}"
+            )
+        pairs = zip(sites.log_p.items(), self.log_p, strict=True)
+        for (site, own), saved in pairs:
+            if saved is not None and not np.isclose(own, saved, rtol=1e-3, atol=1e-3):
+                raise ValueError(
+                    f"program {name} is not the one in the file: log p of site {site!r} at some "
+                    f"values is {own:.6g}, and was {saved:.6g} when it was saved; something that "
+                    "it reads may have changed"
+                )
+
     def check(self) -> None:
         """Raise where the parts do not fit together."""
         sites, name = self.sites, self.program.name
+        if self.y_domain is not None:
+            if self.y_shape is None or self.levels is not None:
+                what = "there is no y" if self.y_shape is None else "y is a label"
+                raise ValueError(f"y_domain does not apply: {what} of program {name}")
+            each(self.y_domain, int(np.prod(self.y_shape)), "y_domain")
         if self.proposal is not None:
             dim = sum(int(np.prod(site.free)) for site in sites.locals)
             told = int(np.prod(self.event_shape)) + int(np.prod(self.y_shape or (0,)))
@@ -188,6 +300,9 @@ class Program(Model):
     @standard_promotion
     def init(self, key, x=None, y=None):
         return _init(self, key)
+
+    def estimate(self, x, y=None, weights=None):
+        return {"program": {}}
 
     def log_prob(self, params, x, y=None):
         # a program may compute in JAX's own dtype, wider than that of the params
@@ -208,7 +323,8 @@ class Program(Model):
         cost: Any = 0.0
         if self.sites.globals:
             values, cost = self.posterior.one(self, params["posterior"], learnt, noise["globals"])
-        count = self.samples if self.proposal is None else min(self.samples, _IN_LOSS)
+        learns = self.proposal is not None or self._adapts
+        count = min(self.samples, _IN_LOSS) if learns else self.samples
         _, log_weights = self._samples(params, values, learnt, x, y, noise["locals"], count)
         loss = np.log(len(log_weights)) - logsumexp(log_weights) + cost / noise["events"]
         return loss.astype(x.dtype)
@@ -244,8 +360,11 @@ class Program(Model):
     def row(self, params, values, key, y=None):
         """An event drawn given values of the globals."""
         known = {**values, **self.learnt(params)}
-        value = trace(self.program, self._argument(y), key, known)[self.observed]["value"]
-        dtype = inputs.float_dtype((params, values)) if _is_float(value) else jnp.int32
+        drawing = Drawing(self.large_counts)
+        sites = trace(self.program, self._argument(y), key, known, drawing=drawing)
+        value = sites[self.observed]["value"]
+        whole = not _is_float(value) and self._in_integers
+        dtype = jnp.result_type(int) if whole else inputs.float_dtype((params, values))
         return value.reshape(self.event_shape).astype(dtype)
 
     def log_prob_each(self, params, x, y=None):
@@ -260,15 +379,26 @@ class Program(Model):
         learnt = self.learnt(params)
         values = self.values(params)
 
-        def of_draw(values, key):
-            return self._samples(params, values, learnt, x, y, key, self.samples)[1]
-
         if not values:
-            return of_draw({}, key)[None]
+            return self._samples(params, {}, learnt, x, y, key, self.samples)[1][None]
+        modes = self.modes(_first(values), learnt, x, y, key) if self.count > 1 else None
+
+        def of_draw(values, key):
+            return self._samples(params, values, learnt, x, y, key, self.samples, modes)[1]
+
         # draws on the last axis, over which sums of an event's numbers run fastest on a CPU
         last = jax.tree_util.tree_map(lambda v: jnp.moveaxis(v, 0, -1), values)
         keys = jax.random.split(key, self.count)
         return jax.vmap(of_draw, (-1, 0))(last, keys)
+
+    def modes(self, values, learnt, x, y, key):
+        """Modes of the continuous locals of a row given x and the globals, where they are sought."""
+        if not self._adapts:
+            return None
+        known = lax.stop_gradient((values, learnt, x, y))
+        draws = self._prior_draws(*known, key, _SEARCHED)
+        density = self._density(*known)
+        return laplace.search(lambda flat: density(flat)[1], draws)
 
     def latents(self, params, values, key, x, y=None):
         """Locals of a row drawn given x and the globals, by site, and what is made of them.
@@ -280,9 +410,9 @@ class Program(Model):
         drawn, log_weights = self._samples(params, values, learnt, x, y, of_samples, self.samples)
         chosen = _choice(which, log_weights)
         drawn = jax.tree_util.tree_map(lambda v: v[chosen], drawn)
-        local, free = (drawn, {}) if self.proposal is None else ({}, drawn)
+        local, free = {}, drawn
         if self.sites.discrete:
-            combinations = self.sites.combinations
+            combinations = self.combinations
             scores = jax.vmap(lambda c: sum(self._row(values, learnt, x, y, {**local, **c}, free)))(
                 combinations
             )
@@ -346,55 +476,93 @@ class Program(Model):
         return 1 if self.y_shape is None else y[None]
 
     def _without_rows(self, known, place=None):
-        rows = {site.name for site in (*self.sites.locals, *self.sites.discrete)}
-        rows |= {self.observed}
+        rows = self.sites.row_names
         example = {name: self.sites.example[name] for name in rows}
         key = jnp.zeros(2, jnp.uint32)
-        return trace(self.program, self.sites.argument, key, {**example, **known}, place)
+        values, given = {**example, **known}, self.given(example[self.observed])
+        return trace(self.program, self.sites.argument, key, values, place, given=given)
+
+    def given(self, value):
+        """The arguments that give a program the value of its observed site, if it takes it."""
+        parameter = self.sites.parameter
+        return {} if parameter is None else {parameter: value}
 
     def _log_prior(self, sites):
-        rows = {site.name for site in (*self.sites.locals, *self.sites.discrete)}
+        rows = self.sites.row_names
         outside = [
-            site for name, site in sites.items()
-            if site["type"] == "sample" and name not in rows and name != self.observed
+            site for name, site in sites.items() if site["type"] == "sample" and name not in rows
         ]  # fmt: skip
         return sum(_scaled(site) for site in outside)
 
-    def _samples(self, params, values, learnt, x, y, key, count):
+    def _samples(self, params, values, learnt, x, y, key, count, modes=None):
         """Samples of the continuous locals by their proposal, and log p(x, locals|y) / q(locals).
 
-        Returns the samples by site, as drawn (from a proposal without constraints), and their log
-        weights, (count,); no samples and one weight where there are no continuous locals.
+        Returns the samples by site, without constraints, and their log weights, (count,); no
+        samples and one weight where there are no continuous locals. ``modes`` are those of
+        ``modes`` for other globals.
         """
         if not self.sites.locals:
             return {}, self._scores(values, learnt, x, y, {})[1][None]
         if self.proposal is None:
-            told, given = y, {**values, **learnt, self.observed: self._observed(x)[0]}
-            moving = not self.sites.discrete and all(s.rsample for s in self.sites.locals)
-            if not moving:  # gradients come of the density, for they do not pass these draws
-                told, given = lax.stop_gradient((told, given))
+            known = lax.stop_gradient((values, learnt, x, y))
+            flat, log_q, share = self._adapted(*known, key, count, modes)
+        else:
+            own = params["proposal"]
+            told = jnp.concatenate([jnp.ravel(v).astype(x.dtype) for v in (x, y) if v is not None])
+            flat = batch.sample(self.proposal, own, key, count, told)
+            log_q, share = batch.log_prob(self.proposal, own, flat, told), 0.0
+        prior, joint = jax.vmap(self._density(values, learnt, x, y))(flat)
+        if share:
+            log_q = jnp.logaddexp(log_q, math.log(share) + lax.stop_gradient(prior))
+        return jax.vmap(self._parts)(flat), joint - log_q
 
-            def of_prior(key):
-                sites = trace(self.program, self._argument(told), key, given)
-                drawn = {s.name: sites[s.name]["value"] for s in self.sites.locals}
-                if moving:
-                    return drawn, self._row(values, learnt, x, y, drawn)[1]
-                prior, joint = self._scores(values, learnt, x, y, drawn)
-                return drawn, joint - lax.stop_gradient(prior)
+    def _adapted(self, values, learnt, x, y, key, count, modes):
+        """Samples (count, d) of the locals, of which a share is from the prior, the rest near modes.
 
-            return jax.vmap(of_prior)(jax.random.split(key, count))
-        own = params["proposal"]
-        told = jnp.concatenate([jnp.ravel(v).astype(x.dtype) for v in (x, y) if v is not None])
-        flat = batch.sample(self.proposal, own, key, count, told)
-        log_q = batch.log_prob(self.proposal, own, flat, told)
+        Returns the samples, the log density of the others times their share, and that of the prior.
+        With the prior in the denominator no weight exceeds p(x | locals) / share.
+        """
+        of_prior, of_modes, of_search = jax.random.split(key, 3)
+        size = count // _OF_PRIOR if self._adapts else count
+        flat = self._prior_draws(values, learnt, x, y, of_prior, size)
+        if not self._adapts:
+            return flat, jnp.full(count, -jnp.inf, flat.dtype), 1.0
+        density = self._density(values, learnt, x, y)
+        joint = lambda flat: density(flat)[1]  # noqa: E731
+        if modes is None:
+            modes = self.modes(values, learnt, x, y, of_search)
+        else:
+            modes = laplace.refine(joint, modes)
+        near = laplace.proposal(modes)
+        others, log_weights = laplace.sample(near, of_modes, count - size)
+        flat = jnp.concatenate([flat, others])
+        log_q = laplace.log_prob(near, log_weights, flat)
+        return flat, log_q + math.log1p(-size / count), size / count
+
+    def _density(self, values, learnt, x, y):
+        """A function of flattened locals without constraints: log p(locals) and log p(x, locals)."""
+        return lambda flat: self._scores(values, learnt, x, y, {}, self._parts(flat))
+
+    @property
+    def _adapts(self):
+        return self.proposal is None and bool(self.sites.locals) and _differentiable(self)
+
+    def _prior_draws(self, values, learnt, x, y, key, count):
+        """Continuous locals drawn from the prior, flattened without constraints, (count, d)."""
+        known = {**values, **learnt, self.observed: self._observed(x)[0]}
+
+        def draw(key):
+            sites = trace(self.program, self._argument(y), key, known)
+            free = [jnp.ravel(_free(sites[site.name])) for site in self.sites.locals]
+            return jnp.nan_to_num(jnp.concatenate(free), posinf=_END, neginf=-_END)
+
+        return computed_once(jax.vmap(draw)(jax.random.split(key, count)), key_words(key)[0])
+
+    def _parts(self, flat):
+        """Values of the continuous locals by site of those that are flattened."""
         sizes = [int(np.prod(site.free)) for site in self.sites.locals]
-        parts = jnp.split(flat, np.cumsum(sizes)[:-1], 1)
-        free = {
-            site.name: part.reshape(count, *site.free)
-            for site, part in zip(self.sites.locals, parts, strict=True)
-        }
-        joint = jax.vmap(lambda free: self._scores(values, learnt, x, y, {}, free)[1])(free)
-        return free, joint - log_q
+        parts = jnp.split(flat, np.cumsum(sizes)[:-1])
+        return {s.name: p.reshape(s.free) for s, p in zip(self.sites.locals, parts, strict=True)}
 
     def _scores(self, values, learnt, x, y, local, free=None):
         """log p(locals) and log p(x, locals), the discrete ones summed over."""
@@ -405,7 +573,7 @@ class Program(Model):
         def of_one(combination):
             return self._row(values, learnt, x, y, {**local, **combination}, free)
 
-        priors, scores = jax.vmap(of_one)(self.sites.combinations)
+        priors, scores = jax.vmap(of_one)(self.combinations)
         return logsumexp(priors), logsumexp(priors + scores)
 
     def _row(self, values, learnt, x, y, local, free=None):
@@ -414,19 +582,53 @@ class Program(Model):
         known = {**values, **learnt, **local, self.observed: value}
         place, log_dets = _placing(free or {})
         key = jnp.zeros(2, jnp.uint32)
-        sites = trace(self.program, self._argument(y), key, known, place)
+        given = self.given(value)
+        sites = trace(self.program, self._argument(y), key, known, place, given=given)
         latent = (*self.sites.locals, *self.sites.discrete)
-        prior = sum((_log_p(sites[site.name]).sum() for site in latent), jnp.zeros((), float))
-        score = jnp.where(whole, _score_within(sites[self.observed]), -jnp.inf)
-        return prior + sum(log_dets), score
+        prior = sum((self._log_prior_within(sites[s.name]) for s in latent), jnp.zeros((), float))
+        site = sites[self.observed]
+        score = log_prob_within(site["fn"], site["value"]).sum()
+        return prior + sum(log_dets), jnp.where(whole, score, -jnp.inf)
+
+    def _log_prior_within(self, site):
+        """log p of a local; -inf where a discrete one cannot be so, given y."""
+        if site["name"] in self.sites.varying:
+            return log_prob_within(site["fn"], site["value"]).sum()
+        return _log_p(site).sum()
+
+    def observed_value(self, x):
+        """The observed site's value of one row that is x, without the axis of the plate."""
+        return _without_plate(self._observed(x)[0], self.sites.observed)
 
     def _observed(self, x):
         """The observed site's value that is x, and whether it is whole where it must be."""
         site, whole = self.sites.observed, True
         if site.discrete:
             each = x == jnp.round(x)
-            x, whole = jnp.where(each, x, -1).astype(jnp.int32), each.all()
+            x, whole = jnp.where(each, x, -1), each.all()
+            x = x.astype(jnp.result_type(int)) if self._in_integers else x
         return _with_plate(x, site), whole
+
+    @property
+    def _in_integers(self):
+        """Whether JAX's integers hold every event, if it is whole numbers."""
+        return self.sites.bounded or not self.large_counts
+
+
+def _sizes(program):
+    """How many values each discrete latent of a row can take."""
+    known = {name: high - low + 1 for name, low, high in program.ranges or ()}
+    sites = program.sites
+    counts = {s.name: known.get(s.name, len(sites.levels[s.name])) for s in sites.discrete}
+    return {s.name: counts[s.name] ** math.prod(s.shape) for s in sites.discrete}
+
+
+@functools.lru_cache(maxsize=256)
+def _combinations(program, dtype):
+    levels = dict(program.sites.levels)
+    for name, low, high in program.ranges or ():
+        levels[name] = np.arange(low, high + 1, dtype=dtype)
+    return combinations(program.sites.discrete, levels)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # run by hand, a program's start takes a while
@@ -439,6 +641,26 @@ def _init(program, key):
     if program.proposal is not None:
         params["proposal"] = program.proposal.init(of_proposal)
     return params
+
+
+@functools.lru_cache(maxsize=256)
+def _differentiable(program):
+    """Whether JAX can derive the density of the continuous locals twice."""
+    sites = program.sites
+    values = {site.name: sites.example[site.name] for site in sites.globals}
+    x = jnp.zeros(program.event_shape)
+    y = None if program.y_shape is None else jnp.asarray(sites.argument)[0]
+    density = program._density(values, {}, x, y)
+    flat = jnp.zeros(sum(int(np.prod(site.free)) for site in sites.locals))
+    try:
+        jax.eval_shape(jax.hessian(lambda flat: density(flat)[1]), flat)
+    except (TypeError, ValueError, NotImplementedError):  # such as of a loop without derivatives
+        return False
+    return True
+
+
+def _first(values):
+    return jax.tree_util.tree_map(lambda v: v[0], values)
 
 
 def _placing(free):
@@ -471,34 +693,6 @@ def _log_p(site):
 
 def _scaled(site):
     return _log_p(site).sum() * (1 if site["scale"] is None else site["scale"])
-
-
-def _score_within(site):
-    """log p of the observed value, -inf outside the support, of which NumPyro does not ask."""
-    fn, value = site["fn"], site["value"]
-    inside = fn.support(value)
-    of_event = jnp.reshape(inside, (*inside.shape, *[1] * fn.event_dim))
-    safe = jnp.where(of_event, value, fn.support.feasible_like(value))
-    return jnp.where(inside, _with_gradients(fn).log_prob(safe), -jnp.inf).sum()
-
-
-class _Poisson(dist.Poisson):
-    """A Poisson whose density has gradients at rate 0 too, where the event 0 is sure."""
-
-    def log_prob(self, value):
-        nothing = value == 0
-        score = dist.Poisson(jnp.where(nothing, 1, self.rate)).log_prob(value)
-        return jnp.where(nothing, jnp.asarray(-self.rate, score.dtype), score)
-
-
-def _with_gradients(fn):
-    """The distribution with a density of finite gradients, within others that wrap it too."""
-    if type(fn) is dist.Poisson:
-        return _Poisson(fn.rate)
-    if isinstance(getattr(fn, "base_dist", None), dist.Distribution):
-        fn = copy.copy(fn)
-        fn.base_dist = _with_gradients(fn.base_dist)
-    return fn
 
 
 def _with_plate(value, site):

@@ -15,7 +15,7 @@ from jaxgen.compose import Labelled, PerClass
 from jaxgen.fitted import Fitted
 from jaxgen.numerics import logsumexp
 from jaxgen.numpyro.program import Program
-from jaxgen.numpyro.sites import trace
+from jaxgen.numpyro.runs import trace
 from jaxgen.promotion import standard_promotion
 
 _RUNS = 2**22  # of the program for one row, held at once

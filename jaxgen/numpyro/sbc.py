@@ -12,7 +12,7 @@ import numpy as np
 from jaxgen import compiler, inputs
 from jaxgen.fit.each import fit_each
 from jaxgen.numpyro.program import Program
-from jaxgen.numpyro.sites import trace
+from jaxgen.numpyro.runs import trace
 from jaxgen.promotion import standard_promotion
 
 if TYPE_CHECKING:

@@ -45,13 +45,15 @@ def entry_of(support):
     return support
 
 
-def levels_of(model):
-    """The lowest and the highest value of a discrete model, or None."""
-    entry = entry_of(model.support)
+def bounds_of(support):
+    """The least and the largest whole number of a constraint, or None where there is no end."""
+    entry = entry_of(support)
+    if isinstance(entry, Fixed):
+        entry = entry_of(support_of(entry.model))
     if entry is constraints.boolean:
         return 0, 1
-    ends = getattr(entry, "lower_bound", None), getattr(entry, "upper_bound", None)
-    return None if None in ends else ends
+    ends = [getattr(entry, name, None) for name in ("lower_bound", "upper_bound")]
+    return None if any(end is None for end in ends) else tuple(ends)
 
 
 class Fixed(constraints.ParameterFreeConstraint):

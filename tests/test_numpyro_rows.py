@@ -1,0 +1,465 @@
+"""A program is scored as its user calls it: with real rows, x given, and what it reads."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from numpyro.infer.util import log_density
+from scipy import stats
+
+import jaxgen
+from jaxgen.domains import Interval, Levels
+from jaxgen.numpyro import MeanField, Point, from_program, log_likelihood, posterior
+from jaxgen.numpyro.closure import contents
+from jaxgen.numpyro.likelihood import poisson_log_prob
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+GROUP = np.repeat(np.arange(3), 20)
+
+
+def fitted_to(model, x, y=None):
+    return jaxgen.fit(model, x, y, key=KEY, epochs=2)
+
+
+def started(model, x, y=None):
+    """The model with its starting params, as fit would see the data."""
+    found = model.for_data(np.asarray(x, float), y)
+    return jaxgen.Fitted(found, found.init(KEY))
+
+
+# programs whose rows depend on more than themselves, which no made-up row shows
+
+
+def group_by_place(n, x=None):
+    means = numpyro.sample("means", dist.Normal(0, 5).expand([3]).to_event(1))
+    with numpyro.plate("rows", n) as i:
+        numpyro.sample("x", dist.Normal(means[jnp.asarray(GROUP)[i]], 1), obs=x)
+
+
+def switchpoint(n, x=None):
+    tau = numpyro.sample("tau", dist.Uniform(10, 100))
+    early = numpyro.sample("early", dist.Exponential(1.0))
+    late = numpyro.sample("late", dist.Exponential(1.0))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Poisson(jnp.where(jnp.arange(n) < tau, early, late)), obs=x)
+
+
+def centred(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 2))
+    with numpyro.plate("rows", len(y)):
+        rate = y[:, 1].astype(int) * jnp.exp(slope * (y[:, 0] - y[:, 0].mean()))
+        numpyro.sample("x", dist.Poisson(rate), obs=x)
+
+
+def prior_of_rows(y, x=None):
+    scale = jnp.where(y.max() > 10, 5.0, 1.0)
+    mean = numpyro.sample("mean", dist.Normal(0, scale))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+
+
+def latent_of_place(n, x=None):
+    with numpyro.plate("rows", n) as i:
+        z = numpyro.sample("z", dist.Normal(jnp.where(i > 9, 4.0, 0.0), 1))
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+
+def previous_late(n, x=None):
+    rho = numpyro.sample("rho", dist.Uniform(-1, 1))
+    with numpyro.plate("rows", n) as i:
+        before = 0.0 if x is None else jnp.concatenate([jnp.zeros(1), x[:-1]])
+        numpyro.sample("x", dist.Normal(jnp.where(i > 5, rho * before, 0.0), 1), obs=x)
+
+
+EXPOSED = np.stack([RNG.normal(3, 2, 60), RNG.integers(1, 9, 60)], 1)
+DEPENDENT = [
+    (group_by_place, None, "'x' of row 20"),
+    (switchpoint, None, "'x' of row [0-9]+"),
+    (centred, EXPOSED, "'x' of row 0"),
+    (prior_of_rows, np.linspace(0, 20, 60), "'mean', outside of the plate"),
+    (latent_of_place, None, "'z' of row 10"),
+    (previous_late, None, "'x' of row 6"),
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "y", "whose"), DEPENDENT, ids=[d[0].__name__ for d in DEPENDENT]
+)
+def test_rows_that_depend_on_others_are_refused(program, y, whose):
+    x = np.abs(RNG.normal(size=60)).round()
+    model = from_program(program, y_shape=None if y is None else y.shape[1:])
+    says = (
+        rf"{program.__name__}: site {whose}.* among all 60 rows, -?[0-9.e+]+ with row [0-9]+ alone"
+    )
+    with pytest.raises(ValueError, match=says):
+        fitted_to(model, x, y)
+    with pytest.raises(ValueError, match=r"depends on its place or on other rows"):
+        fitted_to(jaxgen.compose.Mixture(model, 2), x, y)
+
+
+def straight(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 2))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(slope * y, 1), obs=x)
+
+
+def test_rows_of_their_own_are_scored_as_numpyro_does_together():
+    """Row by row is the sum that NumPyro gives of all rows."""
+    y = RNG.normal(size=60) * 1e3
+    x = y * 0.7 + RNG.normal(size=60)
+    fitted = started(from_program(straight, y_shape=(), posterior=MeanField(3)), x, y)
+    each = log_likelihood(fitted, x, y)
+    for draw, slope in enumerate(posterior(fitted)["slope"]):
+        whole, _ = log_density(straight, (y, x), {}, {"slope": slope})
+        prior = dist.Normal(0, 2).log_prob(slope)
+        np.testing.assert_allclose(each[draw].sum(), whole - prior, rtol=1e-4)
+
+
+# values of latents that depend on y
+
+
+def passed(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", dist.Binomial(y.astype(int), 0.4))
+        numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def up_to(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", dist.DiscreteUniform(0, y.astype(int)))
+        numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def nested(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        first = numpyro.sample("first", dist.Binomial(y.astype(int), 0.7))
+        z = numpyro.sample("z", dist.Binomial(first, 0.5))
+        numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def exact_sum(weights, x):
+    return np.log(weights @ stats.norm.pdf(x, np.arange(len(weights)), 0.5))
+
+
+VARYING = [
+    (passed, lambda n: stats.binom.pmf(np.arange(n + 1), n, 0.4)),
+    (up_to, lambda n: np.ones(n + 1) / (n + 1)),
+    (nested, lambda n: stats.binom.pmf(np.arange(n + 1), n, 0.35)),
+]
+
+
+@pytest.mark.parametrize(("program", "weights"), VARYING, ids=[v[0].__name__ for v in VARYING])
+def test_latents_take_the_values_that_each_row_allows(program, weights):
+    x, y = np.array([0.3, 1.7, 4.9, 0.0]), np.array([5.0, 5.0, 7.0, 0.0])
+    fitted = jaxgen.fit(from_program(program, y_shape=()), x, y, key=KEY)
+    wanted = [exact_sum(weights(int(n)), own) for own, n in zip(x, y, strict=True)]
+    np.testing.assert_allclose(fitted.log_prob(x, y), wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"values within 0 .. 7, as in the fit.*row 1 holds 8"):
+        fitted.log_prob(x[:2], np.array([1.0, 8.0]))
+    assert np.isnan(jax.jit(fitted.log_prob)(x[:1], np.array([8.0]))).all()
+    drawn = np.asarray(fitted.sample(KEY, 4000, np.array(5.0)))
+    assert abs(drawn.mean() - weights(5) @ np.arange(6)) < 0.1
+
+
+def test_a_domain_of_y_says_which_values_there_are():
+    model = from_program(passed, y_shape=(), y_domain=(Interval(0, 9),))
+    fitted = jaxgen.fit(model, np.zeros(4), np.array([1.0, 2, 3, 2]), key=KEY)
+    wanted = exact_sum(stats.binom.pmf(np.arange(10), 9, 0.4), 3.0)
+    np.testing.assert_allclose(fitted.log_prob(np.array([3.0]), np.array([9.0])), wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"suit its y_domain.*row 0 holds 10"):
+        fitted.log_prob(np.array([3.0]), np.array([10.0]))
+    with pytest.raises(ValueError, match=r"'z' depend on y.*known after a fit"):
+        jaxgen.log_prob(from_program(passed, y_shape=()), {"program": {}}, np.zeros(1), np.ones(1))
+    with pytest.raises(ValueError, match=r"latents .*'z'.* take 9001 values"):
+        fitted_to(from_program(passed, y_shape=()), np.zeros(2), np.array([1.0, 9000.0]))
+
+
+# y as an index
+
+
+def by_group(y, x=None):
+    means = numpyro.sample("means", dist.Normal(0, 5).expand([3]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(means[y.astype(int)], 1), obs=x)
+
+
+def gathers(y, x=None):
+    means = numpyro.sample("means", dist.Normal(0, 5).expand([3]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(jax.vmap(lambda i: means[i])(y), 1), obs=x)
+
+
+def person_and_item(y, x=None):
+    skill = numpyro.sample("skill", dist.Normal(0, 1).expand([4]).to_event(1))
+    ease = numpyro.sample("ease", dist.Normal(0, 1).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        logits = jnp.take(skill, y[:, 0]) - ease[y[:, 1]]
+        numpyro.sample("x", dist.Bernoulli(logits=logits), obs=x)
+
+
+@pytest.mark.parametrize("program", [by_group, gathers])
+@pytest.mark.parametrize("wrong", [3, -1, 100])
+def test_an_index_out_of_range_is_refused(program, wrong):
+    fitted = started(from_program(program, y_shape=(), posterior=Point()), GROUP[::20], GROUP[::20])
+    y = np.array([0, wrong])
+    with pytest.raises(ValueError, match=rf"index arrays within their bounds.*row 1 holds {wrong}"):
+        fitted.log_prob(np.zeros(2), y)
+    with pytest.raises(ValueError, match="index arrays"):
+        fitted_to(fitted.model, np.zeros(2), y)
+    means = np.asarray(posterior(fitted)["means"])[0]
+    scores = np.asarray(jax.jit(fitted.log_prob)(np.zeros(2), y))
+    np.testing.assert_allclose(scores[0], stats.norm.logpdf(0, means[0]), rtol=1e-5)
+    assert np.isnan(scores[1])
+
+
+def test_indices_in_several_columns():
+    y = np.array([[0, 0], [3, 1], [2, 1]])
+    fitted = started(from_program(person_and_item, y_shape=(2,), posterior=Point()), [0, 1, 1], y)
+    values = {name: np.asarray(v)[0] for name, v in posterior(fitted).items()}
+    logits = values["skill"][y[:, 0]] - values["ease"][y[:, 1]]
+    wanted = -np.log1p(np.exp(-logits))
+    np.testing.assert_allclose(fitted.log_prob(np.ones(3), y), wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="index arrays within their bounds"):
+        fitted.log_prob(np.ones(1), np.array([[1, 2]]))
+    domain = (Levels(3), Levels(2))
+    model = from_program(person_and_item, y_shape=(2,), y_domain=domain, posterior=Point())
+    with pytest.raises(ValueError, match="y must suit its y_domain"):
+        fitted_to(model, np.ones(2), np.array([[0, 1], [3, 1]]))
+
+
+# y in its own units
+
+
+def since_1900(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("x", dist.Normal(slope * jnp.log(y - 1900), 1), obs=x)
+
+
+def successes(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        fn = dist.Binomial(total_count=y[:, 2], logits=y[:, :2] @ slope)
+        numpyro.sample("x", fn, obs=x)
+
+
+def test_made_up_conditions_do_not_matter():
+    y = RNG.integers(1950, 2020, 40).astype(float)
+    fitted = started(from_program(since_1900, y_shape=(), posterior=Point()), np.log(y - 1900), y)
+    slope = np.asarray(posterior(fitted)["slope"])[0]
+    wanted = stats.norm.logpdf(np.zeros(40), slope * np.log(y - 1900))
+    np.testing.assert_allclose(fitted.log_prob(np.zeros(40), y), wanted, rtol=1e-4)
+    y = np.concatenate([RNG.normal(size=(40, 2)), RNG.integers(5, 20, (40, 1))], 1)
+    fitted = started(from_program(successes, y_shape=(3,), posterior=Point()), np.ones(40), y)
+    slope = np.asarray(posterior(fitted)["slope"])[0]
+    chances = 1 / (1 + np.exp(-y[:, :2] @ slope))
+    wanted = stats.binom.logpmf(2, y[:, 2], chances)
+    np.testing.assert_allclose(fitted.log_prob(np.full(40, 2.0), y), wanted, rtol=1e-4)
+    drawn = np.asarray(fitted.sample(KEY, 4000, y[0]))
+    assert abs(drawn.mean() - y[0, 2] * chances[0]) < 0.2
+    assert drawn.max() <= y[0, 2]
+
+
+# code that runs when x is given
+
+
+def with_hint(n, data=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    if data is not None:
+        numpyro.factor("hint", -50 * (mean - 2) ** 2)
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean, 1), obs=data)
+
+
+def test_a_factor_that_is_there_only_with_x_counts():
+    """The posterior of a normal mean: precision 1 of the prior, 100 of the factor, n of the data."""
+    x = RNG.normal(1, 1, 50)
+    fitted = jaxgen.fit(from_program(with_hint, posterior=Point()), x, key=KEY)
+    wanted = (200 + x.sum()) / 151
+    np.testing.assert_allclose(posterior(fitted)["mean"], [wanted], rtol=1e-3)
+
+
+# what a program reads
+
+SIGMA = 1.0
+
+
+def reads_a_global(n, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, SIGMA))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean, SIGMA), obs=x)
+
+
+class Reading:
+    """A program whose scale is an attribute."""
+
+    def __init__(self):
+        self.sigma = 1.0
+
+    def __call__(self, n, x=None):
+        with numpyro.plate("rows", n):
+            numpyro.sample("x", dist.Normal(0, self.sigma), obs=x)
+
+    def method(self, n, x=None):
+        self(n, x)
+
+
+def test_a_changed_global_or_attribute_makes_another_model(monkeypatch):
+    x = np.array([3.0])
+    scores = []
+    earlier = started(from_program(reads_a_global, posterior=Point()), x)
+    for sigma in (1.0, 0.1, 100.0, 1.0):
+        monkeypatch.setitem(globals(), "SIGMA", sigma)
+        model = from_program(reads_a_global, posterior=Point())
+        fitted = jaxgen.Fitted(model, model.init(KEY))
+        mean = np.asarray(posterior(fitted)["mean"])[0]
+        scores.append(fitted.log_prob(x)[0] - stats.norm.logpdf(3, mean, sigma))
+        if sigma == 0.1:
+            with pytest.raises(ValueError, match="reads 'SIGMA', which has changed since"):
+                earlier.log_prob(x)
+    np.testing.assert_allclose(scores, 0, atol=1e-4)
+    assert model == earlier.model
+    reading = Reading()
+    for program in (reading, reading.method):
+        for sigma in (1.0, 0.1):
+            reading.sigma = sigma
+            fitted = jaxgen.Fitted(from_program(program), {"program": {}})
+            wanted = stats.norm.logpdf(3, 0, sigma)
+            np.testing.assert_allclose(fitted.log_prob(x), [wanted], rtol=1e-5)
+
+
+def helper(y):
+    return y * SIGMA
+
+
+SCALE = np.ones(2)
+
+
+def calls_a_helper(y, scale=SCALE, x=None):
+    def inner(z):
+        return helper(z) @ scale
+
+    return inner(y)
+
+
+def test_contents_of_functions(monkeypatch):
+    """Globals of helpers, defaults, closures, partials, attributes and array entries are read."""
+    first = contents(calls_a_helper)
+    assert contents(calls_a_helper) == first
+    monkeypatch.setitem(globals(), "SIGMA", 7.0)
+    assert contents(calls_a_helper) != first
+    monkeypatch.undo()
+    assert contents(calls_a_helper) == first
+    calls_a_helper.__defaults__[0][1] = 5.0
+    assert contents(calls_a_helper) != first
+    calls_a_helper.__defaults__[0][1] = 1.0
+    held = {"weights": [1.0, 2.0]}
+
+    def closure(y):
+        return y * held["weights"][1]
+
+    before = contents(closure)
+    held["weights"][1] = 3.0
+    assert contents(closure) != before
+    partials = [functools.partial(helper, y=value) for value in (1.0, 2.0)]
+    assert contents(partials[0]) != contents(partials[1])
+
+
+def test_a_file_refuses_a_program_with_other_sites(tmp_path):
+    def make(shape):
+        def program(n, x=None):
+            mean = numpyro.sample("mean", dist.Normal(0, 1).expand(shape).to_event(len(shape)))
+            with numpyro.plate("rows", n):
+                numpyro.sample("x", dist.Normal(jnp.sum(mean), 1), obs=x)
+
+        program.__qualname__ = "program"
+        return from_program(program, posterior=Point())
+
+    path = tmp_path / "model.jaxgen"
+    model = make(())
+    jaxgen.Fitted(model, model.init(KEY)).save(path)
+    assert jaxgen.load(path).model == model
+    make((2,))
+    with (
+        pytest.warns(RuntimeWarning, match="several programs"),
+        pytest.raises(ValueError, match=r"not the one in the file.*global mean \(\).*\(2,\)"),
+    ):
+        jaxgen.load(path)
+
+
+# masks
+
+
+def padded(y, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    with numpyro.plate("rows", len(y)):
+        fn = dist.LogNormal(mean, 1).expand([len(y), 3]).mask(y > 0).to_event(1)
+        numpyro.sample("x", fn, obs=x)
+
+
+def masked_rows(y, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    with numpyro.plate("rows", len(y)):
+        fn = dist.LogNormal(mean, 1).expand([len(y), 3]).to_event(1).mask(y[:, 0] > 0)
+        numpyro.sample("x", fn, obs=x)
+
+
+def masked_by_handler(y, x=None):
+    mean = numpyro.sample("mean", dist.Normal(0, 1))
+    with numpyro.plate("rows", len(y)), handlers.mask(mask=y[:, 0] > 0):
+        fn = dist.LogNormal(mean, 1).expand([len(y), 3]).to_event(1)
+        numpyro.sample("x", fn, obs=x)
+
+
+@pytest.mark.parametrize("program", [padded, masked_rows, masked_by_handler])
+def test_masked_entries_count_as_not_observed(program):
+    y = np.array([[1.0, 1, 1], [1, 1, 0], [0, 0, 0]])
+    x = np.where(y > 0, np.array([0.5, 2.0, 1.0]), 0.0)  # padded with zeros, outside the support
+    if program is not padded:
+        x[1] = 0.3
+    fitted = started(from_program(program, y_shape=(3,), posterior=Point()), np.ones((3, 3)), y)
+    mean = np.asarray(posterior(fitted)["mean"])[0]
+    own = np.where(x > 0, stats.lognorm.logpdf(np.where(x > 0, x, 1), 1, scale=math.exp(mean)), 0)
+    np.testing.assert_allclose(fitted.log_prob(x, y), own.sum(1), rtol=1e-4)
+
+
+# large counts
+
+
+def counts(n, x=None):
+    rate = numpyro.sample("rate", dist.LogNormal(15.0, 5.0))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Poisson(rate), obs=x)
+
+
+def test_counts_beyond_32_bits():
+    x = np.full(20, 4e9)
+    fitted = jaxgen.fit(from_program(counts, posterior=Point()), x, key=KEY)
+    rate = float(posterior(fitted)["rate"][0])
+    assert abs(rate / 4e9 - 1) < 0.01
+    drawn = np.asarray(fitted.sample(KEY, 1000))
+    assert abs(drawn.mean() / rate - 1) < 1e-4
+    np.testing.assert_allclose(drawn.std(), math.sqrt(rate), rtol=0.1)
+    few = jaxgen.fit(fitted.model.__class__(**{**vars(fitted.model), "large_counts": False}),
+                     np.full(20, 7.0), key=KEY, epochs=1)  # fmt: skip
+    assert few.sample(KEY, 3).dtype == jnp.int32
+
+
+def test_the_density_of_a_poisson_keeps_its_digits():
+    rate = np.array([1e-3, 0.7, 5, 20, 300, 1e4, 2e7, 4e9])
+    for change in (0.5, 1.0, 1.0001, 1.2, 3.0):
+        count = np.maximum(np.round(rate * change), 1)
+        wanted = stats.poisson.logpmf(count, rate)
+        found = poisson_log_prob(jnp.asarray(count, jnp.float32), jnp.asarray(rate, jnp.float32))
+        exact = stats.poisson.logpmf(
+            np.float32(count).astype(float), np.float32(rate).astype(float)
+        )
+        np.testing.assert_allclose(found, exact, rtol=2e-5, atol=2e-5)
+        assert np.isfinite(wanted).all()
