@@ -196,6 +196,22 @@ def log_prob_rows(model, params, x, y, missing=False):
     return _in_tiles(model.tile, rows, len(x), (x, y))
 
 
+def log_prob_and_k_rows(model, params, x, y):
+    """Scores of checked rows (n, *event_shape), and Pareto k of their importance weights."""
+
+    def one(x, y):
+        finite = jnp.isfinite(x).all()
+        log_p, k = model.log_prob_and_k(params, jnp.where(finite, x, 0), y)
+        return _total(x, lambda _: log_p, -jnp.inf), jnp.where(finite, k, jnp.nan)
+
+    def rows(_, __, own):
+        x, y = own
+        log_p, k = over_rows(one, (0, None if y is None else 0))(x, y)
+        return of_known(model, y, log_p), k
+
+    return _in_tiles(model.tile, rows, len(x), (x, y))
+
+
 def classify_rows(model, params, prior, x, missing=False):
     """log p(y|x) (n, classes) of checked rows; prior is log p(y), or None for the learnt one."""
     prior = model.log_prior(params) if prior is None else prior

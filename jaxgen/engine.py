@@ -65,6 +65,15 @@ def log_prob(model, params, x, y, batch_shape, place=None):
     return _placed(_join(parts, len(x), batch_shape), place)
 
 
+def log_prob_and_k(model, params, x, y, batch_shape, place=None):
+    """Scores as of ``log_prob``, and Pareto k of their importance weights."""
+    devices = devices_of(params, place)
+    size = block_size(model, params, len(x), more=_scored(model, y))
+    parts = _blocks(_log_prob_and_k_block, model, size, params, (x, y), 0, len(x), devices)
+    log_p, k = _join(parts, len(x), batch_shape)
+    return _placed(log_p, place), k
+
+
 def classify(model, params, x, prior, batch_shape):
     """log p(y|x), (*batch_shape, classes); prior is log p(y), or None for the learnt one."""
     size = block_size(model, params, len(x), more=_scored(model, None))
@@ -283,6 +292,11 @@ def _program(function: Callable, devices: tuple[jax.Device, ...]) -> Callable:
 def _sample_block(model, size, shared, rows):
     (params, key), (start, (y,)) = shared, rows
     return batch.sample_rows(model, params, key, start[0], size, y)
+
+
+def _log_prob_and_k_block(model, size, params, rows):
+    _, (x, y) = rows
+    return batch.log_prob_and_k_rows(model, params, x, y)
 
 
 def _log_prob_block(model, size, params, rows, missing=False):

@@ -67,8 +67,12 @@ class Fitted:
         if inputs.is_tracing(self.params, x, y):
             return batch.log_prob(self.model, self.params, x, y)
         x, y, shape = self._rows(x, y)
-        device = inputs.as_place(device)
-        return engine.log_prob(self.model, self.params, x, y, shape, device)
+        device, marginal = inputs.as_place(device), y is None and self.model.classes is not None
+        if self.model.log_prob_and_k is None or marginal:
+            return engine.log_prob(self.model, self.params, x, y, shape, device)
+        log_p, k = engine.log_prob_and_k(self.model, self.params, x, y, shape, device)
+        self.model.warn_of_k(k)
+        return log_p
 
     @standard_promotion
     def classify(self, x, prior=None) -> jax.Array:

@@ -84,12 +84,37 @@ class Model(Spec):
         """
         raise NotImplementedError(f"{type(self).__name__} must define init")
 
+    def prepare(self, params, x, y, weights) -> Params:
+        """Params to start training from, of those of ``init``: by default as they are.
+
+        ``fit`` calls it on the host, outside of every trace, before it trains by gradients. x and y
+        are JAX arrays of all rows; weights (n,) sum to the number of events, and rows without
+        weight are padding.
+        """
+        return params
+
+    def diagnose(self, params, x, y, weights, key, scores) -> tuple[dict[str, Any], str]:
+        """What to record of fitted params, and a warning: by default nothing, and "".
+
+        ``fit`` calls it on the host after it trained by gradients. x, y and weights are those of
+        ``prepare``; scores (epochs,) are the mean scores of the training rows, in nats.
+        """
+        return {}, ""
+
     def log_prob(self, params, x, y=None):
         """log p(x) or log p(x|y) of one event, a scalar in nats; -inf outside the support.
 
         Only finite x arrive here: the library answers for NaN (NaN) and +-inf (-inf).
         """
         raise NotImplementedError(f"{type(self).__name__} must define log_prob")
+
+    # Of a density that is an estimate by importance sampling: a function like ``log_prob`` that
+    # returns log p and Pareto k of the weights, and what is made of k (n,) on the host.
+
+    log_prob_and_k: ClassVar[Any] = None
+
+    def warn_of_k(self, k) -> None:
+        """Warn of events whose estimate cannot be trusted."""
 
     def noise(self) -> Any:
         """Pytree of noise leaves that one event takes (see ``jaxgen.random``)."""

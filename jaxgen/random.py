@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -155,11 +156,25 @@ def permute(key: jax.Array, index: jax.Array, n: Any, bound: int | None = None) 
 
     Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains".
     """
-    bits = max(((n if bound is None else bound) - 1).bit_length(), 2)
+    words = jax.random.bits(key, (2 * _ROUNDS,), jnp.uint32)
+    return _permuted(words, index, n, n if bound is None else bound)
+
+
+def permutations(key: jax.Array, shape: tuple[int, ...], n: int) -> Callable:
+    """A random permutation of 0 .. n - 1 for each number of an array of that shape.
+
+    Returns a function of an integer i in [0, n), which returns where they send i, (*shape) uint32:
+    so the n arrays need not be held at once. See ``permute``.
+    """
+    words = jax.random.bits(key, (2 * _ROUNDS, *shape), jnp.uint32)
+    return lambda i: _permuted(words, jnp.broadcast_to(jnp.asarray(i), shape), n, n)
+
+
+def _permuted(words, index, n, bound):
+    bits = max((bound - 1).bit_length(), 2)
     low_bits = bits // 2
     low_mask = np.uint32((1 << low_bits) - 1)
     high_mask = np.uint32((1 << (bits - low_bits)) - 1)
-    words = jax.random.bits(key, (2 * _ROUNDS,), jnp.uint32)
 
     def once(number):
         high, low = number >> np.uint32(low_bits), number & low_mask

@@ -119,7 +119,7 @@ def test_continuous_latents_are_weighted_by_importance():
         np.testing.assert_allclose(started(guided).log_prob(x), exact, rtol=1e-10, atol=1e-10)
 
 
-def test_a_learnt_proposal_comes_near_the_exact_value():
+def test_proposals_come_near_the_exact_value():
     plain = started(from_program(programs.factors, samples=20))
     x = plain.sample(KEY, 500)
     network = jaxgen.compose.Conditional(jaxgen.compose.MLP((3,), 16, 1), jaxgen.models.Gaussian(2))
@@ -129,9 +129,10 @@ def test_a_learnt_proposal_comes_near_the_exact_value():
     plain = estimate(plain, x, key=KEY)
     exact = exact_factors(x)
     assert abs(found.log_prob.mean() - exact.mean()) < 0.05
-    assert abs(plain.log_prob.mean() - exact.mean()) > 0.2
-    assert found.ess.mean() > 10 > plain.ess.mean()
+    assert abs(plain.log_prob.mean() - exact.mean()) < 0.05
+    assert min(found.ess.mean(), plain.ess.mean()) > 10
     assert found.method == "importance-weighted, K = 20, from Conditional"
+    assert plain.method == "importance-weighted, K = 20, from modes and the prior"
 
 
 def test_a_proposal_of_latents_whose_support_the_condition_decides():

@@ -240,7 +240,8 @@ SCALES = NUTS(50, 200, 2)
 
 
 def test_a_class_whose_events_are_fewer_is_less_certain():
-    model = jaxgen.compose.PerClass(from_program(programs.normal), 2)
+    program = from_program(programs.normal, posterior=MeanField())
+    model = jaxgen.compose.PerClass(program, 2)
     x, y = np.random.default_rng(1).normal(size=104), np.repeat([0, 1], [96, 8])
     fitted = jaxgen.fit(model, x, y, key=KEY)
     own = {name: v["mean"] for name, v in fitted.params["model"]["posterior"].items()}

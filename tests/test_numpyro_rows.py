@@ -279,7 +279,7 @@ def with_hint(n, data=None):
 
 
 def test_a_factor_that_is_there_only_with_x_counts():
-    """The posterior of a normal mean: precision 1 of the prior, 100 of the factor, n of the data."""
+    """Precisions of a normal mean: 1 of the prior, 100 of the factor, n of the data."""
     x = RNG.normal(1, 1, 50)
     fitted = jaxgen.fit(from_program(with_hint, posterior=Point()), x, key=KEY)
     wanted = (200 + x.sum()) / 151
@@ -322,7 +322,7 @@ def test_a_changed_global_or_attribute_makes_another_model(monkeypatch):
         mean = np.asarray(posterior(fitted)["mean"])[0]
         scores.append(fitted.log_prob(x)[0] - stats.norm.logpdf(3, mean, sigma))
         if sigma == 0.1:
-            with pytest.raises(ValueError, match="reads 'SIGMA', which has changed since"):
+            with pytest.raises(ValueError, match="it reads 'SIGMA', which has changed since"):
                 earlier.log_prob(x)
     np.testing.assert_allclose(scores, 0, atol=1e-4)
     assert model == earlier.model

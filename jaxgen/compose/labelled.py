@@ -71,6 +71,14 @@ class Labelled(Wrapper):
         return constraints.integer_interval(0, self.classes - 1)
 
     @property
+    def log_prob_and_k(self):
+        score = self.model.log_prob_and_k
+        return None if score is None else lambda params, x, y: score(params["model"], x, y)
+
+    def warn_of_k(self, k):
+        self.model.warn_of_k(k)
+
+    @property
     def reparameterized(self):
         return self.model.reparameterized
 

@@ -36,11 +36,13 @@ from jaxgen.fit.rows import (
     Rows,
     as_params,
     check_scores,
+    diagnosed,
     for_init,
     has_own_loss,
     member_keys,
     noise_key,
     pad,
+    prepared,
 )
 from jaxgen.places import Names
 
@@ -160,7 +162,8 @@ def gradient(
         for k, own_key in enumerate(keys):
             args = jax.random.fold_in(own_key, STARTS), *for_init(*parts[k])
             with Names.of_rows(numbers[k]):
-                starts.append(as_params(of_label(k, model.init, *args)))
+                own = as_params(of_label(k, model.init, *args))
+            starts.append(prepared(model, own, _row_of(train, k)))
     else:
         starts = [_map(lambda v, k=k: v[k], start) for k in range(spec.classes)]
     mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
@@ -183,7 +186,11 @@ def gradient(
     params, history = by_gradient.run(
         model, starts, check, mask, train, held, stacked_keys, settings, checkpoint
     )
-    history["classes"] = history.pop("members")
+    classes = []
+    for k, own in enumerate(history.pop("members")):
+        part = _map(lambda v, k=k: v[k], params)
+        classes.append(diagnosed(model, part, _row_of(train, k), keys[k], own, f"class {k}: "))
+    history["classes"] = classes
     return params, history
 
 

@@ -17,11 +17,13 @@ from jaxgen.fit.finite import check_params, check_slopes
 from jaxgen.fit.rows import (
     as_params,
     check_scores,
+    diagnosed,
     for_init,
     has_own_loss,
     member_keys,
     noise_key,
     pad,
+    prepared,
     training_data,
 )
 from jaxgen.fit.units import standard_units
@@ -60,7 +62,8 @@ def fit_each(
     Returns:
       A Fitted whose params have a leading axis of fits, for use under ``jax.vmap``; ``history``
       holds "seconds" and "fits", the history of each. ``unstack`` gives a list of single ones.
-      Divergences and r_hat of NUTS are in there: of many fits nothing warns.
+      Divergences and r_hat of NUTS are in there, and pareto_k of the posteriors of programs: of
+      many fits nothing warns.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, by its name.
@@ -143,10 +146,12 @@ def _by_gradient(model, data, keys, settings):
         if not has_own_loss(model):
             volumes = [u.log_volume(x) for u, (x, _, _) in zip(units, data, strict=True)]
             settings = settings._replace(log_volume=np.array(volumes))
+    padded = [pad(*rows) for rows in data]
     starts = [
         as_params(model.init(jax.random.fold_in(own, STARTS), *for_init(*rows)))
         for own, rows in zip(each, data, strict=True)
     ]
+    starts = [prepared(model, *own) for own in zip(starts, padded, strict=True)]
     mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
     padded = [pad(*rows) for rows in data]
     train = stack(padded)
@@ -159,8 +164,12 @@ def _by_gradient(model, data, keys, settings):
         check_slopes(model, starts[i], mask, padded[i], numbers, own, units[i])
 
     params, history = gradient.run(model, starts, check, mask, train, None, keys, settings, None)
+    histories = [
+        diagnosed(model, _map(lambda v, i=i: v[i], params), padded[i], each[i], own, None)
+        for i, own in enumerate(history["members"])
+    ]
     if units[0] is not None:
         host = jax.device_get(params)
         own = [_map(lambda v, i=i: v[i], host) for i in range(len(data))]
         params = stack([u.leave(model, p) for u, p in zip(units, own, strict=True)])
-    return as_params(params), history["members"]
+    return as_params(params), histories

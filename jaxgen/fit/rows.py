@@ -17,6 +17,7 @@ from jaxgen.model import Model
 from jaxgen.places import Message
 from jaxgen.random import is_leaf
 from jaxgen.sizes import size_class
+from jaxgen.warn import warn
 
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
 
@@ -87,6 +88,30 @@ def for_init(x, y, weights):
     more = np.searchsorted(cdf, places, side="right").clip(max=n - 1)
     rows = np.concatenate([np.arange(n), more])
     return inputs.filled(x, np.nanmean)[rows], None if y is None else y[rows]
+
+
+def prepared(model, params, rows: Rows):
+    """Params to start training from, of those of ``init`` and all rows."""
+    return as_params(model.prepare(params, rows.x, rows.y, _event_weights(rows)))
+
+
+def diagnosed(model, params, rows: Rows, key, history, whose="") -> dict[str, Any]:
+    """``history`` with what the model records of its fitted params; it may warn.
+
+    whose: the warning's beginning; None: no warning.
+    """
+    if history["stopped"].startswith("nan"):  # of which a warning tells
+        return history
+    weights = _event_weights(rows)
+    found, warning = model.diagnose(params, rows.x, rows.y, weights, key, history["train"])
+    if warning and whose is not None:
+        warn(whose + warning)
+    return history | found
+
+
+def _event_weights(rows: Rows):
+    """Weights that sum to the number of events."""
+    return rows.weights * (rows.events / rows.weights.sum())
 
 
 def check_range(array, name: str) -> None:

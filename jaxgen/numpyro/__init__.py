@@ -4,6 +4,7 @@ from jaxgen.numpyro.arviz import to_arviz as to_arviz
 from jaxgen.numpyro.distil import Distilled as Distilled
 from jaxgen.numpyro.distil import distil as distil
 from jaxgen.numpyro.distribution import as_distribution as as_distribution
+from jaxgen.numpyro.full_rank import FullRank as FullRank
 from jaxgen.numpyro.posterior import NUTS as NUTS
 from jaxgen.numpyro.posterior import Guide as Guide
 from jaxgen.numpyro.posterior import MeanField as MeanField

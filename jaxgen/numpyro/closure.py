@@ -5,7 +5,6 @@ from __future__ import annotations
 import dis
 import functools
 import hashlib
-import pickle
 import sys
 import sysconfig
 import types
@@ -20,6 +19,7 @@ _INSTALLED = tuple(
 )
 _LARGE = 2**16  # bytes of an array beyond which some of its numbers stand for it
 _SOME = 8192
+_LONG = 1000  # entries of a container beyond which they count by identity
 
 
 def contents(call: Callable) -> dict[str, Any]:
@@ -61,7 +61,10 @@ def _follow(value: Any, name: str, found: dict[str, Any], met: set[int]) -> None
     elif isinstance(value, list | tuple | dict):
         met.add(id(value))
         pairs: Any = value.items() if isinstance(value, dict) else enumerate(value)
-        _add(found, name, (type(value), len(value)))
+        summary: Any = type(value), len(value)
+        if len(value) > _LONG:
+            pairs, summary = (), (*summary, hash(tuple(id(own) for _, own in pairs)))
+        _add(found, name, summary)
         for place, own in pairs:
             _follow(own, f"{name}[{place!r}]", found, met)
     elif hasattr(value, "__dict__") and not isinstance(value, jax.Array):
@@ -71,6 +74,10 @@ def _follow(value: Any, name: str, found: dict[str, Any], met: set[int]) -> None
             _follow(type(value), name, found, met)
         for key, own in vars(value).items():
             _follow(own, _below(name, key), found, met)
+    elif not _is_installed(sys.modules.get(type(value).__module__)):  # it has slots
+        met.add(id(value))
+        for key in getattr(type(value), "__slots__", ()):
+            _follow(getattr(value, key, None), _below(name, key), found, met)
     else:
         _add(found, name, _summary(value))
 
@@ -151,10 +158,13 @@ def _summary(value):
         return id(value)
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return _of_array(value)
+    if isinstance(value, set | frozenset):
+        return type(value), frozenset(map(repr, value))
     try:
-        return type(value), hashlib.sha1(pickle.dumps(value)).digest()
-    except Exception:  # what cannot be pickled counts by its identity
+        hash(value)
+    except TypeError:
         return type(value), id(value)
+    return type(value), value  # most objects equal themselves alone
 
 
 def _of_array(value):

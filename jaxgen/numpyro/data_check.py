@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen import inputs
+from jaxgen import inputs, places
 from jaxgen.numpyro.likelihood import log_prob_within
 from jaxgen.numpyro.runs import example_value, trace
+from jaxgen.places import Message
 from jaxgen.sizes import size_class
 
 _ROWS = 2**17  # most rows that are compared
@@ -58,14 +59,17 @@ def check_data(program, x, y, values=None) -> None:
         if found is None:  # of the copies alone
             return
         site, row, together, alone = found
-        whose = f"site {site!r} of row {row}"
+        whose = [f"site {site!r} of ", places.row(row)]
         if site not in program.sites.row_names:
-            whose = f"site {site!r}, outside of the plate over the rows,"
+            whose = [f"site {site!r}, outside of the plate over the rows,"]
         raise ValueError(
-            f"program {program.program.name}: {whose} depends on its place or on other rows: its "
-            f"log p is {together:.6g} among all {len(rows)} rows, {alone:.6g} with row {row} "
-            "alone; hand in what it depends on, such as a time or a group, as y"
-        )
+            Message(
+                f"program {program.program.name}: ", *whose, " depends on its place or on other "
+                f"rows: its log p is {together:.6g} among all {len(rows)} rows, {alone:.6g} with ",
+                places.row(row), " alone; hand in what it depends on, such as a time or a group, "
+                "as y",
+            )
+        )  # fmt: skip
 
 
 def _difference(program, x, y, values, rows):

@@ -8,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax import lax
 from numpyro.primitives import Messenger
 
 from jaxgen import random
@@ -35,6 +36,8 @@ class Drawing(Messenger):
         draw = _FAMILIES.get(type(family))
         if self.large_counts and isinstance(family, dist.Poisson | dist.GammaPoisson):
             draw = _large_count
+        elif isinstance(family, dist.MultinomialProbs | dist.MultinomialLogits):
+            draw = _multinomial if isinstance(family.total_count, jax.core.Tracer) else None
         elif jnp.issubdtype(jnp.result_type(getattr(family, "total_count", 0)), jnp.floating):
             draw = _binomial
         if draw is not None:
@@ -80,6 +83,22 @@ def _binomial(fn, key, shape):
     fn = copy.copy(fn)
     fn.total_count = jnp.round(fn.total_count).astype(jnp.result_type(int))
     return fn.expand(shape).sample(key)
+
+
+def _multinomial(fn, key, shape):
+    """One category after another: NumPyro draws traced totals only below a given number."""
+    probs = jnp.moveaxis(jnp.broadcast_to(fn.probs, shape), -1, 0)
+    rest = jnp.cumsum(probs[::-1], 0)[::-1]
+    chances = jnp.clip(probs / jnp.where(rest > 0, rest, 1), 0, 1)
+    total = jnp.broadcast_to(jnp.round(fn.total_count).astype(jnp.result_type(int)), shape[:-1])
+
+    def step(left, own):
+        key, chance = own
+        count = dist.BinomialProbs(chance, left).sample(key).astype(left.dtype)
+        return left - count, count
+
+    _, counts = lax.scan(step, total, (jax.random.split(key, len(chances)), chances))
+    return jnp.moveaxis(counts, 0, -1)
 
 
 _FAMILIES = {

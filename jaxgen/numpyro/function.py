@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any, ClassVar
 
+from numpyro.primitives import Messenger
+
 from jaxgen.numpyro.closure import contents
 from jaxgen.spec import Spec
 from jaxgen.warn import warn
@@ -64,12 +66,16 @@ class Function(Spec):
         It has the site's name, or else is the only parameter beside the first that is None by
         default.
         """
+        call = self.call
+        while isinstance(call, Messenger):  # a handler around the program
+            call = call.fn
         try:
-            own = list(inspect.signature(self.call).parameters.values())
+            own = list(inspect.signature(call).parameters.values())
         except (TypeError, ValueError):  # some callables have no signature
             return None
         by_name = [p for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         named = [p.name for p in by_name if p.name == observed]
+        named += [observed for p in own if p.kind is p.VAR_KEYWORD]
         optional = [p.name for p in by_name if p is not own[0] and p.default is None]
         return named[0] if named else optional[0] if len(optional) == 1 else None
 

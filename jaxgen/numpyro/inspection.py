@@ -479,17 +479,24 @@ class _Inspection:
 
     def _following(self, names):
         """The discrete latents whose least or largest value follows from y."""
-        inputs = self._run_inputs(2, 0)
         names = [name for name in names if self.two[name].bounds is not None]
+        each = self._follow(names, lambda site: site.bounds)
+        return {name for name, own in zip(names, each, strict=True) if own}
+
+    def _follow(self, names, part):
+        """Whether a part of each of those sites follows from y."""
+        inputs = self._run_inputs(2, 0)
         if inputs.y is None or not names:
-            return set()
-
-        def ends(y):
-            run = self._run(2, inputs._replace(y=y), {})
-            return [run[name].bounds for name in names]
-
-        each = np.reshape(follows(ends, inputs.y), (-1, 2))
-        return {name for name, own in zip(names, each, strict=True) if own.any()}
+            return [False] * len(names)
+        run = lambda y: self._run(2, inputs._replace(y=y), {})  # noqa: E731
+        return [
+            any(
+                follows(
+                    lambda y, name=name: jax.tree_util.tree_leaves(part(run(y)[name])), inputs.y
+                )
+            )
+            for name in names
+        ]
 
     def _support(self):
         """The support of one event: the observed site's, without what its parameters decide."""
@@ -501,6 +508,8 @@ class _Inspection:
         same = len(bounds[0]) == len(bounds[1]) and all(
             np.array_equal(a, b) and np.ndim(a) == 0 for a, b in zip(*bounds, strict=True)
         )
+        if same and any(isinstance(v, jax.Array) for v in bounds[0]):  # not written as a number
+            same = not any(self._follow([observed], lambda site: site.support))
         base = plain[0]
         if not same:
             base = constraints.integer_greater_than(-(2**31)) if x.discrete else None

@@ -77,6 +77,22 @@ def refine(log_density: LogDensity, modes: Modes) -> Modes:
     return Modes(modes.middle, modes.unit, *_climb(density, modes.places, _REFINED))
 
 
+def follow(log_density: LogDensity, modes: Modes) -> Modes:
+    """The same modes, which gradients move with what the density depends on.
+
+    A mode moves by the inverse of the precision times the change of the slope. Weights of samples
+    that move along change little, and so their gradients have little noise.
+    """
+    density = _framed(log_density, modes.middle, modes.unit)
+
+    def moved(place, precision):
+        step = _newton(precision, jax.grad(density)(place), _FLOOR)
+        return place + step - lax.stop_gradient(step)
+
+    modes = lax.stop_gradient(modes)
+    return modes._replace(places=jax.vmap(moved)(modes.places, modes.precisions))
+
+
 def proposal(modes: Modes) -> Proposal:
     """Student t around the modes, with the density's curvature there and a share of its mass."""
     factors = jax.vmap(lambda precision: _factor(precision, _FLOOR))(modes.precisions)
@@ -145,8 +161,7 @@ def _climb(density, starts, steps):
     def step(place):
         hessian, slope = jax.jacfwd(slope_twice, has_aux=True)(place)
         precision = -_finite(hessian)
-        inverse = inverse_of_tril(_factor(precision, 1.0))
-        direction = _times(inverse.T, _times(inverse, _finite(slope)))
+        direction = _newton(precision, slope, 1.0)
         trials = jnp.concatenate([place[None], place + lengths[:, None] * direction])
         heights = jax.vmap(density)(trials)
         best = heights.argmax()
@@ -154,6 +169,12 @@ def _climb(density, starts, steps):
 
     state = starts, jnp.zeros_like(starts[:, 0]), jnp.zeros((*starts.shape, starts.shape[1]))
     return lax.fori_loop(0, steps, lambda _, state: jax.vmap(step)(state[0]), state)
+
+
+def _newton(precision, slope, floor):
+    """Newton's step: the inverse of the precision times the slope."""
+    inverse = inverse_of_tril(_factor(precision, floor))
+    return _times(inverse.T, _times(inverse, _finite(slope)))
 
 
 def _factor(precision, floor):

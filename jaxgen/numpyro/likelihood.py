@@ -46,8 +46,10 @@ class _Poisson(dist.Poisson):
 
     def log_prob(self, value):
         nothing, rate = value == 0, jnp.asarray(self.rate)
-        score = poisson_log_prob(jnp.where(nothing, 1, value), jnp.where(nothing, 1, rate))
-        return jnp.where(nothing, jnp.asarray(-rate, score.dtype), score)
+        possible = ~nothing & (rate > 0)
+        score = poisson_log_prob(jnp.where(possible, value, 1), jnp.where(possible, rate, 1))
+        without = jnp.where(nothing, -rate, jnp.where(rate == 0, -jnp.inf, jnp.nan))
+        return jnp.where(possible, score, without.astype(score.dtype))
 
 
 def poisson_log_prob(count, rate):

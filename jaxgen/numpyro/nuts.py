@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jaxgen.places import Message
 from jaxgen.sizes import size_class
 from jaxgen.warn import warn
 
-_CANDIDATES = 64  # draws of the prior, the likeliest of which a chain starts from
+_CANDIDATES = 64  # draws of the prior, that of highest likelihood is where a chain starts
 _WORST_R_HAT = 1.05
 _ENOUGH = 50  # draws of a chain, for r_hat to mean something
 _FEWEST = 8  # rows, of whose multiples there are programs
@@ -111,8 +112,8 @@ def _begin(program, keys, rows):
         candidates = jax.vmap(lambda key: _start(program, key, rows))(
             jax.random.split(starts, _CANDIDATES)
         )
-        scores = jax.vmap(lambda position: program.log_joint(position, *rows))(candidates)
-        best = jnp.argmax(jnp.where(jnp.isnan(scores), -jnp.inf, scores))
+        scores = jax.vmap(functools.partial(_likelihood, program, rows))(candidates)
+        best = jnp.argmax(jnp.where(jnp.isfinite(scores), scores, -jnp.inf))
         begin, _ = _kernel(program, rows)
         return begin(_map(lambda v: v[best], candidates), key)
 
@@ -121,6 +122,16 @@ def _begin(program, keys, rows):
         return jax.vmap(one, (0, None))(each, rows)
 
     return jax.vmap(chains)(keys, rows)
+
+
+def _likelihood(program, rows, position):
+    """log p(x | position) of a draw of the prior.
+
+    The joint density is highest where a prior is narrow, such as in the neck of a funnel, which a
+    chain does not leave.
+    """
+    joint = program.log_joint(position, *rows)
+    return joint - program.log_joint(position, *rows._replace(weights=0 * rows.weights))
 
 
 def _steps(program, state, rows, count):

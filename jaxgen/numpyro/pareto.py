@@ -6,8 +6,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from jaxgen import places
+from jaxgen.places import Message
+from jaxgen.warn import warn
+
+FEWEST = 25  # weights in all of which the largest five make a tail
 TRUSTED = 0.7  # the largest k with which a mean of importance weights can be trusted
 
 
@@ -42,6 +48,26 @@ def pareto_k(log_weights: jax.Array) -> jax.Array:
     rounding = 8 * jnp.finfo(top.dtype).eps * jnp.maximum(1, jnp.abs(top))
     k = jnp.where(enough, k, jnp.inf)
     return jnp.where(sound & (top - cutoff <= rounding), -jnp.inf, k)
+
+
+def warn_of_tails(k, name: str) -> None:
+    """Warn of rows whose log p is an estimate that cannot be trusted.
+
+    Args:
+      k: Pareto k of the importance weights of each row; NaN where there is nothing to judge.
+      name: of the program.
+    """
+    k = np.ravel(k)
+    high = int((k > TRUSTED).sum())
+    if high:
+        worst = int(np.nanargmax(k))
+        warn(
+            Message(
+                f"program {name}: log p of {high} of {len(k)} rows cannot be trusted, because "
+                f"Pareto k of their importance weights is above {TRUSTED}, such as {k[worst]:.3g} "
+                "in ", places.row(worst), "; pass more samples or a proposal to from_program",
+            )
+        )  # fmt: skip
 
 
 def _zhang_stephens(excess, above):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from numpyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 
 from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.runs import evaluated, trace, transform_of
-from jaxgen.random import Key, Normal
+from jaxgen.random import Key, Normal, permutations
 from jaxgen.spec import Count, Spec
 
 _map = jax.tree_util.tree_map
@@ -34,6 +35,8 @@ class Posterior(Spec):
     """
 
     fit_method: ClassVar[Literal["gradient", "mcmc"]] = "gradient"
+
+    is_random: ClassVar[bool] = True  # is it more than a point?
 
     @property
     def count(self) -> int:
@@ -57,6 +60,13 @@ class Posterior(Spec):
     def values(self, program, params, learnt) -> Any:
         """All draws of the globals that make up the density, by site, each (draws, *shape)."""
         raise NotImplementedError
+
+    def draws_one_by_one(self, program, params, learnt) -> Callable[[Any], Any] | None:
+        """A function of a draw's number that returns the globals of that draw of ``values``.
+
+        None where all draws are made together.
+        """
+        return None
 
     def noise(self, program) -> Any:
         """Pytree of the noise leaves that ``one`` takes."""
@@ -86,6 +96,7 @@ class Point(Posterior):
     jacobian: bool = False
 
     count = 1
+    is_random = False
 
     def init(self, program, learnt, key):
         frame = prior_frame(program, learnt, key)
@@ -130,10 +141,18 @@ class MeanField(Posterior):
         return {"loc": loc, "log_scale": log_scale, **frame}
 
     def values(self, program, params, learnt):
+        draw = self.draws_one_by_one(program, params, learnt)
+        return jax.vmap(draw)(jnp.arange(self.draws))
+
+    def draws_one_by_one(self, program, params, learnt):
         keys = _keys(params["loc"], fixed_key())
         spread = _map(lambda v, key: _spread(key, self.draws, v), params["loc"], keys)
-        own = _map(lambda loc, s, z: loc + jnp.exp(s) * z, *_both(params), spread)
-        return jax.vmap(lambda v: program.constrain(v, learnt)[0])(_placed(params, own))
+
+        def draw(i):
+            own = _map(lambda loc, s, z: loc + jnp.exp(s) * z(i), *_both(params), spread)
+            return program.constrain(_placed(params, own), learnt)[0]
+
+        return draw
 
     def noise(self, program):
         return {site.name: Normal(site.free) for site in program.sites.globals}
@@ -285,6 +304,11 @@ def prior_frame(program, learnt, key):
     return {"middle": middle, "unit": _map(lambda v: jnp.where(v > 0, v, 1), half)}
 
 
+def globals_size(program) -> int:
+    """The number of globals without constraints."""
+    return sum(int(np.prod(site.free)) for site in program.sites.globals)
+
+
 def _placed(params, own):
     """Globals without constraints of those in units of the prior."""
     return _map(lambda m, u, v: m + u * v, params["middle"], params["unit"], own)
@@ -314,10 +338,13 @@ def fixed_key():
 
 
 def _spread(key, count, like):
-    """Standard normals (count, *shape), evenly spread in each column and shuffled."""
+    """A function of 0 .. count - 1 that returns standard normals, (*shape).
+
+    Each number takes values that are spread evenly, in an order of its own: a Latin hypercube.
+    """
     cells = ndtri((jnp.arange(count, dtype=like.dtype) + 0.5) / count)
-    cells = jnp.broadcast_to(cells.reshape(-1, *[1] * like.ndim), (count, *like.shape))
-    return jax.random.permutation(key, cells, independent=True)
+    places = permutations(key, like.shape, count)
+    return lambda i: cells[places(i)]
 
 
 class _Looked(NamedTuple):

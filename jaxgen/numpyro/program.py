@@ -1,4 +1,4 @@
-"""A NumPyro program as a model: p(x|y), x the observed site and y what the program is told."""
+"""A NumPyro program as a model: p(x|y), x the observed site and y the program's argument."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ from jaxgen.compose import Labelled
 from jaxgen.domains import Domain, each
 from jaxgen.model import Model
 from jaxgen.numerics import blanked, computed_once, logsumexp
-from jaxgen.numpyro import laplace, nuts
+from jaxgen.numpyro import blocks, diagnosis, laplace, nuts
+from jaxgen.numpyro.blocks import in_blocks
 from jaxgen.numpyro.conditions import Ranges, conditions_of, ranges_of
 from jaxgen.numpyro.data_check import check_data
 from jaxgen.numpyro.drawing import Drawing
+from jaxgen.numpyro.full_rank import FullRank
 from jaxgen.numpyro.function import Function, function
+from jaxgen.numpyro.inspection import check_count, combinations, sites_of
+from jaxgen.numpyro.likelihood import log_prob_within
+from jaxgen.numpyro.pareto import FEWEST, pareto_k, warn_of_tails
 from jaxgen.numpyro.posterior import (
     MeanField,
     Posterior,
     fixed_key,
+    globals_size,
     init_params,
     moved,
 )
-from jaxgen.numpyro.inspection import check_count, combinations, sites_of
-from jaxgen.numpyro.likelihood import log_prob_within
 from jaxgen.numpyro.runs import trace
 from jaxgen.numpyro.sites import ProgramSignature, Sites
 from jaxgen.promotion import standard_promotion
@@ -40,9 +44,12 @@ from jaxgen.random import Events, Key
 from jaxgen.spec import Count
 from jaxgen.threefry import key_words
 
+_FULL_RANK = 64  # numbers of globals up to which a posterior has all correlations by default
 _IN_LOSS = 8  # samples in a loss: more of a learnt proposal would drown its gradient
 _OF_PRIOR = 8  # one of so many samples of the locals is from the prior
 _SEARCHED = 32  # draws of the prior that a search for the modes of locals starts from
+_ENGINE = 2**21  # scalars of float32 in a block of the engine
+_JUDGED = 8  # draws of the globals whose importance weights have their Pareto k computed
 _END = 80.0  # stands for infinities without constraints, which are values on their edges
 
 
@@ -89,13 +96,18 @@ def from_program(
         ``Levels(8)`` for an index of one of 8 groups. Other y raise an error. By default any number
         may come that indexes no array out of bounds.
       classes: y is one of so many labels, ints: the result is ``compose.Labelled`` and classifies.
-      posterior: how the globals are held and learnt: ``MeanField()`` (the default), ``Point()``,
-        ``Guide(guide)``, by gradients, or ``NUTS()``.
-      samples: K, with which continuous locals are integrated.
+      posterior: how the globals are held and learnt, by gradients or ``NUTS()``: ``FullRank()``
+        (the default for up to 64 numbers without constraints), ``MeanField()`` (the default for
+        more), ``Point()`` or ``Guide(guide)``.
+      samples: K, of each draw of the globals, with which continuous locals are integrated. With
+        fewer than 25 there is no Pareto k to say how far to trust the density.
       proposal: conditional model q(z|x, y) of the continuous locals z without constraints,
-        flattened, in the order of their sites, told x and y flattened: such as
+        flattened, in the order of their sites, conditioned on x and y flattened: such as
         ``SplineCoupling(dim_z, y_shape=(dim_x + dim_y,))``. It is learnt beside the globals. None
-        proposes from the prior.
+        adapts to each row and draw: Student t around two modes of the locals given x, found by
+        Newton's method and as wide as the curvature there says; one sample in eight is from the
+        prior, as are all if the density of the locals has no derivatives. Further modes may be
+        missed without a warning.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, or a program that cannot serve; the
@@ -122,6 +134,8 @@ def from_program(
         samples,
         proposal,
     )
+    if posterior is None and 0 < globals_size(spec) <= _FULL_RANK:
+        spec = dataclasses.replace(spec, posterior=FullRank())
     spec.check()
     spec = spec.record()
     return spec if classes is None else Labelled(spec, classes)
@@ -158,12 +172,6 @@ class Program(Model):
 
     @property
     def sites(self) -> Sites:
-        changed = self.program.changed()
-        if changed is not None:
-            raise ValueError(
-                f"program {self.program.name} reads {changed!r}, which has changed since "
-                "from_program was called: call it again, and fit again"
-            )
         signature = ProgramSignature(
             self.program, self.observed, self.y_shape, self.levels, self.y_domain
         )
@@ -181,6 +189,7 @@ class Program(Model):
 
     @property
     def event_shape(self):
+        self.check_unchanged()  # here, for every way to ask a model comes by
         return self.sites.event_shape
 
     @property
@@ -199,7 +208,8 @@ class Program(Model):
     def method(self) -> str:
         """How log p(x|y) comes of given globals."""
         if self.sites.locals:
-            by = "the prior" if self.proposal is None else type(self.proposal).__name__
+            by = "modes and the prior" if self._adapts else "the prior"
+            by = by if self.proposal is None else type(self.proposal).__name__
             return f"importance-weighted, K = {self.samples}, from {by}"
         return "enumerated" if self.sites.discrete else "exact"
 
@@ -215,12 +225,9 @@ class Program(Model):
 
     @property
     def scratch(self):
-        runs = self.count * (self.samples if self.sites.locals else 1)
-        if self.sites.varying and self.ranges is None:
-            return runs
-        for values in self.combinations.values():
-            return runs * len(values)
-        return runs
+        # so that a block of ROWS rows may hold SCALARS scalars
+        held = self.together() * self.footprint
+        return math.ceil(held * _ENGINE / blocks.SCALARS)
 
     @property
     def count(self) -> int:
@@ -247,6 +254,15 @@ class Program(Model):
         found = dataclasses.replace(self, ranges=ranges_of(self, y))
         check_count(found.fail, _sizes(found))
         return found
+
+    def check_unchanged(self):
+        """Raise where the function reads something that has changed since ``from_program``."""
+        changed = self.program.changed()
+        if changed is not None:
+            self.fail(
+                f"it reads {changed!r}, which has changed since from_program was called: call it "
+                "again, and fit again"
+            )
 
     def fail(self, what: str):
         raise ValueError(f"program {self.program.name}: {what}")
@@ -301,12 +317,36 @@ class Program(Model):
     def init(self, key, x=None, y=None):
         return _init(self, key)
 
+    @standard_promotion
+    def prepare(self, params, x, y, weights):
+        if not self.sites.globals:
+            return params
+        return {**params, "posterior": self.posterior.prepare(self, params, x, y, weights)}
+
+    @standard_promotion
+    def diagnose(self, params, x, y, weights, key, scores):
+        if not self.sites.globals:
+            return {}, ""
+        return diagnosis.diagnose(self, params, x, y, weights, key, scores)
+
     def estimate(self, x, y=None, weights=None):
         return {"program": {}}
 
     def log_prob(self, params, x, y=None):
         # a program may compute in JAX's own dtype, wider than that of the params
         return (logsumexp(self.log_prob_each(params, x, y)) - np.log(self.count)).astype(x.dtype)
+
+    @property
+    def log_prob_and_k(self):
+        return self._log_prob_and_k if self.sites.locals else None
+
+    def _log_prob_and_k(self, params, x, y=None):
+        log_weights = self.log_weights_each(params, x, y, fixed_key())
+        log_p = logsumexp(log_weights) - np.log(log_weights.size)
+        return log_p.astype(x.dtype), self.pareto_k(log_weights, x).astype(x.dtype)
+
+    def warn_of_k(self, k):
+        warn_of_tails(k, self.program.name)
 
     def noise(self):
         return Key()
@@ -323,11 +363,8 @@ class Program(Model):
         cost: Any = 0.0
         if self.sites.globals:
             values, cost = self.posterior.one(self, params["posterior"], learnt, noise["globals"])
-        learns = self.proposal is not None or self._adapts
-        count = min(self.samples, _IN_LOSS) if learns else self.samples
-        _, log_weights = self._samples(params, values, learnt, x, y, noise["locals"], count)
-        loss = np.log(len(log_weights)) - logsumexp(log_weights) + cost / noise["events"]
-        return loss.astype(x.dtype)
+        log_p = self.log_p_of_row(params, values, learnt, x, y, noise["locals"])
+        return (cost / noise["events"] - log_p).astype(x.dtype)
 
     def loss_noise(self):
         own = self.posterior.noise(self) if self.sites.globals else ()
@@ -338,6 +375,21 @@ class Program(Model):
         return nuts.run(self, keys, data, progress)
 
     # What more a program can tell.
+
+    @property
+    def samples_in_loss(self) -> int:
+        """Samples of the continuous locals that a row's loss takes; 0 without any."""
+        if not self.sites.locals:
+            return 0
+        learns = self.proposal is not None or self._adapts
+        return min(self.samples, _IN_LOSS) if learns else self.samples
+
+    def log_p_of_row(self, params, values, learnt, x, y, key):
+        """log p(x|y, globals) of a row, by as many samples of its locals as in the loss."""
+        _, log_weights = self._samples(params, values, learnt, x, y, key, self.samples_in_loss)
+        if len(log_weights) == 1:  # whose second derivatives a sum of exponentials rounds off
+            return log_weights[0]
+        return logsumexp(log_weights) - np.log(len(log_weights))
 
     def learnt(self, params):
         """Values of the ``numpyro.param`` sites."""
@@ -367,50 +419,106 @@ class Program(Model):
         dtype = jnp.result_type(int) if whole else inputs.float_dtype((params, values))
         return value.reshape(self.event_shape).astype(dtype)
 
-    def log_prob_each(self, params, x, y=None):
-        """log p(x|y, globals) of each draw of the globals, (draws,)."""
-        log_weights = self.log_weights_each(params, x, y, fixed_key())
+    def each_draw(self, function, params, size, axis=-1):
+        """``function(i, values)`` of all draws of the globals, (draws, ...), so many at once.
+
+        A draw's number i counts from 0, and its values come by site. ``axis`` is that of the draws:
+        sums of an event's numbers run fastest over the last on a CPU, matrix products over the
+        first.
+        """
+        draw = self._draws(params)
+
+        def some(index):
+            return jax.vmap(function, (0, axis))(index, jax.vmap(draw, out_axes=axis)(index))
+
+        return in_blocks(some, self.count, size)
+
+    def _draws(self, params):
+        """A function of a draw's number that returns its globals, by site."""
+        draw = None
+        if self.sites.globals:
+            learnt = self.learnt(params)
+            draw = self.posterior.draws_one_by_one(self, params["posterior"], learnt)
+        if draw is not None:
+            return draw
+        values = self.values(params)
+        return lambda i: jax.tree_util.tree_map(lambda v: v[i], values)
+
+    def together(self, rows: int = blocks.ROWS) -> int:
+        """Draws of the globals that are scored at once for so many rows."""
+        return min(self.count, max(blocks.SCALARS // (rows * self.footprint), 1))
+
+    @property
+    def footprint(self) -> int:
+        """Scalars that scoring a row for one draw of the globals computes."""
+        return _scalars_of_row(self) * (self.samples if self.sites.locals else 1)
+
+    def log_prob_each(self, params, x, y=None, rows: int = blocks.ROWS):
+        """log p(x|y, globals) of each draw of the globals, (draws,): see ``log_weights_each``."""
+        log_weights = self.log_weights_each(params, x, y, fixed_key(), rows)
         if log_weights.shape[1] == 1:
             return log_weights[:, 0]
         return logsumexp(log_weights, 1) - np.log(log_weights.shape[1])
 
-    def log_weights_each(self, params, x, y, key):
-        """Log weights of samples of the locals for each draw, (draws, K); (draws, 1) if exact."""
-        learnt = self.learnt(params)
-        values = self.values(params)
+    def log_weights_each(self, params, x, y, key, rows: int = blocks.ROWS):
+        """Log weights of samples of the locals for each draw, (draws, K); (draws, 1) if exact.
 
-        if not values:
-            return self._samples(params, {}, learnt, x, y, key, self.samples)[1][None]
-        modes = self.modes(_first(values), learnt, x, y, key) if self.count > 1 else None
+        rows: how many are scored beside this one, at most; it bounds the memory.
+        """
+        learnt, keys = self.learnt(params), jax.random.split(key, self.count)
+        modes = self.row_modes(params, x, y, key)
 
-        def of_draw(values, key):
-            return self._samples(params, values, learnt, x, y, key, self.samples, modes)[1]
+        def of_draw(i, values):
+            own = key if self.count == 1 and not values else keys[i]
+            return self._samples(params, values, learnt, x, y, own, self.samples, modes)[1]
 
-        # draws on the last axis, over which sums of an event's numbers run fastest on a CPU
-        last = jax.tree_util.tree_map(lambda v: jnp.moveaxis(v, 0, -1), values)
-        keys = jax.random.split(key, self.count)
-        return jax.vmap(of_draw, (-1, 0))(last, keys)
+        return self.each_draw(of_draw, params, self.together(rows))
 
-    def modes(self, values, learnt, x, y, key):
-        """Modes of the continuous locals of a row given x and the globals, where they are sought."""
-        if not self._adapts:
+    def pareto_k(self, log_weights, x):
+        """Tail index of the weights (draws, K) of a row's locals, a mean over a few draws.
+
+        They are those with the largest shares of the row's density, and count by them. It is -inf
+        if nothing is sampled, inf if no weight is above zero though x is in the support, and NaN
+        with fewer than 25 samples, or if x is outside of the support.
+        """
+        if not self.sites.locals:
+            return jnp.full((), -jnp.inf, log_weights.dtype)
+        totals, places = lax.top_k(logsumexp(log_weights, 1), min(_JUDGED, len(log_weights)))
+        log_weights = log_weights[places]
+        shares = jax.nn.softmax(jnp.where(jnp.isfinite(totals).any(), totals, 0))
+        k = (jnp.where(shares > 0, jax.vmap(pareto_k)(log_weights), 0) * shares).sum()
+        missed = jnp.where(self.support(x), jnp.inf, jnp.nan)
+        known = k if self.samples >= FEWEST else jnp.nan
+        return jnp.where(jnp.isfinite(totals).any(), known, missed)
+
+    def row_modes(self, params, x, y, key):
+        """Modes of the continuous locals of a row for one draw of the globals, of several."""
+        if self.count == 1 or not self._adapts:
             return None
-        known = lax.stop_gradient((values, learnt, x, y))
-        draws = self._prior_draws(*known, key, _SEARCHED)
-        density = self._density(*known)
+        known = self._draws(params)(0), self.learnt(params), x, y
+        return self._modes(*lax.stop_gradient(known), key)
+
+    def _modes(self, values, learnt, x, y, key):
+        """Modes of the continuous locals of a row given x and the globals."""
+        draws = self._prior_draws(values, learnt, x, y, key, _SEARCHED)
+        density = self._density(values, learnt, x, y)
         return laplace.search(lambda flat: density(flat)[1], draws)
 
-    def latents(self, params, values, key, x, y=None):
+    def latents(self, params, values, key, x, y=None, modes=None):
         """Locals of a row drawn given x and the globals, by site, and what is made of them.
 
         Continuous ones are resampled from the K samples. All are blank where x is impossible.
+        ``modes`` are those of ``row_modes``.
         """
         learnt = self.learnt(params)
         of_samples, which, of_discrete, other = jax.random.split(key, 4)
-        drawn, log_weights = self._samples(params, values, learnt, x, y, of_samples, self.samples)
+        drawn, log_weights = self._samples(
+            params, values, learnt, x, y, of_samples, self.samples, modes
+        )
         chosen = _choice(which, log_weights)
         drawn = jax.tree_util.tree_map(lambda v: v[chosen], drawn)
-        local, free = {}, drawn
+        local: dict[str, Any] = {}
+        free = drawn
         if self.sites.discrete:
             combinations = self.combinations
             scores = jax.vmap(lambda c: sum(self._row(values, learnt, x, y, {**local, **c}, free)))(
@@ -499,28 +607,29 @@ class Program(Model):
 
         Returns the samples by site, without constraints, and their log weights, (count,); no
         samples and one weight where there are no continuous locals. ``modes`` are those of
-        ``modes`` for other globals.
+        ``row_modes``, to start from.
         """
         if not self.sites.locals:
             return {}, self._scores(values, learnt, x, y, {})[1][None]
+        known = lax.stop_gradient((values, learnt, x, y))
+        density, still = self._density(values, learnt, x, y), self._density(*known)
         if self.proposal is None:
-            known = lax.stop_gradient((values, learnt, x, y))
-            flat, log_q, share = self._adapted(*known, key, count, modes)
+            flat, log_q, share = self._adapted(*known, key, count, modes, density)
         else:
             own = params["proposal"]
             told = jnp.concatenate([jnp.ravel(v).astype(x.dtype) for v in (x, y) if v is not None])
             flat = batch.sample(self.proposal, own, key, count, told)
             log_q, share = batch.log_prob(self.proposal, own, flat, told), 0.0
-        prior, joint = jax.vmap(self._density(values, learnt, x, y))(flat)
         if share:
-            log_q = jnp.logaddexp(log_q, math.log(share) + lax.stop_gradient(prior))
-        return jax.vmap(self._parts)(flat), joint - log_q
+            log_q = jnp.logaddexp(log_q, math.log(share) + jax.vmap(still)(flat)[0])
+        return jax.vmap(self._parts)(flat), jax.vmap(density)(flat)[1] - log_q
 
-    def _adapted(self, values, learnt, x, y, key, count, modes):
-        """Samples (count, d) of the locals, of which a share is from the prior, the rest near modes.
+    def _adapted(self, values, learnt, x, y, key, count, modes, moving):
+        """Samples (count, d) of the locals: a share from the prior, the rest near modes.
 
         Returns the samples, the log density of the others times their share, and that of the prior.
-        With the prior in the denominator no weight exceeds p(x | locals) / share.
+        With the prior in the denominator no weight exceeds p(x | locals) / share. Gradients pass
+        through the modes alone, as those of ``moving``, the density whose arguments may be traced.
         """
         of_prior, of_modes, of_search = jax.random.split(key, 3)
         size = count // _OF_PRIOR if self._adapts else count
@@ -530,17 +639,17 @@ class Program(Model):
         density = self._density(values, learnt, x, y)
         joint = lambda flat: density(flat)[1]  # noqa: E731
         if modes is None:
-            modes = self.modes(values, learnt, x, y, of_search)
+            modes = self._modes(values, learnt, x, y, of_search)
         else:
             modes = laplace.refine(joint, modes)
-        near = laplace.proposal(modes)
+        near = laplace.proposal(laplace.follow(lambda flat: moving(flat)[1], modes))
         others, log_weights = laplace.sample(near, of_modes, count - size)
         flat = jnp.concatenate([flat, others])
         log_q = laplace.log_prob(near, log_weights, flat)
         return flat, log_q + math.log1p(-size / count), size / count
 
     def _density(self, values, learnt, x, y):
-        """A function of flattened locals without constraints: log p(locals) and log p(x, locals)."""
+        """A function of flattened free locals that returns log p(locals) and log p(x, locals)."""
         return lambda flat: self._scores(values, learnt, x, y, {}, self._parts(flat))
 
     @property
@@ -561,7 +670,7 @@ class Program(Model):
     def _parts(self, flat):
         """Values of the continuous locals by site of those that are flattened."""
         sizes = [int(np.prod(site.free)) for site in self.sites.locals]
-        parts = jnp.split(flat, np.cumsum(sizes)[:-1])
+        parts = jnp.split(flat, np.cumsum(sizes)[:-1]) if sizes else []
         return {s.name: p.reshape(s.free) for s, p in zip(self.sites.locals, parts, strict=True)}
 
     def _scores(self, values, learnt, x, y, local, free=None):
@@ -646,12 +755,8 @@ def _init(program, key):
 @functools.lru_cache(maxsize=256)
 def _differentiable(program):
     """Whether JAX can derive the density of the continuous locals twice."""
-    sites = program.sites
-    values = {site.name: sites.example[site.name] for site in sites.globals}
-    x = jnp.zeros(program.event_shape)
-    y = None if program.y_shape is None else jnp.asarray(sites.argument)[0]
+    values, x, y, flat = _example(program)
     density = program._density(values, {}, x, y)
-    flat = jnp.zeros(sum(int(np.prod(site.free)) for site in sites.locals))
     try:
         jax.eval_shape(jax.hessian(lambda flat: density(flat)[1]), flat)
     except (TypeError, ValueError, NotImplementedError):  # such as of a loop without derivatives
@@ -659,8 +764,27 @@ def _differentiable(program):
     return True
 
 
-def _first(values):
-    return jax.tree_util.tree_map(lambda v: v[0], values)
+@functools.lru_cache(maxsize=256)
+def _scalars_of_row(program):
+    values, x, y, flat = _example(program)
+    if program.sites.varying and program.ranges is None:
+        return 1
+
+    def score(values, row):
+        x, y, flat = row
+        return program._density(values, {}, x, y)(flat)
+
+    return max(blocks.scalars_of(score, values, (x, y, flat)), 1)
+
+
+def _example(program):
+    """Globals, x, y and flattened locals of the right shapes."""
+    sites = program.sites
+    values = {site.name: sites.example[site.name] for site in sites.globals}
+    dtype = jnp.result_type(float)
+    x = np.zeros(program.event_shape, dtype)
+    y = None if program.y_shape is None else np.asarray(sites.argument)[0]
+    return values, x, y, np.zeros(sum(int(np.prod(site.free)) for site in sites.locals), dtype)
 
 
 def _placing(free):

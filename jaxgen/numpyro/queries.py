@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxgen import compiler, inputs
 from jaxgen.compose import Labelled, PerClass
 from jaxgen.fitted import Fitted
 from jaxgen.numerics import logsumexp
+from jaxgen.numpyro import blocks
+from jaxgen.numpyro.drawing import Drawing
+from jaxgen.numpyro.pareto import warn_of_tails
+from jaxgen.numpyro.posterior import fixed_key
 from jaxgen.numpyro.program import Program
 from jaxgen.numpyro.runs import trace
 from jaxgen.promotion import standard_promotion
-
-_RUNS = 2**22  # of the program for one row, held at once
 
 
 class Estimate(NamedTuple):
@@ -27,12 +28,19 @@ class Estimate(NamedTuple):
     Attributes:
       log_prob: (n,), nats.
       ess: (n,), the effective number of the K samples of each row, a mean over the draws of the
-        globals; infinite where nothing is sampled. A few only: raise K, or learn a proposal.
+        globals; infinite where nothing is sampled. A large one does not show that the estimate is
+        right: samples that all miss a mode of the locals have one.
+      pareto_k: (n,), the tail index of the importance weights of each row, a mean over the draws
+        of the globals with the largest shares of the row's density: up to 0.7 the estimate can be
+        trusted. inf: a few weights are all there is; -inf: nothing is sampled, or all weights are
+        equal; NaN: fewer than 25 samples, or none of any weight, so that x is impossible or all
+        samples missed it.
       method: "exact", "enumerated" or "importance-weighted, ...".
     """
 
     log_prob: Any
     ess: Any
+    pareto_k: Any
     method: str
 
 
@@ -86,12 +94,16 @@ def log_likelihood(fitted: Fitted, x, y=None) -> jax.Array:
       y: conditions (n, *y_shape).
     """
     program, params, x, y = _asked(fitted, x, y)
-    return _by_rows(_log_likelihood, program, params, (x, y))
+    log_p, k = _log_likelihood(program, params, (x, y))
+    warn_of_tails(k, program.program.name)
+    return log_p.T
 
 
 @standard_promotion
 def estimate(fitted: Fitted, x, y=None, *, key: jax.Array, samples: int | None = None) -> Estimate:
-    """log p(x|y) with samples of each row's own, their effective number, and the method.
+    """log p(x|y) with samples of each row's own, how far to trust it, and the method.
+
+    It warns of rows whose Pareto k is above 0.7.
 
     Args:
       fitted: a fitted program, or ``Labelled`` one.
@@ -104,8 +116,9 @@ def estimate(fitted: Fitted, x, y=None, *, key: jax.Array, samples: int | None =
     if samples is not None:
         program = dataclasses.replace(program, samples=inputs.as_count(samples, "samples", 1))
     keys = jax.random.split(inputs.as_key(key), len(x))
-    log_prob, ess = _by_rows(_estimate, program, params, (x, y, keys))
-    return Estimate(log_prob, ess, program.method)
+    log_prob, ess, k = _estimate(program, params, (x, y, keys))
+    warn_of_tails(k, program.program.name)
+    return Estimate(log_prob, ess, k, program.method)
 
 
 @standard_promotion
@@ -118,7 +131,7 @@ def latents(fitted: Fitted, key: jax.Array, x, y=None) -> dict[str, jax.Array]:
     """
     program, params, x, y = _asked(fitted, x, y)
     keys = jax.random.split(inputs.as_key(key), len(x))
-    drawn = _by_rows(_latents, program, params, (x, y, keys))
+    drawn = _latents(program, params, (x, y, keys))
     return {name: jnp.swapaxes(v, 0, 1) for name, v in drawn.items()}
 
 
@@ -162,14 +175,16 @@ def _conditions(fitted, y, count, dtype):
     return inputs.as_conditions(fitted.model, inputs.as_labels(y, fitted.labels), (count,), dtype)
 
 
-def _by_rows(function, program, params, rows):
-    size = max(_RUNS // program.scratch, 1)
-    return function(program, size, params, rows)
+def _each(function, program, rows):
+    """``function(row, count)`` of rows, rows leading; count: how many are run at once."""
+    n = len(rows[0])
+    count = min(n, blocks.ROWS, max(blocks.SCALARS // program.footprint, 1))
 
+    def some(index):
+        own = jax.tree_util.tree_map(lambda v: v[index], rows)
+        return jax.vmap(lambda row: function(row, count))(own)
 
-def _each(function, size, rows):
-    one = lambda own: function(*own)  # noqa: E731
-    return jax.vmap(one)(rows) if len(rows[0]) <= size else lax.map(one, rows, batch_size=size)
+    return blocks.in_blocks(some, n, count)
 
 
 def _values_of(program, params):
@@ -180,41 +195,52 @@ def _values_of(program, params):
 
 
 def _predict(program, params, key, y):
-    values = program.values(params)
-    keys = jax.random.split(key, program.count)
+    learnt, keys = program.learnt(params), jax.random.split(key, program.count)
+    rows = y if program.y_shape is None else len(y)
+    drawing = Drawing(program.large_counts)
 
-    def draw(values, key):
-        known = {**values, **program.learnt(params)}
-        x = trace(program.program, y, key, known)[program.observed]["value"]
-        rows = jnp.moveaxis(x, program.sites.observed.axis, 0)
-        return rows.reshape(len(rows), *program.event_shape)
+    def draw(i, values):
+        sites = trace(program.program, y, keys[i], {**values, **learnt}, drawing=drawing)
+        x = jnp.moveaxis(sites[program.observed]["value"], program.sites.observed.axis, 0)
+        return x.reshape(len(x), *program.event_shape)
 
-    return jax.vmap(draw)(values, keys) if values else draw({}, key)[None]
-
-
-def _row_log_likelihood(program, size, params, rows):
-    return _each(lambda x, y: program.log_prob_each(params, x, y), size, rows).T
+    return program.each_draw(draw, params, blocks.SCALARS // (rows * program.footprint), 0)
 
 
-def _row_estimate(program, size, params, rows):
-    def of_row(x, y, key):
-        log_weights = program.log_weights_each(params, x, y, key)
-        each = logsumexp(log_weights, 1)
+def _row_log_likelihood(program, params, rows):
+    def of_row(row, count):
+        log_weights = program.log_weights_each(params, *row, fixed_key(), count)
+        return _mean(log_weights, 1), program.pareto_k(log_weights, row[0])
+
+    return _each(of_row, program, rows)
+
+
+def _row_estimate(program, params, rows):
+    def of_row(row, count):
+        log_weights = program.log_weights_each(params, *row, count)
         ess = (1 / (jax.nn.softmax(log_weights, 1) ** 2).sum(1)).mean()
         ess = ess if program.sites.locals else jnp.full_like(ess, jnp.inf)
-        return logsumexp(each) - np.log(log_weights.size), ess
+        return _mean(log_weights), ess, program.pareto_k(log_weights, row[0])
 
-    return _each(of_row, size, rows)
+    return _each(of_row, program, rows)
 
 
-def _row_latents(program, size, params, rows):
-    values = program.values(params)
+def _mean(log_weights, axis=None):
+    size = log_weights.size if axis is None else log_weights.shape[axis]
+    return logsumexp(log_weights, axis) - np.log(size) if size > 1 else log_weights.sum(axis)
 
-    def of_row(x, y, key):
-        draw = lambda values, key: program.latents(params, values, key, x, y)  # noqa: E731
-        return jax.vmap(draw)(values, jax.random.split(key, program.count))
 
-    return _each(of_row, size, rows)
+def _row_latents(program, params, rows):
+    def of_row(row, count):
+        x, y, key = row
+        keys, modes = jax.random.split(key, program.count), program.row_modes(params, x, y, key)
+
+        def draw(i, values):
+            return program.latents(params, values, keys[i], x, y, modes)
+
+        return program.each_draw(draw, params, program.together(count))
+
+    return _each(of_row, program, rows)
 
 
 _values = compiler.jit(_values_of, static_argnums=0)
@@ -222,6 +248,6 @@ _predictive = compiler.jit(_predict, static_argnums=0)
 _predictive_of_count = compiler.jit(
     lambda program, n, params, key: _predict(program, params, key, n), static_argnums=(0, 1)
 )
-_log_likelihood = compiler.jit(_row_log_likelihood, static_argnums=(0, 1))
-_estimate = compiler.jit(_row_estimate, static_argnums=(0, 1))
-_latents = compiler.jit(_row_latents, static_argnums=(0, 1))
+_log_likelihood = compiler.jit(_row_log_likelihood, static_argnums=0)
+_estimate = compiler.jit(_row_estimate, static_argnums=0)
+_latents = compiler.jit(_row_latents, static_argnums=0)

@@ -53,10 +53,8 @@ class Sites(NamedTuple):
     log_p: dict[str, float]  # of every site at those values, by which a program is recognised
 
     @property
-    def event_shape(self):
-        shape, axis = list(self.observed.shape), self.observed.axis
-        del shape[axis]
-        return tuple(shape)
+    def event_shape(self) -> tuple[int, ...]:
+        return np.empty(self.observed.shape).squeeze(self.observed.axis).shape
 
     @property
     def row_names(self):
