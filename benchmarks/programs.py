@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, log_likelihood
-from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 import jaxgen
 from benchmarks.twins import KEY
@@ -98,19 +98,22 @@ def _scores(harness, of, fitted, values, x, y):
 
 def _fits(harness, x, y):
     steps, shift = harness.pick(1000, 10), iter(np.linspace(0, 1, 1_000_000))
-    model = bridge.from_program(line, y_shape=(2,))
 
-    def ours(y):
+    def ours(posterior):
+        model = bridge.from_program(line, y_shape=(2,), posterior=posterior)
         more = {"epochs": steps, "optimizer": Adam(RATE), "progress": False}
-        return lambda: jaxgen.fit(model, x + next(shift), y, key=KEY, **more).params
+        return lambda y: lambda: jaxgen.fit(model, x + next(shift), y, key=KEY, **more).params
 
-    def peer(y):
-        svi = SVI(line, AutoNormal(line), optax.adam(RATE), Trace_ELBO())
+    def peer(guide):
+        svi = SVI(line, guide(line), optax.adam(RATE), Trace_ELBO())
         key = jax.random.PRNGKey(0)
-        return lambda: svi.run(key, steps, y, x + next(shift), progress_bar=False).params
+        return lambda y: lambda: svi.run(key, steps, y, x + next(shift), progress_bar=False).params
 
     case = f"second fit, {steps} SVI steps on new data of equal shape"
-    yield from harness.compare(case, y, {"jaxgen": ours, "numpyro": peer}, {"numpyro": 50})
+    makes = {"jaxgen": ours(bridge.MeanField()), "numpyro": peer(AutoNormal)}
+    yield from harness.compare(f"{case}, mean field", y, makes, {"numpyro": 50})
+    makes = {"jaxgen": ours(bridge.FullRank()), "numpyro": peer(AutoMultivariateNormal)}
+    yield from harness.compare(f"{case}, full rank", y, makes, {"numpyro": 50})
 
     kept = harness.pick(500, 10)
     drawn = bridge.from_program(line, y_shape=(2,), posterior=bridge.NUTS(kept, kept, 1))
@@ -134,7 +137,7 @@ def _fits(harness, x, y):
 def _many(harness, x, y):
     count, epochs = harness.pick((64, 1000), (2, 10))
     data = np.stack([x + shift for shift in np.linspace(0, 1, count)])
-    model = bridge.from_program(line, y_shape=(2,))
+    model = bridge.from_program(line, y_shape=(2,), posterior=bridge.MeanField())
     more = {"epochs": epochs, "optimizer": Adam(RATE), "progress": False}
 
     def together(y):

@@ -145,11 +145,12 @@ class Model(Spec):
         """
         return ()
 
-    def for_data(self, x, y=None) -> Model:
+    def for_data(self, x, y=None, params=None) -> Model:
         """The model to fit to these rows, if they say more of it than its fields do.
 
-        x is (n, *event_shape), or None where only y is known. Called by ``fit`` with checked NumPy
-        arrays, before anything is computed.
+        x is (n, *event_shape), or None where only y is known. ``fit`` calls it with checked NumPy
+        arrays before anything is computed, and again with the params that it has learnt by
+        gradients, so that a model can check itself where it has ended.
 
         Raises:
           ValueError: the model cannot be fitted to them.

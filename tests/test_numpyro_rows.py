@@ -463,3 +463,17 @@ def test_the_density_of_a_poisson_keeps_its_digits():
         )
         np.testing.assert_allclose(found, exact, rtol=2e-5, atol=2e-5)
         assert np.isfinite(wanted).all()
+
+
+def hidden_by_the_prior(y, x=None):
+    level = numpyro.sample("level", dist.Normal(0, 1e5))
+    with numpyro.plate("rows", len(y)):
+        late = jnp.where(jnp.arange(len(y)) > 30, 3.0, 0.0)
+        numpyro.sample("x", dist.Normal(level + late, 1), obs=x)
+
+
+def test_a_fit_is_compared_again_where_it_has_ended():
+    """Under the prior a step of 3 is within the rounding of log p."""
+    model = from_program(hidden_by_the_prior, y_shape=(), posterior=Point())
+    with pytest.raises(ValueError, match="'x' of row 31 depends on its place"):
+        jaxgen.fit(model, RNG.normal(size=60), np.zeros(60), key=KEY)

@@ -113,7 +113,9 @@ class Product(Model):
             part.rescale(*own) if np.any(part.rescalable) else own[0] for part, *own in split
         )
 
-    def for_data(self, x, y=None):
+    def for_data(self, x, y=None, params=None):
+        if params is not None:
+            return self
         parts = tuple(part.for_data(None, y) for part in self.parts)
         return self if parts == self.parts else dataclasses.replace(self, parts=parts)
 

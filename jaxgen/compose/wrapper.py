@@ -61,7 +61,9 @@ class Wrapper(Model):
     def keep(self):
         return self.inner.keep
 
-    def for_data(self, x, y=None):
+    def for_data(self, x, y=None, params=None):
+        if params is not None:
+            return self
         own = y if self.inner.y_shape is not None else None
         found = self.inner.for_data(x if self.same_events else None, own)
         fields = [f.name for f in dataclasses.fields(self)]

@@ -377,9 +377,10 @@ def _by_gradient(spec, start, data: Data, how: _How):
         spec, starts, check, mask, train, judge, key, settings, checkpoint
     )
     known = functools.partial(diagnosed, spec, rows=train)
-    if settings.members is None:
-        return params, known(params, key=key, history=history)
-    for i, own in enumerate(history["members"]):
-        part = _map(lambda v, i=i: v[i], params)
-        history["members"][i] = known(part, key=keys[i], history=own, whose=f"member {i}: ")
+    with Names.of_rows(kept[places]):
+        if settings.members is None:
+            return params, known(params, key=key, history=history)
+        for i, own in enumerate(history["members"]):
+            part = _map(lambda v, i=i: v[i], params)
+            history["members"][i] = known(part, key=keys[i], history=own, whose=f"member {i}: ")
     return params, history

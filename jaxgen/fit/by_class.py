@@ -189,7 +189,9 @@ def gradient(
     classes = []
     for k, own in enumerate(history.pop("members")):
         part = _map(lambda v, k=k: v[k], params)
-        classes.append(diagnosed(model, part, _row_of(train, k), keys[k], own, f"class {k}: "))
+        with Names.of_rows(numbers[k]):
+            known = diagnosed(model, part, _row_of(train, k), keys[k], own, f"class {k}: ")
+        classes.append(known)
     history["classes"] = classes
     return params, history
 

@@ -98,11 +98,14 @@ def prepared(model, params, rows: Rows):
 def diagnosed(model, params, rows: Rows, key, history, whose="") -> dict[str, Any]:
     """``history`` with what the model records of its fitted params; it may warn.
 
-    whose: the warning's beginning; None: no warning.
+    whose: the warning's beginning; None: neither a warning nor a check with the data.
     """
     if history["stopped"].startswith("nan"):  # of which a warning tells
         return history
     weights = _event_weights(rows)
+    if whose is not None:
+        count = int(rows.count)
+        model.for_data(*(v if v is None else np.asarray(v)[:count] for v in rows[:2]), params)
     found, warning = model.diagnose(params, rows.x, rows.y, weights, key, history["train"])
     if warning and whose is not None:
         warn(whose + warning)

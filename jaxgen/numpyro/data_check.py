@@ -37,21 +37,22 @@ class _Difference(NamedTuple):
     alone: Any
 
 
-def check_data(program, x, y, values=None) -> None:
+def check_data(program, x, y, params=None) -> None:
     """Raise where a site's log p of a row differs between all rows and that row alone.
 
     Args:
       program: a ``Program``.
       x: events (n, *event_shape); None makes some up.
       y: conditions (n, *y_shape) or None.
-      values: draws of the globals by site, (draws, *shape); by default some of the prior.
+      params: fitted ones, some of whose draws of the globals are taken; None takes some of the
+        prior.
 
     Raises:
       ValueError: it does; the message names the site, the row and both numbers.
     """
     n = next((len(v) for v in (x, y) if v is not None), _MADE_UP)
     rows = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).round().astype(int))
-    values = dict(_prior(program) if values is None else values)
+    values = _prior(program) if params is None else _fitted(program, params)
     # repeated up to a size class, so that few programs are compiled
     padded = rows[np.arange(size_class(len(rows))) % len(rows)]
     if _difference(program, x, y, values, padded) is not None:
@@ -102,6 +103,13 @@ def _prior(program):
         return {name: sites[name]["value"] for name in names}
 
     return jax.vmap(draw)(jax.random.split(jax.random.key(0), _DRAWS))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fitted(program, params):
+    """Draws of the globals that the params hold, and the values of params, by site."""
+    draw, learnt = program.draw_of(params), program.learnt(params)
+    return jax.vmap(lambda i: {**draw(i % program.count), **learnt})(jnp.arange(_DRAWS))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -71,10 +71,11 @@ def _converged(program, scores, events) -> bool:
 def _warning(program, found, off) -> str:
     k, name, way = found.get("pareto_k", -np.inf), program.program.name, program.posterior
     worst = sorted(off, key=lambda site: -_badness(*off[site]))[:_NAMED]
-    worst = [site for site in worst if _badness(*off[site]) > 1]
-    whats = []
-    if not k <= TRUSTED and found["efficiency"] < _EQUAL:
+    whats, heavy = [], not k <= TRUSTED and found["efficiency"] < _EQUAL
+    if heavy:
         whats.append(f"its importance ratios have Pareto k = {k:.2f}, above {TRUSTED}")
+    else:
+        worst = [site for site in worst if _badness(*off[site]) > 1]
     if worst:
         said = [
             f"{site!r} (mean {off[site][0]:.2g} deviations away, deviation x {off[site][1]:.2g})"

@@ -234,13 +234,16 @@ class Program(Model):
         """Draws of the globals that the density is an average over."""
         return self.posterior.count if self.sites.globals else 1
 
-    def for_data(self, x, y=None):
+    def for_data(self, x, y=None, params=None):
         """The program with what the data say of it, after a check that it can score them.
 
         Raises:
           ValueError: rows do not follow from themselves alone, or a latent takes too many values.
         """
         found = self
+        if params is not None:
+            check_data(self, x, y, params)
+            return self
         if self.sites.varying:
             found = found.with_ranges(y)
         if not self.sites.bounded and x is not None:
@@ -372,7 +375,10 @@ class Program(Model):
         return {"globals": own, "locals": of_locals, "events": Events()}
 
     def draw_posteriors(self, keys, data, progress=None):
-        return nuts.run(self, keys, data, progress)
+        params, histories = nuts.run(self, keys, data, progress)
+        x, y, _ = data[0]
+        check_data(self, x, y, jax.tree_util.tree_map(lambda v: v[0], params))
+        return params, histories
 
     # What more a program can tell.
 
@@ -426,14 +432,14 @@ class Program(Model):
         sums of an event's numbers run fastest over the last on a CPU, matrix products over the
         first.
         """
-        draw = self._draws(params)
+        draw = self.draw_of(params)
 
         def some(index):
             return jax.vmap(function, (0, axis))(index, jax.vmap(draw, out_axes=axis)(index))
 
         return in_blocks(some, self.count, size)
 
-    def _draws(self, params):
+    def draw_of(self, params):
         """A function of a draw's number that returns its globals, by site."""
         draw = None
         if self.sites.globals:
@@ -495,7 +501,7 @@ class Program(Model):
         """Modes of the continuous locals of a row for one draw of the globals, of several."""
         if self.count == 1 or not self._adapts:
             return None
-        known = self._draws(params)(0), self.learnt(params), x, y
+        known = self.draw_of(params)(0), self.learnt(params), x, y
         return self._modes(*lax.stop_gradient(known), key)
 
     def _modes(self, values, learnt, x, y, key):
