@@ -477,3 +477,147 @@ def test_a_fit_is_compared_again_where_it_has_ended():
     model = from_program(hidden_by_the_prior, y_shape=(), posterior=Point())
     with pytest.raises(ValueError, match="'x' of row 31 depends on its place"):
         jaxgen.fit(model, RNG.normal(size=60), np.zeros(60), key=KEY)
+
+
+# what a program does with x
+
+
+def changes_x(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 2))
+    with numpyro.plate("rows", len(y)):
+        obs = None if x is None else (x - 100) / 15
+        numpyro.sample("x", dist.Normal(slope * y, 1), obs=obs)
+
+
+def clips_x(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 2))
+    with numpyro.plate("rows", len(y)):
+        obs = None if x is None else jnp.minimum(x, 50.0)
+        numpyro.sample("x", dist.Normal(slope * y, 1), obs=obs)
+
+
+def point_of_rows(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 2))
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", dist.Delta(slope * y))
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+
+def narrower_with_x(n, x=None):
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(0, 5.0 if x is None else 1.0), obs=x)
+
+
+def running_sum(y, x=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 2))
+    with numpyro.plate("rows", len(y)):
+        numpyro.deterministic("trend", jnp.where(y > 1, jnp.cumsum(slope * y), 0))
+        numpyro.sample("x", dist.Normal(slope * y, 1), obs=x)
+
+
+def rarely_by_place(n, x=None):
+    tau = numpyro.sample("tau", dist.Uniform(0, 2000))
+    early, late = (numpyro.sample(name, dist.Normal(0, 5)) for name in ("early", "late"))
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(jnp.where(jnp.arange(n) < tau, early, late), 1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("program", "y", "says"),
+    [
+        (changes_x, np.ones(40), r"'x' must be observed as x is given, yet the program changes"),
+        (
+            clips_x,
+            np.ones(40),
+            r"must be observed as x is given, yet in row 33 it changes 50.8 into 50",
+        ),
+        (point_of_rows, np.ones(40), r"'z' must not be a Delta"),
+        (narrower_with_x, None, r"'x' must have one distribution whether x is given or not"),
+        (running_sum, np.linspace(0, 3, 40), r"'trend' of row [0-9]+ depends on its place"),
+        (rarely_by_place, None, r"'x' of row [0-9]+ depends on its place"),
+    ],
+)
+def test_other_uses_of_x_are_refused(program, y, says):
+    with pytest.raises(ValueError, match=says):
+        fitted_to(
+            from_program(program, y_shape=None if y is None else ()), np.linspace(0, 60, 40), y
+        )
+
+
+def several_parameters(n, weights=None, data=None):
+    return with_hint(n, data)
+
+
+def keywords(n, **given):
+    return with_hint(n, given.get("data"))
+
+
+@pytest.mark.parametrize("program", [several_parameters, keywords])
+def test_the_parameter_of_x_is_found(program):
+    assert from_program(program).sites.parameter == "data"
+    assert from_program(program).sites.given == ("hint",)
+
+
+class Base:
+    sigma = 1.0
+
+
+class Fit(Base):
+    """A class that keeps what it has fitted, as users write it."""
+
+    def __init__(self):
+        self.calls = 0
+        self.model = from_program(self.program)
+        self.fitted = jaxgen.Fitted(self.model, {"program": {}})
+
+    def program(self, n, x=None):
+        self.calls += 1
+        with numpyro.plate("rows", n):
+            numpyro.sample("x", dist.Normal(0, self.sigma), obs=x)
+
+
+def test_a_class_may_keep_its_fit_and_what_its_program_changes(monkeypatch):
+    fit = Fit()
+    before = fit.fitted.log_prob(np.zeros(1))
+    fit.seconds = 3.0
+    np.testing.assert_allclose(fit.fitted.log_prob(np.zeros(1)), before)
+    monkeypatch.setattr(Base, "sigma", 2.0)
+    with pytest.raises(ValueError, match=r"reads 'self.sigma', which has changed"):
+        fit.fitted.log_prob(np.zeros(1))
+
+
+def switched(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        branches = [lambda i=i: jnp.float32(i) for i in range(3)]
+        means = jax.vmap(lambda own: jax.lax.switch(own.astype(int), branches))(y)
+        numpyro.sample("x", dist.Normal(means, 1), obs=x)
+
+
+def test_indices_of_branches_and_of_other_types():
+    fitted = started(from_program(switched, y_shape=()), np.zeros(3), np.arange(3.0))
+    fitted.log_prob(np.zeros(3), np.arange(3.0))
+    with pytest.raises(ValueError, match="index arrays within their bounds"):
+        fitted.log_prob(np.zeros(1), np.array([7.0]))
+    y = np.array([[0, 0], [1, 1]])
+    model = from_program(person_and_item, y_shape=(2,), posterior=Point())
+    with pytest.raises(TypeError, match=r"y must suit program .*person_and_item.*dtype float32"):
+        fitted_to(model, np.ones(2), y.astype(float))
+
+
+def test_a_file_tells_of_other_code(tmp_path):
+    def make(far):
+        def program(y, x=None):
+            with numpyro.plate("rows", len(y)):
+                numpyro.sample("x", dist.Normal(0, jnp.where(y > 1, far, 1.0)), obs=x)
+
+        program.__qualname__ = "far_program"
+        return from_program(program, y_shape=())
+
+    path = tmp_path / "model.jaxgen"
+    jaxgen.Fitted(make(1.0), {"program": {}}).save(path)
+    make(5.0)
+    with (
+        pytest.warns(RuntimeWarning, match="several programs"),
+        pytest.warns(RuntimeWarning, match="has other code, or reads something else"),
+    ):
+        jaxgen.load(path)

@@ -22,6 +22,7 @@ from jaxgen.fit.rows import (
     as_params,
     check_scores,
     diagnosed,
+    diagnosed_each,
     for_init,
     has_own_loss,
     member_keys,
@@ -348,7 +349,7 @@ def _by_gradient(spec, start, data: Data, how: _How):
         rows = for_init(*split)
         with Names.of_rows(kept[places]):
             starts = [as_params(spec.init(jax.random.fold_in(k, STARTS), *rows)) for k in keys]
-        starts = [prepared(spec, own, train) for own in starts]
+        starts = [prepared(spec, own, lambda: train) for own in starts]
     else:
         starts = [start] * len(keys)
     mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
@@ -376,11 +377,9 @@ def _by_gradient(spec, start, data: Data, how: _How):
     params, history = gradient.run(
         spec, starts, check, mask, train, judge, key, settings, checkpoint
     )
-    known = functools.partial(diagnosed, spec, rows=train)
     with Names.of_rows(kept[places]):
         if settings.members is None:
-            return params, known(params, key=key, history=history)
-        for i, own in enumerate(history["members"]):
-            part = _map(lambda v, i=i: v[i], params)
-            history["members"][i] = known(part, key=keys[i], history=own, whose=f"member {i}: ")
+            return params, diagnosed(spec, params, lambda: train, key, history)
+        known = spec, params, lambda _: train, keys, history["members"]
+        history["members"] = diagnosed_each(*known, "member")
     return params, history

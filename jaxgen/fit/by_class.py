@@ -36,7 +36,7 @@ from jaxgen.fit.rows import (
     Rows,
     as_params,
     check_scores,
-    diagnosed,
+    diagnosed_each,
     for_init,
     has_own_loss,
     member_keys,
@@ -163,7 +163,7 @@ def gradient(
             args = jax.random.fold_in(own_key, STARTS), *for_init(*parts[k])
             with Names.of_rows(numbers[k]):
                 own = as_params(of_label(k, model.init, *args))
-            starts.append(prepared(model, own, _row_of(train, k)))
+            starts.append(prepared(model, own, functools.partial(_row_of, train, k)))
     else:
         starts = [_map(lambda v, k=k: v[k], start) for k in range(spec.classes)]
     mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
@@ -186,13 +186,8 @@ def gradient(
     params, history = by_gradient.run(
         model, starts, check, mask, train, held, stacked_keys, settings, checkpoint
     )
-    classes = []
-    for k, own in enumerate(history.pop("members")):
-        part = _map(lambda v, k=k: v[k], params)
-        with Names.of_rows(numbers[k]):
-            known = diagnosed(model, part, _row_of(train, k), keys[k], own, f"class {k}: ")
-        classes.append(known)
-    history["classes"] = classes
+    known = model, params, functools.partial(_row_of, train), keys, history.pop("members")
+    history["classes"] = diagnosed_each(*known, "class", numbers)
     return params, history
 
 

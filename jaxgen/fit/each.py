@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -17,7 +18,7 @@ from jaxgen.fit.finite import check_params, check_slopes
 from jaxgen.fit.rows import (
     as_params,
     check_scores,
-    diagnosed,
+    diagnosed_each,
     for_init,
     has_own_loss,
     member_keys,
@@ -151,9 +152,9 @@ def _by_gradient(model, data, keys, settings):
         as_params(model.init(jax.random.fold_in(own, STARTS), *for_init(*rows)))
         for own, rows in zip(each, data, strict=True)
     ]
-    starts = [prepared(model, *own) for own in zip(starts, padded, strict=True)]
+    get = padded.__getitem__
+    starts = [prepared(model, own, functools.partial(get, i)) for i, own in enumerate(starts)]
     mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
-    padded = [pad(*rows) for rows in data]
     train = stack(padded)
     train = _map(jnp.asarray, train)._replace(count=padded[0].count)
 
@@ -164,10 +165,8 @@ def _by_gradient(model, data, keys, settings):
         check_slopes(model, starts[i], mask, padded[i], numbers, own, units[i])
 
     params, history = gradient.run(model, starts, check, mask, train, None, keys, settings, None)
-    histories = [
-        diagnosed(model, _map(lambda v, i=i: v[i], params), padded[i], each[i], own, None)
-        for i, own in enumerate(history["members"])
-    ]
+    known = model, params, get, each, history["members"]
+    histories = diagnosed_each(*known, None)
     if units[0] is not None:
         host = jax.device_get(params)
         own = [_map(lambda v, i=i: v[i], host) for i in range(len(data))]

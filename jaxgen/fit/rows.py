@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,7 @@ from jaxgen import batch, inputs, places
 from jaxgen.compose import Dequantized, Labelled, PerClass, Product, Transformed
 from jaxgen.fit.units import Units
 from jaxgen.model import Model
-from jaxgen.places import Message
+from jaxgen.places import Message, Names
 from jaxgen.random import is_leaf
 from jaxgen.sizes import size_class
 from jaxgen.warn import warn
@@ -90,26 +92,50 @@ def for_init(x, y, weights):
     return inputs.filled(x, np.nanmean)[rows], None if y is None else y[rows]
 
 
-def prepared(model, params, rows: Rows):
+def prepared(model, params, rows: Callable[[], Rows]):
     """Params to start training from, of those of ``init`` and all rows."""
-    return as_params(model.prepare(params, rows.x, rows.y, _event_weights(rows)))
+    if type(model).prepare is Model.prepare:
+        return params
+    own = rows()
+    return as_params(model.prepare(params, own.x, own.y, _event_weights(own)))
 
 
-def diagnosed(model, params, rows: Rows, key, history, whose="") -> dict[str, Any]:
+def diagnosed(model, params, rows: Callable[[], Rows], key, history, whose="") -> dict[str, Any]:
     """``history`` with what the model records of its fitted params; it may warn.
 
     whose: the warning's beginning; None: neither a warning nor a check with the data.
     """
-    if history["stopped"].startswith("nan"):  # of which a warning tells
+    if type(model).diagnose is Model.diagnose or history["stopped"].startswith("nan"):
         return history
-    weights = _event_weights(rows)
+    own = rows()
+    weights = _event_weights(own)
     if whose is not None:
-        count = int(rows.count)
-        model.for_data(*(v if v is None else np.asarray(v)[:count] for v in rows[:2]), params)
-    found, warning = model.diagnose(params, rows.x, rows.y, weights, key, history["train"])
+        count = int(own.count)
+        model.for_data(*(v if v is None else np.asarray(v)[:count] for v in own[:2]), params)
+    found, warning = model.diagnose(params, own.x, own.y, weights, key, history["train"])
     if warning and whose is not None:
         warn(whose + warning)
     return history | found
+
+
+def diagnosed_each(
+    model, params, rows: Callable[[int], Rows], keys, histories, whose: str | None, numbers=None
+) -> list[dict[str, Any]]:
+    """The histories of fits side by side, whose params have a leading axis, likewise.
+
+    whose: what a fit is called in warnings, or None as in ``diagnosed``. numbers: of the rows of
+    each fit in what the user gave.
+    """
+    if type(model).diagnose is Model.diagnose:
+        return histories
+    host, found = jax.device_get(params), []
+    for i, history in enumerate(histories):
+        own = jax.tree_util.tree_map(lambda v, i=i: v[i], host)
+        name = None if whose is None else f"{whose} {i}: "
+        with contextlib.nullcontext() if numbers is None else Names.of_rows(numbers[i]):
+            rows_of = functools.partial(rows, i)
+            found.append(diagnosed(model, own, rows_of, keys[i], history, name))
+    return found
 
 
 def _event_weights(rows: Rows):

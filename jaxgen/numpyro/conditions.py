@@ -37,7 +37,15 @@ class Conditions:
         y = np.asarray(y).reshape(-1, *shape)
         y = inputs.narrowed(y, jnp.result_type(float), "y")
         padded = y[np.arange(size_class(len(y))) % len(y)]
-        return np.asarray(_of_rows(self.program, padded))[: len(y)].reshape(batch)
+        try:
+            found = _of_rows(self.program, padded)
+        except (TypeError, ValueError) as error:  # such as a float that is an index
+            what = str(error).strip().split("\n")[0]
+            raise TypeError(
+                f"y must suit program {self.program.program.name}, which raises "
+                f"{type(error).__name__} with y of dtype {y.dtype}: {what}"
+            ) from error
+        return np.asarray(found)[: len(y)].reshape(batch)
 
     @property
     def wanted(self) -> str:

@@ -21,11 +21,14 @@ from jaxgen.numpyro.runs import example_value, trace
 from jaxgen.places import Message
 from jaxgen.sizes import size_class
 
-_ROWS = 2**17  # most rows that are compared
+_ROWS = 2**15  # most rows that are compared, spread over all
 _MADE_UP = 64  # rows where there are none
-_DRAWS = 4  # of the globals
-_map = jax.tree_util.tree_map
+_SCALARS = 2**22  # to compute, which limits the draws of the globals,
+_DRAWS = (4, 256)  # the fewest and the most
 _CLOSE = 1e-3  # relative and absolute difference, in nats, of equal scores computed in two ways
+_GIVEN = ""  # in the place of a site's name, of x as it is given and as it is observed
+
+_map = jax.tree_util.tree_map
 
 
 class _Difference(NamedTuple):
@@ -52,16 +55,26 @@ def check_data(program, x, y, params=None) -> None:
     """
     n = next((len(v) for v in (x, y) if v is not None), _MADE_UP)
     rows = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).round().astype(int))
-    values = _prior(program) if params is None else _fitted(program, params)
     # repeated up to a size class, so that few programs are compiled
     padded = rows[np.arange(size_class(len(rows))) % len(rows)]
+    count = int(np.clip(_SCALARS // (len(padded) * program.footprint), *_DRAWS))
+    values = _prior(program, count) if params is None else _fitted(program, params, count)
     if _difference(program, x, y, values, padded) is not None:
         found = _difference(program, x, y, values, rows)
         if found is None:  # of the copies alone
             return
         site, row, together, alone = found
+        if site == _GIVEN:
+            raise ValueError(
+                Message(
+                    f"program {program.program.name}: site {program.observed!r} must be observed "
+                    f"as {program.sites.parameter} is given, yet in ", places.row(row), " it "
+                    f"changes {alone:.3g} into {together:.3g}; change x beforehand",
+                )
+            )  # fmt: skip
         whose = [f"site {site!r} of ", places.row(row)]
-        if site not in program.sites.row_names:
+        rows_of = program.sites.row_names | {own.name for own in program.sites.deterministic}
+        if site not in rows_of:
             whose = [f"site {site!r}, outside of the plate over the rows,"]
         raise ValueError(
             Message(
@@ -93,8 +106,8 @@ def _difference(program, x, y, values, rows):
     return None
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _prior(program):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _prior(program, count):
     """Draws of the globals from the prior, and the starts of params, by site."""
 
     def draw(key):
@@ -102,14 +115,14 @@ def _prior(program):
         names = (*(site.name for site in program.sites.globals), *program.sites.params)
         return {name: sites[name]["value"] for name in names}
 
-    return jax.vmap(draw)(jax.random.split(jax.random.key(0), _DRAWS))
+    return jax.vmap(draw)(jax.random.split(jax.random.key(0), count))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _fitted(program, params):
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _fitted(program, params, count):
     """Draws of the globals that the params hold, and the values of params, by site."""
     draw, learnt = program.draw_of(params), program.learnt(params)
-    return jax.vmap(lambda i: {**draw(i % program.count), **learnt})(jnp.arange(_DRAWS))
+    return jax.vmap(lambda i: {**draw(i % program.count), **learnt})(jnp.arange(count))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -124,7 +137,9 @@ def _compare(program, n, x, y, values):
         together, row_values = _together(program, x_values, y, values)
         alone = functools.partial(_alone, program, values)
         apart = jax.vmap(alone, (0, None if y is None else 0, 0))(x_values, y, row_values)
-        return {name: _first(together[name], own) for name, own in apart.items()}
+        found = {name: _first(together[name], own) for name, own in apart.items()}
+        observed = row_values[program.observed].astype(x_values.dtype)
+        return found | {_GIVEN: _first(observed, x_values)}
 
     return lax.map(of_draw, values) if values else _map(lambda v: v[None], of_draw({}))
 
@@ -142,9 +157,9 @@ def _together(program, x_values, y, values):
     axes = _axes(program)
     x = jnp.moveaxis(x_values, 0, axes[program.observed])
     argument = len(x_values) if y is None else y
-    run = _run(program, argument, {**values, program.observed: x}, x)
+    run = _run(program, argument, values, x)
     own = {n: jnp.moveaxis(run[n]["value"], axis, 0) for n, axis in axes.items()}
-    return {name: _log_p(site, axes.get(name)) for name, site in run.items()}, own
+    return _scores(program, run), own
 
 
 def _alone(program, values, x_value, y, row_values):
@@ -152,9 +167,9 @@ def _alone(program, values, x_value, y, row_values):
     axes = _axes(program)
     own = {name: jnp.expand_dims(v, axes[name]) for name, v in row_values.items()}
     x = jnp.expand_dims(x_value, axes[program.observed])
-    run = _run(program, 1 if y is None else y[None], {**values, **own, program.observed: x}, x)
-    scores = {name: _log_p(site, axes.get(name)) for name, site in run.items()}
-    return {name: v[0] if name in axes else v for name, v in scores.items()}
+    run = _run(program, 1 if y is None else y[None], {**values, **own}, x)
+    leading = {*axes, *(site.name for site in program.sites.deterministic)}
+    return {n: v[0] if n in leading else v for n, v in _scores(program, run).items()}
 
 
 def _axes(program):
@@ -164,21 +179,30 @@ def _axes(program):
 
 
 def _run(program, argument, values, x):
-    sites = trace(
-        program.program, argument, np.zeros(2, np.uint32), values, example_value,
-        given=program.given(x),
-    )  # fmt: skip
-    return {name: site for name, site in sites.items() if site["type"] == "sample"}
+    """The sites of a run, to which x is given as its user gives it, or else substituted."""
+    given = program.given(x)
+    values = {n: v for n, v in values.items() if n != program.observed}
+    values |= {} if given else {program.observed: x}
+    key = np.zeros(2, np.uint32)
+    return trace(program.program, argument, key, values, example_value, given=given)
 
 
-def _log_p(site, axis):
-    fn = site["fn"]
-    score = log_prob_within(fn, site["value"])
-    return score if axis is None else jnp.moveaxis(score, axis + fn.event_dim, 0)
+def _scores(program, run):
+    """log p of each site, and the values of what is computed for each row; rows lead."""
+    axes, scores = _axes(program), {}
+    for name, site in run.items():
+        if site["type"] == "sample":
+            score, axis = log_prob_within(site["fn"], site["value"]), axes.get(name)
+            dim = None if axis is None else axis + site["fn"].event_dim
+            scores[name] = score if dim is None else jnp.moveaxis(score, dim, 0)
+    for site in program.sites.deterministic:
+        scores[site.name] = jnp.moveaxis(jnp.asarray(run[site.name]["value"]), site.axis, 0)
+    return scores
 
 
 def _first(together, alone):
     """The first row whose scores differ; a site without rows has one score together."""
+    together, alone = (jnp.asarray(v, jnp.result_type(float)) for v in (together, alone))
     together = jnp.broadcast_to(together, alone.shape)
     same = (together == alone) | (jnp.isnan(together) & jnp.isnan(alone))
     size = jnp.maximum(jnp.abs(together), jnp.abs(alone))

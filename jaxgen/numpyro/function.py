@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from types import FunctionType, MethodType
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 
 from numpyro.primitives import Messenger
 
-from jaxgen.numpyro.closure import contents
+from jaxgen.numpyro.closure import contents, digest
 from jaxgen.spec import Spec
 from jaxgen.warn import warn
 
@@ -29,6 +30,7 @@ class Function(Spec):
 
     call: ClassVar[Callable]
     reads: ClassVar[dict[str, Any]]  # what the function reads, by name
+    own: ClassVar[frozenset[str]] = frozenset()  # of those, what it changes itself, such as a cache
 
     def __post_init__(self):
         super().__post_init__()
@@ -47,24 +49,34 @@ class Function(Spec):
         object.__setattr__(self, "reads", contents(call))
 
     def __eq__(self, other):
-        same = isinstance(other, Function) and _is_same(self.call, other.call)
-        return same and self.reads == other.reads
+        if not isinstance(other, Function) or not _is_same(self.call, other.call):
+            return False
+        return not self._differing(self.reads, other.reads, self.own | other.own)
 
     def __hash__(self):
         return hash(self.name)
 
     def changed(self) -> str | None:
         """The name of something that the function reads and that has changed since; else None."""
+        return next(iter(self._differing(self.reads, contents(self.call), self.own)), None)
+
+    def settle(self) -> None:
+        """Leave out from now on what the function has changed itself in runs until now."""
         now = contents(self.call)
-        if now == self.reads:
-            return None
-        return next(n for n in (*now, *self.reads) if now.get(n) != self.reads.get(n))
+        object.__setattr__(self, "own", frozenset(self._differing(self.reads, now, frozenset())))
 
-    def parameter(self, observed: str) -> str | None:
-        """The parameter through which the value of the observed site is given; None without one.
+    @staticmethod
+    def _differing(reads, others, own) -> list[str]:
+        if reads == others:
+            return []
+        names = dict.fromkeys((*reads, *others))
+        return [n for n in names if n not in own and reads.get(n) != others.get(n)]
 
-        It has the site's name, or else is the only parameter beside the first that is None by
-        default.
+    def parameters(self, observed: str) -> list[str]:
+        """Names of parameters through which the observed site may be given, likeliest first.
+
+        They are that of the site's name, and those beside the first that are None by default;
+        with ``**kwargs`` also texts in the code.
         """
         call = self.call
         while isinstance(call, Messenger):  # a handler around the program
@@ -72,12 +84,24 @@ class Function(Spec):
         try:
             own = list(inspect.signature(call).parameters.values())
         except (TypeError, ValueError):  # some callables have no signature
-            return None
+            return []
         by_name = [p for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        named = [p.name for p in by_name if p.name == observed]
-        named += [observed for p in own if p.kind is p.VAR_KEYWORD]
-        optional = [p.name for p in by_name if p is not own[0] and p.default is None]
-        return named[0] if named else optional[0] if len(optional) == 1 else None
+        found = [p.name for p in by_name if p.name == observed]
+        found += [p.name for p in by_name if p is not own[0] and p.default is None]
+        if any(p.kind is p.VAR_KEYWORD for p in own):
+            texts = getattr(getattr(call, "__code__", None), "co_consts", ())
+            found += [observed, *(t for t in texts if isinstance(t, str) and t.isidentifier())]
+        return list(dict.fromkeys(found))
+
+    def digest(self) -> str:
+        """A text of what the function reads, the same in another process of one Python version."""
+        return digest({name: v for name, v in self.reads.items() if name not in self.own})
+
+    def has_named(self, name: str) -> bool:
+        """Whether the function has a parameter of that name."""
+        with contextlib.suppress(TypeError, ValueError):
+            return name in inspect.signature(self.call).parameters
+        return False
 
 
 def function(call: Callable, named: bool = True) -> Function:

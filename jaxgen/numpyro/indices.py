@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
+_SHAPING = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
+
 
 def in_bounds(function: Callable, y: Any) -> jax.Array | None:
     """Whether every index that follows from y is in bounds when ``function(y)`` runs, a bool.
@@ -40,6 +42,7 @@ class _Reading:
 
     def __init__(self, closed, *arguments):
         self.inside: list[Any] = []  # of each index, whether it is in bounds
+        self.clamped: dict[int, Any] = {}  # of a value clamped, the least, the value and the most
         self.negative: dict[int, Any] = {}  # of a value i < 0, the value i
         self.wrapped: dict[int, Any] = {}  # of a value i + size, the value i
         self.alive: list[Any] = []  # whose identities are in use above
@@ -74,11 +77,18 @@ class _Reading:
         elif name == "dynamic_slice" and any(own[1:]):
             room = np.subtract(values[0].shape, eqn.params["slice_sizes"])
             self.inside += [(i >= 0) & (i <= m) for i, m in zip(values[1:], room, strict=True)]
+        elif name in ("cond", "select_n") and own[0] and id(values[0]) in self.clamped:  # a switch
+            low, index, high = self.clamped[id(values[0])]
+            self.inside.append(((index >= low) & (index <= high)).all())
         if name == "select_n" and len(values) == 3 and self._is_wrap(*values):
             return [values[1]], [follows]  # the index before the wrap
         out = _evaluated(jaxpr, eqn, values)
         self.alive += [*out, *values]
-        if name == "lt" and _is_zero(values[1]):
+        if name == "clamp":
+            self.clamped[id(out[0])] = values
+        elif name in _SHAPING and id(values[0]) in self.clamped:
+            self.clamped[id(out[0])] = self.clamped[id(values[0])]
+        elif name == "lt" and _is_zero(values[1]):
             self.negative[id(out[0])] = values[0]
         elif name == "add":
             self.wrapped[id(out[0])] = values[0]

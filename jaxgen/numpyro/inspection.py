@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import (
+    Delta,
     Distribution,
     ExpandedDistribution,
     Independent,
@@ -108,6 +109,8 @@ class _TracedSite(NamedTuple):
     levels: Any = None  # all values of a discrete latent without bounds, None where unknown
     support: Any = None  # of the site that is x
     log_p: Any = None
+    log_p_free: Any = None  # in a run without x
+    given: Any = None  # the x that the program was given, and the value that it observed
 
 
 class _Inspection:
@@ -118,7 +121,8 @@ class _Inspection:
 
     def __init__(self, signature: ProgramSignature, whole: bool = False):
         self.signature, self.whole = signature, whole
-        self.parameter = signature.program.parameter(signature.observed)
+        self.parameter: str | None = None  # through which the program is given x
+        self.parameters = signature.program.parameters(signature.observed)
         of_two, of_three = self._run_inputs(2, 0), self._run_inputs(3, 1)
         self.two, self.other, self.frame = evaluated(self._apart, of_two, of_three)
         self.params = {n: s.transform for n, s in self.two.items() if s.type == "param"}
@@ -182,6 +186,8 @@ class _Inspection:
         """One run; x is the value of the observed site where the program is given it."""
         argument = n if inputs.y is None else inputs.y
         given = {} if x is None or self.parameter is None else {self.parameter: x}
+        if given:
+            values = {n: v for n, v in values.items() if n != self.signature.observed}
         key = np.zeros(2, np.uint32)
         make = functools.partial(example_value, shift=inputs.shift)
         with self._errors_of_program(bool(given)):
@@ -194,23 +200,36 @@ class _Inspection:
         values, observed = values or {}, self.signature.observed
         free = self._run(n, inputs, values)
         self._check_observed(free)
-        if self.parameter is None:
-            return free
         known = {name: site.value for name, site in free.items() if site.type == "sample"}
-        try:
-            run = self._run(n, inputs, {**values, **known}, free[observed].value)
-        except ValueError:
-            if self.parameter == observed:
-                raise
-            run = OrderedDict()  # the parameter is another's
-        if observed not in run or not run[observed].observed:
-            self.parameter = None
+        run = self._given(n, inputs, {**values, **known}, free[observed].value)
+        if run is None:
             return free
-        run[observed] = run[observed]._replace(observed=False)  # as without x
+        x = run[observed]
+        run[observed] = x._replace(observed=False, given=(free[observed].value, x.value))
         for name, site in free.items():
             if site.type == "sample" and name not in run:
                 self.fail(f"site {name!r} must be there whether {self.parameter} is given or not")
+            if site.type == "sample" and not site.observed:
+                run[name] = run[name]._replace(log_p_free=site.log_p)
         return run
+
+    def _given(self, n, inputs, values, x):
+        """A run in which a parameter gives the program x, or None if none does."""
+        observed, error = self.signature.observed, None
+        for name in self.parameters:
+            self.parameter = name
+            try:
+                run = self._run(n, inputs, values, x)
+            except ValueError as raised:  # the parameter may be another's
+                error = raised if self.parameter == observed else error
+                continue
+            if observed in run and run[observed].observed:
+                self.parameters = [self.parameter]
+                return run
+        self.parameter, self.parameters = None, []
+        if error is not None and self.signature.program.has_named(observed):
+            raise error
+        return None
 
     def _traced(self, name, site) -> _TracedSite:
         kind, value = site["type"], site["value"]
@@ -222,6 +241,8 @@ class _Inspection:
         if kind != "sample":
             return seen
         fn, is_x = site["fn"], name == self.signature.observed
+        if isinstance(_unwrapped(fn), Delta) and not site["is_observed"]:
+            self.fail(f"site {name!r} must not be a Delta, which has no density: compute the value")
         if not site["is_observed"] and type(_unwrapped(fn)).sample is Distribution.sample:
             self.fail(f"site {name!r} must have a proper distribution, which can be drawn from")
         seen = seen._replace(
@@ -384,8 +405,10 @@ class _Inspection:
             {n: np.asarray(s.value) for n, s in alone.items()},
             {n: float(np.sum(s.log_p)) for n, s in alone.items()},
         )
+        self._check_given()
         for row in (2, 0):
             self._check_row(row)
+        self._check_free()
         return found
 
     def _check_apart(self, name):
@@ -397,6 +420,29 @@ class _Inspection:
                 f"{what} {name!r} is outside of the plate {self.frame.name!r}, yet its "
                 "distribution depends on the rows or their number"
             )
+
+    def _check_given(self):
+        """The program must observe x as it is given."""
+        observed, parameter = self.signature.observed, self.parameter
+        if parameter is None:
+            return
+        given, value = self.two[observed].given
+        if np.shape(given) != np.shape(value) or not _close(given, value):
+            self.fail(
+                f"site {observed!r} must be observed as {parameter} is given, yet the program "
+                f"changes {np.ravel(given)[:3]} into {np.ravel(value)[:3]}; change it beforehand"
+            )
+
+    def _check_free(self):
+        """The program must have one density with x and without."""
+        parameter = self.parameter
+        for name, site in self.two.items():
+            if site.log_p_free is not None and not _close(site.log_p_free, site.log_p):
+                self.fail(
+                    f"site {name!r} must have one distribution whether {parameter} is given or "
+                    f"not: its log p is {np.ravel(site.log_p)[:3]} with {parameter}, "
+                    f"{np.ravel(site.log_p_free)[:3]} without"
+                )
 
     def _check_row(self, row: int):
         """The density of a row must not depend on its place or on other rows."""

@@ -43,6 +43,7 @@ from jaxgen.promotion import standard_promotion
 from jaxgen.random import Events, Key
 from jaxgen.spec import Count
 from jaxgen.threefry import key_words
+from jaxgen.warn import warn
 
 _FULL_RANK = 64  # numbers of globals up to which a posterior has all correlations by default
 _IN_LOSS = 8  # samples in a loss: more of a learnt proposal would drown its gradient
@@ -160,6 +161,7 @@ class Program(Model):
     large_counts: bool = False  # were there counts beyond JAX's integers in a fit?
     # the sites and their log p at some values, by which a file recognises the program
     described: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    digest: str = dataclasses.field(default="", repr=False, compare=False)  # of what it reads
     log_p: tuple[float | None, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     learning_rate: ClassVar[float] = 0.02
@@ -273,8 +275,10 @@ class Program(Model):
     def record(self):
         """The program with what a file recognises it by."""
         sites = self.sites
+        self.program.settle()
         log_p = tuple(v if math.isfinite(v) else None for v in sites.log_p.values())
-        return dataclasses.replace(self, described=sites.description(), log_p=log_p)
+        known = sites.description(), log_p, self.program.digest()
+        return dataclasses.replace(self, described=known[0], log_p=known[1], digest=known[2])
 
     def _check_recognised(self):
         sites, name = self.sites, self.program.name
@@ -292,6 +296,12 @@ class Program(Model):
                     f"values is {own:.6g}, and was {saved:.6g} when it was saved; something that "
                     "it reads may have changed"
                 )
+        digest, version = self.program.digest(), self.digest.split(" ")[0]
+        if digest != self.digest and digest.startswith(f"{version} "):
+            warn(
+                f"program {name} has other code, or reads something else, than when it was saved; "
+                "its sites and their densities at some values are the same"
+            )
 
     def check(self) -> None:
         """Raise where the parts do not fit together."""
@@ -524,16 +534,16 @@ class Program(Model):
         chosen = _choice(which, log_weights)
         drawn = jax.tree_util.tree_map(lambda v: v[chosen], drawn)
         local: dict[str, Any] = {}
-        free = drawn
         if self.sites.discrete:
-            combinations = self.combinations
-            scores = jax.vmap(lambda c: sum(self._row(values, learnt, x, y, {**local, **c}, free)))(
-                combinations
+            scores = jax.vmap(lambda own: sum(self._row(values, learnt, x, y, own, drawn)))(
+                self.combinations
             )
             place = _choice(of_discrete, scores)
-            local = {**local, **{name: jnp.asarray(v)[place] for name, v in combinations.items()}}
-        known = {**values, **learnt, **local, self.observed: self._observed(x)[0]}
-        sites = trace(self.program, self._argument(y), other, known, _placing(free)[0])
+            local = {name: jnp.asarray(v)[place] for name, v in self.combinations.items()}
+        value = self._observed(x)[0]
+        known = {**values, **learnt, **local, self.observed: value}
+        place, given = _placing(drawn)[0], self.given(value)
+        sites = trace(self.program, self._argument(y), other, known, place, given=given)
         shown = (*self.sites.locals, *self.sites.discrete, *self.sites.deterministic)
         drawn = {s.name: jnp.asarray(_without_plate(sites[s.name]["value"], s)) for s in shown}
         return blanked(jnp.isfinite(logsumexp(log_weights)), drawn)
