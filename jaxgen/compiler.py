@@ -11,16 +11,19 @@ from collections.abc import Callable
 import jax
 
 
-def jit(function: Callable, **settings) -> Callable:
+def jit(function: Callable, *, quick: bool = False, **settings) -> Callable:
     """``jax.jit`` with this machine's options, for calls from outside every transformation.
 
-    JAX takes compiler options at the top level alone, so never call the result inside a trace. The
-    options are looked up at the first call, for importing the library must not start a backend.
+    With ``quick`` a program compiles in two thirds of the time and runs slower, for those that run
+    a few times. JAX takes compiler options at the top level alone, so never call the result inside
+    a trace. The options are looked up at the first call, for importing the library must not start
+    a backend.
     """
 
     @functools.cache
     def compiled(backend):
-        return jax.jit(function, compiler_options=_options(backend), **settings)
+        options = _quick_options(backend) if quick else _options(backend)
+        return jax.jit(function, compiler_options=options, **settings)
 
     @functools.wraps(function)
     def call(*args):
@@ -68,6 +71,18 @@ def cache_compilations(folder: str | os.PathLike | None = None) -> pathlib.Path:
 def _options(backend: str) -> dict | None:
     # XLA halves the vectors it is given here, by default; wide ones draw noise twice as fast
     return {"xla_cpu_prefer_vector_width": 512} if backend == "cpu" and _has_avx512() else None
+
+
+@functools.cache
+def _quick_options(backend: str) -> dict | None:
+    if backend != "cpu" or jax.__version_info__ < (0, 10):  # whose compiler may crash of these
+        return _options(backend)
+    options = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except Exception:  # another version's compiler has other options
+        return _options(backend)
+    return options
 
 
 def _has_avx512() -> bool:

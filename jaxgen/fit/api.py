@@ -127,7 +127,7 @@ def fit(
       while "train" and "validation" are means over the members that still train. Of a NumPyro
       program, and of each member or class of one, also "converged", whether its score has stopped
       rising over the last two fifths of the epochs, and unless its posterior is a point, from
-      importance ratios log p(x, globals | y) - log q(globals) of 100 to 1000 draws of the fitted
+      importance ratios log p(x, globals | y) - log q(globals) of 100 to 500 draws of the fitted
       posterior q: "pareto_k", the tail index of their weights; "efficiency", the effective share of
       the draws; and by site, of an array's worst entry, "shift", by how many deviations weighting
       moves the mean, and "deviation", by what it multiplies the deviation (within the central 98 %

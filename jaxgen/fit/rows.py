@@ -140,7 +140,8 @@ def diagnosed_each(
 
 def _event_weights(rows: Rows):
     """Weights that sum to the number of events."""
-    return rows.weights * (rows.events / rows.weights.sum())
+    weights = np.asarray(rows.weights)  # eager operations of JAX take longer
+    return weights * (np.asarray(rows.events) / weights.sum())
 
 
 def check_range(array, name: str) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 SCALARS = 2**24  # of intermediate results held at once: 64 MiB in float32
 ROWS = 2048  # scored at once where there are so many
+_LARGEST = 6  # results of a run that are held at once
 
 _map = jax.tree_util.tree_map
 
@@ -36,23 +37,26 @@ def in_blocks(function: Callable[[jax.Array], Any], count: int, size: int) -> An
 
 
 def scalars_of(function: Callable, shared: Any, row: Any) -> int:
-    """How many scalars ``function(shared, row)`` computes from the row, all results added up.
+    """How many scalars ``function(shared, row)`` holds at once of what it computes from the row.
 
-    More than are held at once, since the compiler fuses some. shared and row are pytrees of arrays
-    or of their shapes.
+    They are those of the largest results, since the compiler fuses most others. shared and row are
+    pytrees of arrays or of their shapes.
     """
     jaxpr = jax.make_jaxpr(function)(shared, row).jaxpr
     of_row = set(jaxpr.invars[len(jax.tree_util.tree_leaves(shared)) :])
-    total = 0
+    sizes: list[int] = []
     for eqn in jaxpr.eqns:
         if any(_known(v) and v in of_row for v in eqn.invars):
             of_row.update(eqn.outvars)
-            total += sum(_scalars(inner) for inner in _inner(eqn)) or _size(eqn)
-    return total
+            sizes += _sizes(eqn)
+    return sum(heapq.nlargest(_LARGEST, sizes))
 
 
-def _scalars(jaxpr) -> int:
-    return sum(sum(_scalars(j) for j in _inner(eqn)) or _size(eqn) for eqn in jaxpr.eqns)
+def _sizes(eqn) -> list[int]:
+    """The sizes of what an operation, or those within it, compute."""
+    inner = [size for jaxpr in _inner(eqn) for own in jaxpr.eqns for size in _sizes(own)]
+    outputs = (v.aval.shape for v in eqn.outvars if hasattr(v.aval, "shape"))
+    return inner or [math.prod(shape) for shape in outputs]
 
 
 def _inner(eqn) -> Iterator[Any]:
@@ -61,10 +65,6 @@ def _inner(eqn) -> Iterator[Any]:
         leaf = getattr(leaf, "jaxpr", leaf)
         if hasattr(leaf, "eqns"):
             yield leaf
-
-
-def _size(eqn) -> int:
-    return sum(int(np.prod(v.aval.shape)) for v in eqn.outvars if hasattr(v.aval, "shape"))
 
 
 def _known(variable) -> bool:

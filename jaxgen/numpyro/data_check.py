@@ -14,17 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpyro.primitives import Messenger
 
-from jaxgen import inputs, places
+from jaxgen import compiler, inputs, places
 from jaxgen.numpyro.likelihood import log_prob_within
 from jaxgen.numpyro.runs import example_value, trace
 from jaxgen.places import Message
 from jaxgen.sizes import size_class
 
-_ROWS = 2**15  # most rows that are compared, spread over all
+_ROWS = 2**13  # most rows that are compared, spread over all
 _MADE_UP = 64  # rows where there are none
 _SCALARS = 2**22  # to compute, which limits the draws of the globals,
-_DRAWS = (4, 256)  # the fewest and the most
+_PRIOR = 128  # from so many of the prior, some of which may show what others hide,
+_BLOCK = 16  # to so many, which are compared at once, as many as of a fitted posterior
 _CLOSE = 1e-3  # relative and absolute difference, in nats, of equal scores computed in two ways
 _GIVEN = ""  # in the place of a site's name, of x as it is given and as it is observed
 
@@ -57,10 +59,13 @@ def check_data(program, x, y, params=None) -> None:
     rows = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).round().astype(int))
     # repeated up to a size class, so that few programs are compiled
     padded = rows[np.arange(size_class(len(rows))) % len(rows)]
-    count = int(np.clip(_SCALARS // (len(padded) * program.footprint), *_DRAWS))
-    values = _prior(program, count) if params is None else _fitted(program, params, count)
-    if _difference(program, x, y, values, padded) is not None:
-        found = _difference(program, x, y, values, rows)
+    values, count = _prior(program), _PRIOR
+    if params is not None:
+        values, count = _fitted(program, params), _BLOCK
+    room = _SCALARS // (len(padded) * program.footprint)
+    count = int(np.clip(room, _BLOCK, count)) // _BLOCK * _BLOCK
+    if _difference(program, x, y, values, count, padded) is not None:
+        found = _difference(program, x, y, values, count, rows)
         if found is None:  # of the copies alone
             return
         site, row, together, alone = found
@@ -86,14 +91,14 @@ def check_data(program, x, y, params=None) -> None:
         )  # fmt: skip
 
 
-def _difference(program, x, y, values, rows):
+def _difference(program, x, y, values, count, rows):
     """A site, a row and its log p among ``rows`` and alone, where they differ; else None."""
     x = None if x is None else np.asarray(x[rows], jnp.result_type(float))
     if y is not None:
         y = inputs.narrowed(np.asarray(y[rows]), jnp.result_type(float), "y")
     try:
         with jax.default_matmul_precision("highest"):
-            found = jax.device_get(_compare(program, len(rows), x, y, values))
+            found = jax.device_get(_compare(program, len(rows), x, y, values, np.int32(count)))
     except (TypeError, ValueError, IndexError) as error:
         text = str(error).strip().split("\n")[0]
         raise ValueError(
@@ -106,28 +111,39 @@ def _difference(program, x, y, values, rows):
     return None
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _prior(program, count):
+@functools.partial(compiler.jit, quick=True, static_argnums=0)
+def _prior(program):
     """Draws of the globals from the prior, and the starts of params, by site."""
 
+    def of_rows(site):
+        return example_value(site) if site["name"] in program.sites.row_names else None
+
     def draw(key):
-        sites = trace(program.program, program.sites.argument, key, {})
+        # not by ``Drawing``: jax.random's own draws compile the fastest
+        drawing = Messenger()
+        sites = trace(program.program, program.sites.argument, key, {}, of_rows, drawing)
         names = (*(site.name for site in program.sites.globals), *program.sites.params)
         return {name: sites[name]["value"] for name in names}
 
-    return jax.vmap(draw)(jax.random.split(jax.random.key(0), count))
+    return jax.vmap(draw)(jax.random.split(jax.random.key(0), _PRIOR))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _fitted(program, params, count):
-    """Draws of the globals that the params hold, and the values of params, by site."""
+@functools.partial(compiler.jit, quick=True, static_argnums=0)
+def _fitted(program, params):
+    """Few draws of the globals that the params hold, and the values of params, by site.
+
+    They are repeated to as many as of the prior, so that one program compares both.
+    """
     draw, learnt = program.draw_of(params), program.learnt(params)
-    return jax.vmap(lambda i: {**draw(i % program.count), **learnt})(jnp.arange(count))
+    return jax.vmap(lambda i: {**draw(i % program.count), **learnt})(jnp.arange(_PRIOR) % _BLOCK)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _compare(program, n, x, y, values):
-    """The difference of each site, for each draw of ``values``."""
+@functools.partial(compiler.jit, quick=True, static_argnums=(0, 1))
+def _compare(program, n, x, y, values, count):
+    """The difference of each site, for the first block of draws with one, or else the last.
+
+    count: of the draws in ``values`` that are compared, a multiple of the block's.
+    """
 
     def of_draw(values):
         if x is None:
@@ -141,7 +157,21 @@ def _compare(program, n, x, y, values):
         observed = row_values[program.observed].astype(x_values.dtype)
         return found | {_GIVEN: _first(observed, x_values)}
 
-    return lax.map(of_draw, values) if values else _map(lambda v: v[None], of_draw({}))
+    if not values:
+        return _map(lambda v: v[None], of_draw({}))
+
+    def of_block(state):
+        done, _ = state
+        block = _map(lambda v: lax.dynamic_slice_in_dim(v, done, _BLOCK), values)
+        return done + _BLOCK, jax.vmap(of_draw)(block)
+
+    def goes_on(state):
+        done, found = state
+        return (done < count) & ~jnp.stack([own.found.any() for own in found.values()]).any()
+
+    shapes = jax.eval_shape(lambda: of_block((jnp.int32(0), None))[1])
+    nothing = _map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
+    return lax.while_loop(goes_on, of_block, (jnp.int32(0), nothing))[1]
 
 
 def _made_up(program, n, y, values):

@@ -16,7 +16,7 @@ from jaxgen.numpyro.posterior import globals_size
 from jaxgen.random import draw
 
 _RUNS = 2**23  # draws x rows in all
-_DRAWS = (100, 1000)  # fewest and most of the posterior
+_DRAWS = (100, 500)  # fewest and most of the posterior
 _HELD = 2**20  # draws x rows x samples of their locals held at once
 _EQUAL = 0.8  # share of effective draws above which weights are so equal that no tail matters
 _SHIFT = 0.5  # deviations by which a weighted mean may lie off

@@ -466,7 +466,7 @@ class Program(Model):
 
     @property
     def footprint(self) -> int:
-        """Scalars that scoring a row for one draw of the globals computes."""
+        """Scalars that scoring a row for one draw of the globals holds at once."""
         return _scalars_of_row(self) * (self.samples if self.sites.locals else 1)
 
     def log_prob_each(self, params, x, y=None, rows: int = blocks.ROWS):
