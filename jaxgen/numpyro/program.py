@@ -11,15 +11,14 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from numpyro.distributions import biject_to
 
-from jaxgen import batch, inputs
+from jaxgen import inputs
 from jaxgen.compose import Labelled
 from jaxgen.domains import Domain, each
 from jaxgen.model import Model
-from jaxgen.numerics import blanked, computed_once, logsumexp
-from jaxgen.numpyro import blocks, diagnosis, laplace, nuts
+from jaxgen.numerics import blanked, logsumexp
+from jaxgen.numpyro import blocks, diagnosis, nuts, row_samples
 from jaxgen.numpyro.blocks import in_blocks
 from jaxgen.numpyro.conditions import Ranges, conditions_of, ranges_of
 from jaxgen.numpyro.data_check import check_data
@@ -28,7 +27,7 @@ from jaxgen.numpyro.full_rank import FullRank
 from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.inspection import check_count, combinations, sites_of
 from jaxgen.numpyro.likelihood import log_prob_within
-from jaxgen.numpyro.pareto import FEWEST, pareto_k, warn_of_tails
+from jaxgen.numpyro.pareto import warn_of_tails
 from jaxgen.numpyro.posterior import (
     MeanField,
     Posterior,
@@ -42,16 +41,11 @@ from jaxgen.numpyro.sites import ProgramSignature, Sites
 from jaxgen.promotion import standard_promotion
 from jaxgen.random import Events, Key
 from jaxgen.spec import Count
-from jaxgen.threefry import key_words
 from jaxgen.warn import warn
 
 _FULL_RANK = 64  # numbers of globals up to which a posterior has all correlations by default
 _IN_LOSS = 8  # samples in a loss: more of a learnt proposal would drown its gradient
-_OF_PRIOR = 8  # one of so many samples of the locals is from the prior
-_SEARCHED = 32  # draws of the prior that a search for the modes of locals starts from
 _ENGINE = 2**21  # scalars of float32 in a block of the engine
-_JUDGED = 8  # draws of the globals whose importance weights have their Pareto k computed
-_END = 80.0  # stands for infinities without constraints, which are values on their edges
 
 
 @standard_promotion
@@ -210,7 +204,7 @@ class Program(Model):
     def method(self) -> str:
         """How log p(x|y) comes of given globals."""
         if self.sites.locals:
-            by = "modes and the prior" if self._adapts else "the prior"
+            by = "modes and the prior" if row_samples.adapts(self) else "the prior"
             by = by if self.proposal is None else type(self.proposal).__name__
             return f"importance-weighted, K = {self.samples}, from {by}"
         return "enumerated" if self.sites.discrete else "exact"
@@ -356,7 +350,7 @@ class Program(Model):
     def _log_prob_and_k(self, params, x, y=None):
         log_weights = self.log_weights_each(params, x, y, fixed_key())
         log_p = logsumexp(log_weights) - np.log(log_weights.size)
-        return log_p.astype(x.dtype), self.pareto_k(log_weights, x).astype(x.dtype)
+        return log_p.astype(x.dtype), row_samples.tail_index(self, log_weights, x).astype(x.dtype)
 
     def warn_of_k(self, k):
         warn_of_tails(k, self.program.name)
@@ -397,12 +391,14 @@ class Program(Model):
         """Samples of the continuous locals that a row's loss takes; 0 without any."""
         if not self.sites.locals:
             return 0
-        learns = self.proposal is not None or self._adapts
+        learns = self.proposal is not None or row_samples.adapts(self)
         return min(self.samples, _IN_LOSS) if learns else self.samples
 
     def log_p_of_row(self, params, values, learnt, x, y, key):
         """log p(x|y, globals) of a row, by as many samples of its locals as in the loss."""
-        _, log_weights = self._samples(params, values, learnt, x, y, key, self.samples_in_loss)
+        _, log_weights = row_samples.samples(
+            self, params, values, learnt, x, y, key, self.samples_in_loss
+        )
         if len(log_weights) == 1:  # whose second derivatives a sum of exponentials rounds off
             return log_weights[0]
         return logsumexp(log_weights) - np.log(len(log_weights))
@@ -429,7 +425,7 @@ class Program(Model):
         """An event drawn given values of the globals."""
         known = {**values, **self.learnt(params)}
         drawing = Drawing(self.large_counts)
-        sites = trace(self.program, self._argument(y), key, known, drawing=drawing)
+        sites = trace(self.program, self.argument(y), key, known, drawing=drawing)
         value = sites[self.observed]["value"]
         whole = not _is_float(value) and self._in_integers
         dtype = jnp.result_type(int) if whole else inputs.float_dtype((params, values))
@@ -482,43 +478,15 @@ class Program(Model):
         rows: how many are scored beside this one, at most; it bounds the memory.
         """
         learnt, keys = self.learnt(params), jax.random.split(key, self.count)
-        modes = self.row_modes(params, x, y, key)
+        modes = row_samples.row_modes(self, params, x, y, key)
 
         def of_draw(i, values):
             own = key if self.count == 1 and not values else keys[i]
-            return self._samples(params, values, learnt, x, y, own, self.samples, modes)[1]
+            return row_samples.samples(
+                self, params, values, learnt, x, y, own, self.samples, modes
+            )[1]
 
         return self.each_draw(of_draw, params, self.together(rows))
-
-    def pareto_k(self, log_weights, x):
-        """Tail index of the weights (draws, K) of a row's locals, a mean over a few draws.
-
-        They are those with the largest shares of the row's density, and count by them. It is -inf
-        if nothing is sampled, inf if no weight is above zero though x is in the support, and NaN
-        with fewer than 25 samples, or if x is outside of the support.
-        """
-        if not self.sites.locals:
-            return jnp.full((), -jnp.inf, log_weights.dtype)
-        totals, places = lax.top_k(logsumexp(log_weights, 1), min(_JUDGED, len(log_weights)))
-        log_weights = log_weights[places]
-        shares = jax.nn.softmax(jnp.where(jnp.isfinite(totals).any(), totals, 0))
-        k = (jnp.where(shares > 0, jax.vmap(pareto_k)(log_weights), 0) * shares).sum()
-        missed = jnp.where(self.support(x), jnp.inf, jnp.nan)
-        known = k if self.samples >= FEWEST else jnp.nan
-        return jnp.where(jnp.isfinite(totals).any(), known, missed)
-
-    def row_modes(self, params, x, y, key):
-        """Modes of the continuous locals of a row for one draw of the globals, of several."""
-        if self.count == 1 or not self._adapts:
-            return None
-        known = self.draw_of(params)(0), self.learnt(params), x, y
-        return self._modes(*lax.stop_gradient(known), key)
-
-    def _modes(self, values, learnt, x, y, key):
-        """Modes of the continuous locals of a row given x and the globals."""
-        draws = self._prior_draws(values, learnt, x, y, key, _SEARCHED)
-        density = self._density(values, learnt, x, y)
-        return laplace.search(lambda flat: density(flat)[1], draws)
 
     def latents(self, params, values, key, x, y=None, modes=None):
         """Locals of a row drawn given x and the globals, by site, and what is made of them.
@@ -528,8 +496,8 @@ class Program(Model):
         """
         learnt = self.learnt(params)
         of_samples, which, of_discrete, other = jax.random.split(key, 4)
-        drawn, log_weights = self._samples(
-            params, values, learnt, x, y, of_samples, self.samples, modes
+        drawn, log_weights = row_samples.samples(
+            self, params, values, learnt, x, y, of_samples, self.samples, modes
         )
         chosen = _choice(which, log_weights)
         drawn = jax.tree_util.tree_map(lambda v: v[chosen], drawn)
@@ -540,10 +508,10 @@ class Program(Model):
             )
             place = _choice(of_discrete, scores)
             local = {name: jnp.asarray(v)[place] for name, v in self.combinations.items()}
-        value = self._observed(x)[0]
+        value = self.observed_with_plate(x)[0]
         known = {**values, **learnt, **local, self.observed: value}
         place, given = _placing(drawn)[0], self.given(value)
-        sites = trace(self.program, self._argument(y), other, known, place, given=given)
+        sites = trace(self.program, self.argument(y), other, known, place, given=given)
         shown = (*self.sites.locals, *self.sites.discrete, *self.sites.deterministic)
         drawn = {s.name: jnp.asarray(_without_plate(sites[s.name]["value"], s)) for s in shown}
         return blanked(jnp.isfinite(logsumexp(log_weights)), drawn)
@@ -567,14 +535,14 @@ class Program(Model):
     def prior_draw(self, key, learnt):
         """Globals drawn from the prior, without constraints."""
         sites = trace(self.program, self.sites.argument, key, learnt)
-        return {s.name: _free(sites[s.name]) for s in self.sites.globals}
+        return {s.name: row_samples.free_value(sites[s.name]) for s in self.sites.globals}
 
     def locals_draw(self, values, key, y=None):
         """Continuous locals of a row drawn from the prior, without constraints."""
         if not self.sites.locals:
             return {}
-        sites = trace(self.program, self._argument(y), key, values)
-        return {s.name: _free(sites[s.name]) for s in self.sites.locals}
+        sites = trace(self.program, self.argument(y), key, values)
+        return {s.name: row_samples.free_value(sites[s.name]) for s in self.sites.locals}
 
     def log_joint(self, position, x, y, weights):
         """log p(x, locals | y, globals) p(globals) without constraints, of all rows."""
@@ -582,7 +550,7 @@ class Program(Model):
         values, log_p, log_det = self.constrain(position["globals"], learnt)
 
         def of_row(x, y, weight, free):
-            prior, joint = self._scores(values, learnt, x, y, {}, free)
+            prior, joint = self.scores(values, learnt, x, y, {}, free)
             if not free:
                 return jnp.where(weight > 0, weight * jnp.where(weight > 0, joint, 0), 0)
             return jnp.where(weight > 0, joint, prior)
@@ -596,7 +564,7 @@ class Program(Model):
         sites = self._without_rows(values)
         return {site.name: sites[site.name]["fn"].support for site in self.sites.globals}
 
-    def _argument(self, y):
+    def argument(self, y):
         return 1 if self.y_shape is None else y[None]
 
     def _without_rows(self, known, place=None):
@@ -618,78 +586,7 @@ class Program(Model):
         ]  # fmt: skip
         return sum(_scaled(site) for site in outside)
 
-    def _samples(self, params, values, learnt, x, y, key, count, modes=None):
-        """Samples of the continuous locals by their proposal, and log p(x, locals|y) / q(locals).
-
-        Returns the samples by site, without constraints, and their log weights, (count,); no
-        samples and one weight where there are no continuous locals. ``modes`` are those of
-        ``row_modes``, to start from.
-        """
-        if not self.sites.locals:
-            return {}, self._scores(values, learnt, x, y, {})[1][None]
-        known = lax.stop_gradient((values, learnt, x, y))
-        density, still = self._density(values, learnt, x, y), self._density(*known)
-        if self.proposal is None:
-            flat, log_q, share = self._adapted(*known, key, count, modes, density)
-        else:
-            own = params["proposal"]
-            told = jnp.concatenate([jnp.ravel(v).astype(x.dtype) for v in (x, y) if v is not None])
-            flat = batch.sample(self.proposal, own, key, count, told)
-            log_q, share = batch.log_prob(self.proposal, own, flat, told), 0.0
-        if share:
-            log_q = jnp.logaddexp(log_q, math.log(share) + jax.vmap(still)(flat)[0])
-        return jax.vmap(self._parts)(flat), jax.vmap(density)(flat)[1] - log_q
-
-    def _adapted(self, values, learnt, x, y, key, count, modes, moving):
-        """Samples (count, d) of the locals: a share from the prior, the rest near modes.
-
-        Returns the samples, the log density of the others times their share, and that of the prior.
-        With the prior in the denominator no weight exceeds p(x | locals) / share. Gradients pass
-        through the modes alone, as those of ``moving``, the density whose arguments may be traced.
-        """
-        of_prior, of_modes, of_search = jax.random.split(key, 3)
-        size = count // _OF_PRIOR if self._adapts else count
-        flat = self._prior_draws(values, learnt, x, y, of_prior, size)
-        if not self._adapts:
-            return flat, jnp.full(count, -jnp.inf, flat.dtype), 1.0
-        density = self._density(values, learnt, x, y)
-        joint = lambda flat: density(flat)[1]  # noqa: E731
-        if modes is None:
-            modes = self._modes(values, learnt, x, y, of_search)
-        else:
-            modes = laplace.refine(joint, modes)
-        near = laplace.proposal(laplace.follow(lambda flat: moving(flat)[1], modes))
-        others, log_weights = laplace.sample(near, of_modes, count - size)
-        flat = jnp.concatenate([flat, others])
-        log_q = laplace.log_prob(near, log_weights, flat)
-        return flat, log_q + math.log1p(-size / count), size / count
-
-    def _density(self, values, learnt, x, y):
-        """A function of flattened free locals that returns log p(locals) and log p(x, locals)."""
-        return lambda flat: self._scores(values, learnt, x, y, {}, self._parts(flat))
-
-    @property
-    def _adapts(self):
-        return self.proposal is None and bool(self.sites.locals) and _differentiable(self)
-
-    def _prior_draws(self, values, learnt, x, y, key, count):
-        """Continuous locals drawn from the prior, flattened without constraints, (count, d)."""
-        known = {**values, **learnt, self.observed: self._observed(x)[0]}
-
-        def draw(key):
-            sites = trace(self.program, self._argument(y), key, known)
-            free = [jnp.ravel(_free(sites[site.name])) for site in self.sites.locals]
-            return jnp.nan_to_num(jnp.concatenate(free), posinf=_END, neginf=-_END)
-
-        return computed_once(jax.vmap(draw)(jax.random.split(key, count)), key_words(key)[0])
-
-    def _parts(self, flat):
-        """Values of the continuous locals by site of those that are flattened."""
-        sizes = [int(np.prod(site.free)) for site in self.sites.locals]
-        parts = jnp.split(flat, np.cumsum(sizes)[:-1]) if sizes else []
-        return {s.name: p.reshape(s.free) for s, p in zip(self.sites.locals, parts, strict=True)}
-
-    def _scores(self, values, learnt, x, y, local, free=None):
+    def scores(self, values, learnt, x, y, local, free=None):
         """log p(locals) and log p(x, locals), the discrete ones summed over."""
         if not self.sites.discrete:
             prior, score = self._row(values, learnt, x, y, local, free)
@@ -703,12 +600,12 @@ class Program(Model):
 
     def _row(self, values, learnt, x, y, local, free=None):
         """log p(locals) and log p(x | locals) of a row; ``free`` locals are without constraints."""
-        value, whole = self._observed(x)
+        value, whole = self.observed_with_plate(x)
         known = {**values, **learnt, **local, self.observed: value}
         place, log_dets = _placing(free or {})
         key = jnp.zeros(2, jnp.uint32)
         given = self.given(value)
-        sites = trace(self.program, self._argument(y), key, known, place, given=given)
+        sites = trace(self.program, self.argument(y), key, known, place, given=given)
         latent = (*self.sites.locals, *self.sites.discrete)
         prior = sum((self._log_prior_within(sites[s.name]) for s in latent), jnp.zeros((), float))
         site = sites[self.observed]
@@ -723,9 +620,9 @@ class Program(Model):
 
     def observed_value(self, x):
         """The observed site's value of one row that is x, without the axis of the plate."""
-        return _without_plate(self._observed(x)[0], self.sites.observed)
+        return _without_plate(self.observed_with_plate(x)[0], self.sites.observed)
 
-    def _observed(self, x):
+    def observed_with_plate(self, x):
         """The observed site's value that is x, and whether it is whole where it must be."""
         site, whole = self.sites.observed, True
         if site.discrete:
@@ -769,38 +666,16 @@ def _init(program, key):
 
 
 @functools.lru_cache(maxsize=256)
-def _differentiable(program):
-    """Whether JAX can derive the density of the continuous locals twice."""
-    values, x, y, flat = _example(program)
-    density = program._density(values, {}, x, y)
-    try:
-        jax.eval_shape(jax.hessian(lambda flat: density(flat)[1]), flat)
-    except (TypeError, ValueError, NotImplementedError):  # such as of a loop without derivatives
-        return False
-    return True
-
-
-@functools.lru_cache(maxsize=256)
 def _scalars_of_row(program):
-    values, x, y, flat = _example(program)
+    values, x, y, flat = row_samples.example_row(program)
     if program.sites.varying and program.ranges is None:
         return 1
 
     def score(values, row):
         x, y, flat = row
-        return program._density(values, {}, x, y)(flat)
+        return row_samples.density_of(program, values, {}, x, y)(flat)
 
     return max(blocks.scalars_of(score, values, (x, y, flat)), 1)
-
-
-def _example(program):
-    """Globals, x, y and flattened locals of the right shapes."""
-    sites = program.sites
-    values = {site.name: sites.example[site.name] for site in sites.globals}
-    dtype = jnp.result_type(float)
-    x = np.zeros(program.event_shape, dtype)
-    y = None if program.y_shape is None else np.asarray(sites.argument)[0]
-    return values, x, y, np.zeros(sum(int(np.prod(site.free)) for site in sites.locals), dtype)
 
 
 def _placing(free):
@@ -816,10 +691,6 @@ def _placing(free):
         return value
 
     return place, log_dets
-
-
-def _free(site):
-    return biject_to(site["fn"].support).inv(site["value"])
 
 
 def _choice(key, log_weights):

@@ -18,6 +18,7 @@ from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.pareto import warn_of_tails
 from jaxgen.numpyro.posterior import fixed_key
 from jaxgen.numpyro.program import Program
+from jaxgen.numpyro.row_samples import row_modes, tail_index
 from jaxgen.numpyro.runs import trace
 from jaxgen.promotion import standard_promotion
 
@@ -210,7 +211,7 @@ def _predict(program, params, key, y):
 def _row_log_likelihood(program, params, rows):
     def of_row(row, count):
         log_weights = program.log_weights_each(params, *row, fixed_key(), count)
-        return _mean(log_weights, 1), program.pareto_k(log_weights, row[0])
+        return _mean(log_weights, 1), tail_index(program, log_weights, row[0])
 
     return _each(of_row, program, rows)
 
@@ -220,7 +221,7 @@ def _row_estimate(program, params, rows):
         log_weights = program.log_weights_each(params, *row, count)
         ess = (1 / (jax.nn.softmax(log_weights, 1) ** 2).sum(1)).mean()
         ess = ess if program.sites.locals else jnp.full_like(ess, jnp.inf)
-        return _mean(log_weights), ess, program.pareto_k(log_weights, row[0])
+        return _mean(log_weights), ess, tail_index(program, log_weights, row[0])
 
     return _each(of_row, program, rows)
 
@@ -233,7 +234,7 @@ def _mean(log_weights, axis=None):
 def _row_latents(program, params, rows):
     def of_row(row, count):
         x, y, key = row
-        keys, modes = jax.random.split(key, program.count), program.row_modes(params, x, y, key)
+        keys, modes = jax.random.split(key, program.count), row_modes(program, params, x, y, key)
 
         def draw(i, values):
             return program.latents(params, values, keys[i], x, y, modes)
