@@ -1004,7 +1004,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "jaxgen/numpyro/program.py",
         'if site["name"] in self.sites.varying:',
         'if site["name"] in ():',
-        ("tests/test_numpyro_rows.py", "-k", "values_that_each_row"),
+        ("tests/test_numpyro_rows.py", "-k", "values_that"),
     ),
     Mutant(
         "negative_indices_wrapped",

@@ -137,6 +137,36 @@ def up_to(y, x=None):
         numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
 
 
+class Evenly(dist.Distribution):
+    """Whole numbers from 0 to a highest; its density does not ask whether a value is possible."""
+
+    def __init__(self, high):
+        self.high = high
+        super().__init__(jnp.shape(high))
+
+    @dist.constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self):
+        return dist.constraints.integer_interval(0, self.high)
+
+    def sample(self, key, sample_shape=()):
+        return jax.random.randint(key, (*sample_shape, *self.batch_shape), 0, self.high + 1)
+
+    def log_prob(self, value):
+        return jnp.broadcast_to(-jnp.log(self.high + 1.0), jnp.shape(value))
+
+
+def user_defined(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", Evenly(y.astype(int)))
+        numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def overdispersed(y, x=None):
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", dist.BetaBinomial(2.0, 3.0, y.astype(int)))
+        numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
 def nested(y, x=None):
     with numpyro.plate("rows", len(y)):
         first = numpyro.sample("first", dist.Binomial(y.astype(int), 0.7))
@@ -151,6 +181,8 @@ def exact_sum(weights, x):
 VARYING = [
     (passed, lambda n: stats.binom.pmf(np.arange(n + 1), n, 0.4)),
     (up_to, lambda n: np.ones(n + 1) / (n + 1)),
+    (user_defined, lambda n: np.ones(n + 1) / (n + 1)),
+    (overdispersed, lambda n: stats.betabinom.pmf(np.arange(n + 1), n, 2, 3)),
     (nested, lambda n: stats.binom.pmf(np.arange(n + 1), n, 0.35)),
 ]
 
@@ -621,3 +653,17 @@ def test_a_file_tells_of_other_code(tmp_path):
         pytest.warns(RuntimeWarning, match="has other code, or reads something else"),
     ):
         jaxgen.load(path)
+
+
+def share_passed(y, x=None):
+    q = numpyro.sample("q", dist.Beta(1, 1))
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", dist.Binomial(y.astype(int), q))
+        numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def test_values_that_a_row_forbids_have_no_gradient():
+    y = RNG.integers(0, 9, 300).astype(float)
+    x = RNG.binomial(y.astype(int), 0.4) + 0.5 * RNG.normal(size=300)
+    fitted = jaxgen.fit(from_program(share_passed, y_shape=(), posterior=Point()), x, y, key=KEY)
+    assert abs(posterior(fitted)["q"][0] - 0.4) < 0.05

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 _SHAPING = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
@@ -104,7 +104,7 @@ def _evaluated(jaxpr, eqn, values):
     """The outputs of one equation of a jaxpr."""
     known = {var: v for var, v in zip(eqn.invars, values, strict=True) if type(var) is not Literal}
     alone = jaxpr.replace(constvars=[], invars=list(known), outvars=eqn.outvars, eqns=[eqn])
-    return jax.core.eval_jaxpr(alone, (), *known.values())
+    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*known.values())
 
 
 def _inner(eqn):
