@@ -412,7 +412,7 @@ class _Inspection:
         return found
 
     def _check_apart(self, name):
-        """A site outside of the plate must not hear of the rows."""
+        """A site outside of the plate must not depend on the rows."""
         two, three = (run[name].log_p for run in (self.two, self.three))
         if np.shape(two) != np.shape(three) or not _close(two, three):
             what = "latent" if name in self.outside else "observed site or factor"

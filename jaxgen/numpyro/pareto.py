@@ -54,7 +54,7 @@ def warn_of_tails(k, name: str) -> None:
     """Warn of rows whose log p is an estimate that cannot be trusted.
 
     Args:
-      k: Pareto k of the importance weights of each row; NaN where there is nothing to judge.
+      k: Pareto k of the importance weights of each row; NaN where it is unknown.
       name: of the program.
     """
     k = np.ravel(k)

@@ -307,9 +307,9 @@ class Program(Model):
             each(self.y_domain, int(np.prod(self.y_shape)), "y_domain")
         if self.proposal is not None:
             dim = sum(int(np.prod(site.free)) for site in sites.locals)
-            told = int(np.prod(self.event_shape)) + int(np.prod(self.y_shape or (0,)))
-            told += 1 if self.y_shape == () else 0
-            wanted = (dim,), (told,)
+            given = int(np.prod(self.event_shape)) + int(np.prod(self.y_shape or (0,)))
+            given += 1 if self.y_shape == () else 0
+            wanted = (dim,), (given,)
             found = self.proposal.event_shape, self.proposal.y_shape
             if not dim:
                 raise ValueError(f"proposal: program {name} has no continuous local latents")

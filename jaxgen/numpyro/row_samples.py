@@ -20,7 +20,7 @@ from jaxgen.threefry import key_words
 
 _OF_PRIOR = 8  # one of so many samples of the locals is from the prior
 _SEARCHED = 32  # draws of the prior that a search for the modes of locals starts from
-_JUDGED = 8  # draws of the globals whose importance weights have their Pareto k computed
+_COMPARED = 8  # draws of the globals whose importance weights have their Pareto k computed
 _END = 80.0  # stands for infinities without constraints, which are values on their edges
 
 
@@ -125,7 +125,7 @@ def tail_index(program, log_weights, x):
     """
     if not program.sites.locals:
         return jnp.full((), -jnp.inf, log_weights.dtype)
-    totals, places = lax.top_k(logsumexp(log_weights, 1), min(_JUDGED, len(log_weights)))
+    totals, places = lax.top_k(logsumexp(log_weights, 1), min(_COMPARED, len(log_weights)))
     log_weights = log_weights[places]
     shares = jax.nn.softmax(jnp.where(jnp.isfinite(totals).any(), totals, 0))
     k = (jnp.where(shares > 0, jax.vmap(pareto_k)(log_weights), 0) * shares).sum()
