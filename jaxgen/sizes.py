@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 _SMALLEST = 64
 
 
@@ -13,3 +15,8 @@ def size_class(n: int, an_octave: int = 4) -> int:
     bits = an_octave.bit_length() - 1
     step = 1 << max((n - 1).bit_length() - 1 - bits, 6 - bits)
     return max(_SMALLEST, -(-n // step) * step)
+
+
+def repeated(n: int) -> np.ndarray:
+    """Numbers of n rows, repeated from the first on up to a size class."""
+    return np.arange(size_class(n)) % n

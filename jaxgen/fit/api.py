@@ -360,22 +360,22 @@ def _by_gradient(spec, start, data: Data, how: _How):
         checkpoint = Checkpoint(checkpoint, of)
     own_x, own_y, own_weights = split
     train = pad(own_x, own_y, own_weights, each)
-    judge = None if held is None else pad(*held)
+    held_rows = None if held is None else pad(*held)
 
     def check(member):
         """Raise where the member's start gives a row no finite score or gradient."""
         own_key = noise_key(spec, keys[member], JUDGING)
         own = functools.partial(check_scores, spec, starts[member], key=own_key)
         own(train, kept[places], "x")
-        if judge is not None and held_places is None:
-            own(judge, np.arange(len(held[0])), "validation")
-        elif judge is not None:
-            own(judge, kept[held_places], "x")
+        if held_rows is not None and held_places is None:
+            own(held_rows, np.arange(len(held[0])), "validation")
+        elif held_rows is not None:
+            own(held_rows, kept[held_places], "x")
         check_slopes(spec, starts[member], mask, train, kept[places], own_key, data.units)
 
     key = key if settings.members is None else member_keys(key, settings.members)
     params, history = gradient.run(
-        spec, starts, check, mask, train, judge, key, settings, checkpoint
+        spec, starts, check, mask, train, held_rows, key, settings, checkpoint
     )
     with Names.of_rows(kept[places]):
         if settings.members is None:

@@ -14,7 +14,7 @@ from jaxgen import domains, inputs
 from jaxgen.numpyro.indices import in_bounds
 from jaxgen.numpyro.runs import example_value, trace
 from jaxgen.numpyro.support import bounds_of
-from jaxgen.sizes import size_class
+from jaxgen.sizes import repeated
 
 Ranges = tuple[tuple[str, int, int], ...]
 
@@ -36,7 +36,7 @@ class Conditions:
             return jax.vmap(_of_row(self.program))(y.reshape(-1, *shape)).reshape(batch)
         y = np.asarray(y).reshape(-1, *shape)
         y = inputs.narrowed(y, jnp.result_type(float), "y")
-        padded = y[np.arange(size_class(len(y))) % len(y)]
+        padded = y[repeated(len(y))]
         try:
             found = _of_rows(self.program, padded)
         except (TypeError, ValueError) as error:  # such as a float that is an index
@@ -74,7 +74,7 @@ def ranges_of(program, y) -> Ranges:
     y = inputs.narrowed(
         np.concatenate([y, *_corners(program, y.dtype)]), jnp.result_type(float), "y"
     )
-    padded = y[np.arange(size_class(len(y))) % len(y)]
+    padded = y[repeated(len(y))]
     low, high = (np.asarray(v) for v in _bounds_of_rows(program, padded))
     found = zip(program.sites.varying, low.min(0).tolist(), high.max(0).tolist(), strict=True)
     known = {name: ends for name, *ends in program.ranges or ()}
@@ -95,16 +95,19 @@ def _has_indices(program):
     return found[0] is not None
 
 
+def _run(program, y, end=None):
+    """The sites of a run for one condition, with made-up values: see ``example_value``."""
+    observed = jnp.asarray(program.sites.example[program.observed])
+    make = functools.partial(example_value, end=end)
+    values, given = {program.observed: observed}, program.given(observed)
+    return trace(program.program, y[None], np.zeros(2, np.uint32), values, make, given=given)
+
+
 def _in_bounds(program, y):
     """Whether one condition indexes within bounds; None where it indexes nothing."""
-    observed = jnp.asarray(program.sites.example[program.observed])
 
     def run(y):
-        run = trace(
-            program.program, y[None], np.zeros(2, np.uint32), {program.observed: observed},
-            example_value, given=program.given(observed),
-        )  # fmt: skip
-        samples = [site for site in run.values() if site["type"] == "sample"]
+        samples = [site for site in _run(program, y).values() if site["type"] == "sample"]
         return [site["fn"].log_prob(site["value"]) for site in samples]
 
     return in_bounds(run, y)
@@ -137,12 +140,8 @@ def _in_ranges(program, y):
 def _bounds(program, y):
     """The least and the largest value of each varying latent under one condition."""
     found = []
-    observed = jnp.asarray(program.sites.example[program.observed])
     for end in ("low", "high"):  # the values of one latent may be a bound of another's
-        sites = trace(
-            program.program, y[None], np.zeros(2, np.uint32), {program.observed: observed},
-            functools.partial(example_value, end=end), given=program.given(observed),
-        )  # fmt: skip
+        sites = _run(program, y, end)
         found.append([bounds_of(sites[name]["fn"].support) for name in program.sites.varying])
     low, high = (
         jnp.stack(

@@ -20,7 +20,7 @@ from jaxgen import compiler, inputs, places
 from jaxgen.numpyro.likelihood import log_prob_within
 from jaxgen.numpyro.runs import example_value, trace
 from jaxgen.places import Message
-from jaxgen.sizes import size_class
+from jaxgen.sizes import repeated
 
 _ROWS = 2**13  # most rows that are compared, spread over all
 _MADE_UP = 64  # rows where there are none
@@ -58,7 +58,7 @@ def check_data(program, x, y, params=None) -> None:
     n = next((len(v) for v in (x, y) if v is not None), _MADE_UP)
     rows = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).round().astype(int))
     # repeated up to a size class, so that few programs are compiled
-    padded = rows[np.arange(size_class(len(rows))) % len(rows)]
+    padded = rows[repeated(len(rows))]
     values, count = _prior(program), _PRIOR
     if params is not None:
         values, count = _fitted(program, params), _BLOCK
