@@ -6,7 +6,7 @@ import jaxgen
 from benchmarks import twins
 from benchmarks.flow_twins import Flow
 from jaxgen import models
-from jaxgen.fit import Adam
+from jaxgen.training import Adam
 
 
 def run(harness):

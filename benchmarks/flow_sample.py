@@ -8,8 +8,9 @@ from jax import lax
 
 from benchmarks import twins
 from benchmarks.flow_twins import Flow
-from jaxgen import compiler, nets
 from jaxgen.bijectors import spline
+from jaxgen.core import compiler
+from jaxgen.networks import mlp as nets
 
 D_PASSES = "jaxgen, d passes"
 

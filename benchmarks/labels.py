@@ -7,7 +7,7 @@ import jaxgen
 from benchmarks import twins
 from benchmarks.flow_twins import Flow
 from jaxgen import Fitted, compose, models
-from jaxgen.fit import Adam
+from jaxgen.training import Adam
 
 CLASSES = 10
 

@@ -19,7 +19,7 @@ import numpy as np
 
 import jaxgen
 from jaxgen import compose, domains, models
-from jaxgen.fit import Adam
+from jaxgen.training import Adam
 
 DIM, LEVELS, RATE, DIGITS = 784, 256, 1e-6, 10
 

@@ -32,7 +32,7 @@ from numpyro.optim import Adam
 
 import jaxgen
 from jaxgen import numpyro as bridge
-from jaxgen.precision import enable_x64
+from jaxgen.core.precision import enable_x64
 from tests import zoo
 
 # programs run once, so that optimizations take twice the time that they save

@@ -12,7 +12,7 @@ from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 import jaxgen
 from benchmarks.twins import KEY
 from jaxgen import numpyro as bridge
-from jaxgen.fit import Adam
+from jaxgen.training import Adam
 
 RATE = 0.01
 

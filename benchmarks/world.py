@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 import jaxgen
-from jaxgen.evaluate import kl_divergence
-from jaxgen.world import FAMILIES, FLOW, FLOW_SETTINGS, observations
+from jaxgen.cli.world import FAMILIES, FLOW, FLOW_SETTINGS, observations
+from jaxgen.metrics import kl_divergence
 
 
 def main():

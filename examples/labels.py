@@ -18,8 +18,8 @@ from sklearn.metrics import roc_auc_score
 
 import jaxgen
 from jaxgen.compose import PerClass
-from jaxgen.evaluate import calibration
-from jaxgen.evaluate.calibration import draw_reliability
+from jaxgen.metrics import calibration
+from jaxgen.metrics.calibration import draw_reliability
 from jaxgen.models import Gaussian
 
 SIZES, REPEATS, STEPS = (30, 100, 300, 1000), 5, 300

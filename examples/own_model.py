@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxgen
-from jaxgen.random import Uniform
+from jaxgen.core.random import Uniform
 
 
 class Exponential(jaxgen.Model):

@@ -58,7 +58,7 @@ halves.suptitle("the lower half of digits given the upper, and the likeliest lab
 x = rng.uniform(0, 1, (2000, 1))
 y = x + 0.3 * np.sin(2 * np.pi * x) + rng.normal(0, 0.05, x.shape)
 mixture = models.GaussianMixture(1, components=5)
-model = compose.Conditional(compose.MLP((1,)), mixture)
+model = compose.Conditional(jaxgen.networks.MLP((1,)), mixture)
 fitted = jaxgen.fit(model, x[:1500], y[:1500], key=jax.random.key(2), epochs=200)
 plain = jaxgen.fit(mixture, x[:1500], key=jax.random.key(2))
 alone, told = plain.log_prob(x[1500:]), fitted.log_prob(x[1500:], y[1500:])

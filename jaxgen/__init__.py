@@ -1,14 +1,17 @@
 """jaxgen: fit a probability model to data in JAX, then draw from it and score with it."""
 
-from jaxgen import bijectors, compose, datasets, domains, models, numpyro, random
-from jaxgen.batch import classify, log_prob, sample
-from jaxgen.check import check
-from jaxgen.compiler import cache_compilations
-from jaxgen.evaluate import Report, evaluate
-from jaxgen.files import load
-from jaxgen.fit import fit, fit_each, unstack
-from jaxgen.fitted import Fitted
-from jaxgen.model import Model
+from jaxgen import bijectors, compose, laws, metrics, models, networks, numpyro, training
+from jaxgen.core import random
+from jaxgen.core.batch import classify, log_prob, sample
+from jaxgen.core.compiler import cache_compilations
+from jaxgen.core.model import Model
+from jaxgen.data import datasets
+from jaxgen.data.model_file import load
+from jaxgen.laws import check
+from jaxgen.metrics import Report, evaluate
+from jaxgen.networks import domains
+from jaxgen.training import fit, fit_each, unstack
+from jaxgen.training.fitted import Fitted
 
 __all__ = [
     "Fitted",
@@ -24,11 +27,19 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_each",
+    "laws",
     "load",
     "log_prob",
+    "metrics",
     "models",
+    "networks",
     "numpyro",
     "random",
     "sample",
+    "training",
     "unstack",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

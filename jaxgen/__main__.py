@@ -2,6 +2,6 @@
 
 import sys
 
-from jaxgen.cli import main
+from jaxgen.cli.main import main
 
 sys.exit(main())

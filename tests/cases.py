@@ -19,12 +19,12 @@ import programs
 from numpyro.distributions import constraints
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
-from jaxgen import Model, bijectors, compose, datasets, domains, models
-from jaxgen.check import compiled
-from jaxgen.check.subject import ROWS, Subject, away_from_init
+from jaxgen import Model, bijectors, compose, datasets, domains, models, networks
+from jaxgen.core.random import Key, Normal
+from jaxgen.core.spec import Count
+from jaxgen.laws import compiled
+from jaxgen.laws.subject import ROWS, Subject, away_from_init
 from jaxgen.numpyro import NUTS, Guide, MeanField, Point, from_program
-from jaxgen.random import Key, Normal
-from jaxgen.spec import Count
 
 
 class LinearGaussian(Model):
@@ -363,14 +363,14 @@ CASES = (
     ),
     Case(
         "conditional_gaussian",
-        compose.Conditional(compose.MLP((2,), 5, 1), models.Gaussian(2)),
+        compose.Conditional(networks.MLP((2,), 5, 1), models.Gaussian(2)),
         jittered=2,
         y=[0.5, 1.0],
     ),
     Case(
         "conditional_mixture",
         compose.Conditional(
-            compose.MLP((), 5, 2, domains.Levels(3)), models.GaussianMixture(1, components=2)
+            networks.MLP((), 5, 2, domains.Levels(3)), models.GaussianMixture(1, components=2)
         ),
         jittered=2,
         y=1,
@@ -378,7 +378,7 @@ CASES = (
     Case(
         "conditional_levels",
         compose.Conditional(
-            compose.MLP((2,), 5, 1, _NUMBER_AND_LEVEL), models.Categorical((2,), levels=3)
+            networks.MLP((2,), 5, 1, _NUMBER_AND_LEVEL), models.Categorical((2,), levels=3)
         ),
         jittered=1,
         y=[0.5, 1.0],
@@ -459,7 +459,7 @@ CASES = (
             from_program,
             programs.factors,
             samples=3,
-            proposal=compose.Conditional(compose.MLP((3,), 4, 1), models.Gaussian(2)),
+            proposal=compose.Conditional(networks.MLP((3,), 4, 1), models.Gaussian(2)),
         ),
         jittered=1,
         skip=_DRAWN,

@@ -4,7 +4,8 @@ import re
 
 import jax
 
-from jaxgen import Fitted, cli
+from jaxgen import Fitted
+from jaxgen.cli import main as cli
 from jaxgen.models import MaskedAutoregressive
 
 

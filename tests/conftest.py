@@ -23,7 +23,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from compilation import Compilation  # noqa: E402
 
-from jaxgen.check import count_compiles  # noqa: E402
+from jaxgen.laws import count_compiles  # noqa: E402
 
 BUDGET = TESTS / "budget.toml"
 SLOWEST = 10

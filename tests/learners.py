@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.model import Model
-from jaxgen.random import Normal
-from jaxgen.spec import Count
+from jaxgen.core.model import Model
+from jaxgen.core.random import Normal
+from jaxgen.core.spec import Count
 
 KEY = jax.random.key(0)
 

@@ -8,7 +8,7 @@ import numpy as np
 from cases import Gamma, LinearGaussian
 
 from jaxgen import Fitted, bijectors, compose, models
-from jaxgen.check.subject import away_from_init
+from jaxgen.laws.subject import away_from_init
 
 KEY = jax.random.key(0)
 PLANE = {"mean": [1.0, -1.0], "scale_tril": [[1.0, 0.0], [0.8, 0.6]]}

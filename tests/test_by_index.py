@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.by_index import _SMALL, by_index
+from jaxgen.core.by_index import _SMALL, by_index
 
 K = 5
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy.special import log_softmax
 from sklearn import metrics
 
-from jaxgen.evaluate import Calibration, calibration, reliability_figure
+from jaxgen.metrics import Calibration, calibration, reliability_figure
 
 HAND = np.log([[0.8, 0.2], [0.9, 0.1], [0.45, 0.55], [0.3, 0.7]])  # confidences .8 .9 .55 .7
 

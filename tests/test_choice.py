@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxgen import choice
-from jaxgen.check.subject import P_VALUE
-from jaxgen.choice import choose, words_for
-from jaxgen.precision import enable_x64
+from jaxgen.core.precision import enable_x64
+from jaxgen.core.random import choice
+from jaxgen.core.random.choice import choose, words_for
+from jaxgen.laws.subject import P_VALUE
 
 N = 200_000
 BLOCK = 20_000

@@ -14,7 +14,11 @@ import pytest
 from command_line import conditional, fails, run
 
 import jaxgen
-from jaxgen import cli, commands, files, models, tables, world
+from jaxgen import models
+from jaxgen.cli import commands, world
+from jaxgen.cli import main as cli
+from jaxgen.data import model_file as files
+from jaxgen.data import tables
 
 SMALL = jaxgen.Fitted(models.Box(1), {"low": jnp.zeros(1), "high": jnp.ones(1)})
 X = np.random.default_rng(0).normal((1, -3), (0.5, 4), (400, 2)).astype(np.float32)
@@ -255,7 +259,7 @@ def test_errors_name_columns_labels_and_lines(args, cells, why, tmp_path, monkey
 def test_world_is_called_with_its_options(monkeypatch, tmp_path):
     calls = []
     stand_in = types.SimpleNamespace(run=lambda **options: calls.append(options))
-    monkeypatch.setitem(sys.modules, "jaxgen.world", stand_in)
+    monkeypatch.setitem(sys.modules, "jaxgen.cli.world", stand_in)
     monkeypatch.chdir(tmp_path)
     assert run("world") == 0
     assert (
@@ -471,9 +475,9 @@ def test_help_is_complete(capsys):
 PROCESS = """
 import runpy, sys, jaxgen
 known = set(sys.modules)
-import jaxgen.cli
+import jaxgen.cli.main
 try:
-    jaxgen.cli.main(["--help"])
+    jaxgen.cli.main.main(["--help"])
 except SystemExit:
     print()
 print("NEW", sorted(m for m in set(sys.modules) - known if m.startswith(("jax", "mat"))))
@@ -485,5 +489,6 @@ def test_the_module_exits_with_the_status_and_imports_nothing_heavy_by_itself(pl
     command = [sys.executable, "-c", PROCESS, "score", str(place / "m"), str(place / "gone.csv")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stdout.splitlines()[-1] == "NEW ['jaxgen.cli', 'jaxgen.commands']"
+    new = "['jaxgen.cli', 'jaxgen.cli.commands', 'jaxgen.cli.main']"
+    assert done.stdout.splitlines()[-1] == f"NEW {new}"
     assert done.stderr == f"jaxgen: error: No such file or directory: {place / 'gone.csv'}\n"

@@ -9,9 +9,11 @@ import pytest
 from command_line import conditional, fails, fails_last, run
 
 import jaxgen
-from jaxgen import compose, files, models, tables
-from jaxgen.domains import Levels
-from jaxgen.evaluate import calibration
+from jaxgen import compose, models
+from jaxgen.data import model_file as files
+from jaxgen.data import tables
+from jaxgen.metrics import calibration
+from jaxgen.networks.domains import Levels
 
 X = np.random.default_rng(0).normal((1, -3), (0.5, 4), (400, 2)).astype(np.float32)
 

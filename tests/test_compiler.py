@@ -12,7 +12,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from jaxgen import compiler
+from jaxgen.core import compiler
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have POSIX owners")
 

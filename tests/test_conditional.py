@@ -11,10 +11,11 @@ from numpyro.distributions import constraints
 
 import jaxgen
 from jaxgen import bijectors, compose, models
-from jaxgen.compose import MLP, Conditional
-from jaxgen.domains import Circle, Interval, Levels, Positive, Real
-from jaxgen.frame import Conditions
+from jaxgen.compose import Conditional
 from jaxgen.models.gaussian import inverse_of_tril
+from jaxgen.networks import MLP
+from jaxgen.networks.domains import Circle, Interval, Levels, Positive, Real
+from jaxgen.networks.frame import Conditions
 
 KEY = jax.random.key(0)
 FAMILIES = {

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from jaxgen import datasets
-from jaxgen.check.compiled import noise_rows
-from jaxgen.datasets import land_geometry
-from jaxgen.precision import enable_x64
+from jaxgen.core.precision import enable_x64
+from jaxgen.data.datasets import land_geometry
+from jaxgen.laws.compiled import noise_rows
 
 CASES = [(r, m) for r in ("110m", "50m") for m in ("map", "sphere")]
 STEP = 0.25  # degrees, of the grid that densities are summed on

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxgen
-from jaxgen.fit import gradient
+from jaxgen.training import gradient
 
 OF_PROGRAMS = {f"jaxgen.numpyro.{name}" for name in ("arviz", "program", "queries", "sbc")}
 SMALLER = {  # of the README: numbers whose size takes time and changes nothing else

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import engine
-from jaxgen.check import count_compiles
+from jaxgen.core import engine
+from jaxgen.laws import count_compiles
 from jaxgen.models import KDE, Bernoulli, Gaussian, GaussianMixture
 
 pytestmark = pytest.mark.optimized

@@ -7,7 +7,7 @@ from cases import CASES
 from families import FAMILIES, KEY, family, same_bytes
 
 import jaxgen
-from jaxgen import engine
+from jaxgen.core import engine
 from jaxgen.models import Box
 
 BLOCKS = (64, 512, 2048, 10240)

@@ -12,7 +12,7 @@ from compilation import Compilation
 from families import FAMILIES, KEY, family, same_bytes
 
 import jaxgen
-from jaxgen import engine
+from jaxgen.core import engine
 
 HERE = pathlib.Path(__file__).parent
 ROWS = 30_000

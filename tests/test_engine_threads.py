@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import engine
+from jaxgen.core import engine
 from jaxgen.models import SplineCoupling
 
 KEY = jax.random.key(3)

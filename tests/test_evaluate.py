@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxgen.evaluate.accuracy import (
+from jaxgen.core.random import Bits, Normal, Uniform
+from jaxgen.metrics.accuracy import (
     bits_per_dim,
     energy_distance,
     kl_divergence,
     mean_and_error,
     neighbours,
 )
-from jaxgen.evaluate.distances import blocks, nearest, squared_radii
-from jaxgen.evaluate.generation import copying, duplicates, throughput
-from jaxgen.evaluate.measure import timing
-from jaxgen.evaluate.representation import (
+from jaxgen.metrics.distances import blocks, nearest, squared_radii
+from jaxgen.metrics.generation import copying, duplicates, throughput
+from jaxgen.metrics.measure import timing
+from jaxgen.metrics.representation import (
     chance_levels,
     ks_distance,
     largest_correlation,
@@ -27,14 +28,13 @@ from jaxgen.evaluate.representation import (
     round_trip,
 )
 from jaxgen.models.gaussian import Gaussian
-from jaxgen.random import Bits, Normal, Uniform
 
 KEY = jax.random.key(20)
 
 
 def module(name):
     """A module of the package, whose name in jaxgen is that of the function it exports."""
-    return importlib.import_module(f"jaxgen.evaluate.{name}")
+    return importlib.import_module(f"jaxgen.metrics.{name}")
 
 
 def rng(seed=0):

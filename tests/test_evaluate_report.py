@@ -11,14 +11,14 @@ import pytest
 import scipy.stats
 from matplotlib.figure import Figure
 
-from jaxgen.evaluate.report import Report, evaluate
-from jaxgen.fitted import Fitted
-from jaxgen.model import Model
+from jaxgen.core.model import Model
+from jaxgen.core.random import Normal, Uniform
+from jaxgen.metrics.report import Report, evaluate
 from jaxgen.models.box import Box
 from jaxgen.models.discrete import Bernoulli
 from jaxgen.models.gaussian import Gaussian
 from jaxgen.models.gaussian_mixture import GaussianMixture
-from jaxgen.random import Normal, Uniform
+from jaxgen.training.fitted import Fitted
 
 KEY = jax.random.key(20)
 TRUE_MEAN, TRUE_SCALE = [1.0, 2.0], [[1.0, 0.0], [0.8, 0.5]]
@@ -26,7 +26,7 @@ TRUE_MEAN, TRUE_SCALE = [1.0, 2.0], [[1.0, 0.0], [0.8, 0.5]]
 
 def module(name):
     """A module of the package, whose name in jaxgen is that of the function it exports."""
-    return importlib.import_module(f"jaxgen.evaluate.{name}")
+    return importlib.import_module(f"jaxgen.metrics.{name}")
 
 
 def normal(mean, scale):
@@ -308,4 +308,4 @@ def test_wrong_arguments_are_named(truth, change, error, match):
 def test_report_is_exported():
     import sys
 
-    assert sys.modules["jaxgen.evaluate"].Report is Report
+    assert sys.modules["jaxgen.metrics"].Report is Report

@@ -16,10 +16,10 @@ from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal, norm
 
 import jaxgen
-from jaxgen import batch
-from jaxgen.choice import choose
+from jaxgen.core import batch
+from jaxgen.core.precision import enable_x64
+from jaxgen.core.random.choice import choose
 from jaxgen.models import KDE, Bernoulli, Categorical, Gaussian, GaussianMixture, kde
-from jaxgen.precision import enable_x64
 
 KEY = jax.random.key(5)
 ROWS = 9

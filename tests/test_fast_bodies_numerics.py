@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import numerics
+from jaxgen.core import numerics
+from jaxgen.core.precision import enable_x64
 from jaxgen.models import KDE, Bernoulli, Box, Gaussian, GaussianMixture, Histogram
-from jaxgen.precision import enable_x64
 
 pytestmark = pytest.mark.optimized
 

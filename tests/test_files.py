@@ -19,7 +19,10 @@ import safetensors.numpy
 from cases import CASES
 
 import jaxgen
-from jaxgen import compose, files, models, output, spec
+from jaxgen import compose, models
+from jaxgen.core import spec
+from jaxgen.data import model_file as files
+from jaxgen.data import output
 
 SMALL = jaxgen.Fitted(
     models.Gaussian(2),
@@ -463,7 +466,7 @@ def test_errors_of_the_machine_stay_what_they_are(where, error, small, tmp_path,
         raise error
 
     (tmp_path / "m").write_bytes(small)
-    target = "builtins.open" if where == "open" else f"jaxgen.files.{where}"
+    target = "builtins.open" if where == "open" else f"jaxgen.data.model_file.{where}"
     monkeypatch.setattr(target, fail)
     with pytest.raises(type(error)) as caught:
         files.load(tmp_path / "m")

@@ -20,12 +20,12 @@ from learners import (
     two_normals,
 )
 
-from jaxgen.check import count_compiles
-from jaxgen.fit import Adam, fit
-from jaxgen.fit.rows import as_params
-from jaxgen.fitted import Fitted
+from jaxgen.core.precision import enable_x64
+from jaxgen.laws import count_compiles
 from jaxgen.models import Box, Gaussian, GaussianMixture
-from jaxgen.precision import enable_x64
+from jaxgen.training import Adam, fit
+from jaxgen.training.fitted import Fitted
+from jaxgen.training.rows import as_params
 
 X = exponential(20)
 

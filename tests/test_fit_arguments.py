@@ -8,9 +8,9 @@ import optax
 import pytest
 from learners import KEY, Climber, Exponential, exponential
 
-from jaxgen.fit import fit
-from jaxgen.fitted import Fitted
 from jaxgen.models import Gaussian, GaussianMixture
+from jaxgen.training import fit
+from jaxgen.training.fitted import Fitted
 
 X = exponential(20)
 BAD = [

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen.fit.optimizers import ByStructure
+from jaxgen.training.optimizers import ByStructure
 
 
 def decayed(start):

@@ -9,10 +9,10 @@ from learners import KEY
 
 import jaxgen
 from jaxgen import compose, models
-from jaxgen.check import count_compiles
-from jaxgen.fit.rows import for_init
-from jaxgen.fit.shuffle import order
-from jaxgen.sizes import size_class
+from jaxgen.core.sizes import size_class
+from jaxgen.laws import count_compiles
+from jaxgen.training.rows import for_init
+from jaxgen.training.shuffle import order
 
 shuffle = jax.jit(order, static_argnums=2)
 

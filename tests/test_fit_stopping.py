@@ -9,10 +9,10 @@ import optax
 import pytest
 from learners import KEY, Climber, EMClimber, Exponential, exponential, rate
 
-from jaxgen.fit import fit
-from jaxgen.fit.em import SHORT_RUNS
-from jaxgen.fitted import Fitted
 from jaxgen.models import GaussianMixture
+from jaxgen.training import fit
+from jaxgen.training.em import SHORT_RUNS
+from jaxgen.training.fitted import Fitted
 
 
 class Lottery(Climber):

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import compose, models, tables
-from jaxgen.fit import Adam
-from jaxgen.inputs import check_resolution
-from jaxgen.precision import enable_x64
+from jaxgen import compose, models, networks
+from jaxgen.core.inputs import check_resolution
+from jaxgen.core.precision import enable_x64
+from jaxgen.data import tables
+from jaxgen.training import Adam
 
 KEY = jax.random.key(0)
-GIVEN_Y = compose.Conditional(compose.MLP((), 4, 1), models.Gaussian(1, jitter=1e-6))
+GIVEN_Y = compose.Conditional(networks.MLP((), 4, 1), models.Gaussian(1, jitter=1e-6))
 
 
 def rng():

@@ -10,12 +10,14 @@ import pytest
 from cases import CASES
 
 import jaxgen
-from jaxgen import batch, bijectors, compose, domains, models, nets
+from jaxgen import bijectors, compose, domains, models
 from jaxgen.bijectors import spline
-from jaxgen.check.compiled import noise_rows
-from jaxgen.check.subject import Subject, away_from_init
-from jaxgen.lanes import lanes, over_rows
-from jaxgen.precision import enable_x64
+from jaxgen.core import batch
+from jaxgen.core.lanes import lanes, over_rows
+from jaxgen.core.precision import enable_x64
+from jaxgen.laws.compiled import noise_rows
+from jaxgen.laws.subject import Subject, away_from_init
+from jaxgen.networks import mlp as nets
 
 KEY = jax.random.key(0)
 REAL = spline.Kind(np.array([False]), np.array([False]))

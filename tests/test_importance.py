@@ -17,11 +17,12 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import kstest, multivariate_normal, norm
 
 import jaxgen
-from jaxgen import Fitted, Model, bijectors, compose, domains, models, parts
-from jaxgen.check.subject import away_from_init
+from jaxgen import Fitted, Model, bijectors, compose, domains, models
 from jaxgen.compose import GivenByImportance, MarginalByImportance
-from jaxgen.precision import enable_x64
-from jaxgen.random import Normal
+from jaxgen.core.precision import enable_x64
+from jaxgen.core.random import Normal
+from jaxgen.laws.subject import away_from_init
+from jaxgen.training import parts
 
 N = 10_000
 _GAP = 0.03

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from cases import CASES
 
-from jaxgen import Fitted, inputs
+from jaxgen import Fitted
 from jaxgen import log_prob as pure_log_prob
 from jaxgen import sample as pure_sample
 from jaxgen.bijectors import Permute
 from jaxgen.compose import PerClass, Product, Transformed
-from jaxgen.fit import fit
+from jaxgen.core import inputs
 from jaxgen.models import Bernoulli, Box, Gaussian, Histogram
+from jaxgen.training import fit
 
 KEY = jax.random.key(0)
 N = 4

@@ -12,8 +12,10 @@ import pytest
 from cases import CASES
 
 import jaxgen
-from jaxgen import Fitted, Model, engine, models, random
-from jaxgen.check import compiled, count_compiles
+from jaxgen import Fitted, Model, models, random
+from jaxgen.core import engine
+from jaxgen.core.random import Normal
+from jaxgen.laws import compiled, count_compiles
 from jaxgen.numpyro import (
     as_distribution,
     estimate,
@@ -24,7 +26,6 @@ from jaxgen.numpyro import (
     predictive,
 )
 from jaxgen.numpyro.program import Program
-from jaxgen.random import Normal
 
 KEY = jax.random.key(0)
 N = 24

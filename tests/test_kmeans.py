@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxgen.kmeans import responsibilities
+from jaxgen.models.kmeans import responsibilities
 
 
 def test_clusters_far_apart_are_found():

@@ -11,11 +11,11 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 
 import jaxgen
-from jaxgen import bijectors, compose, domains, models
-from jaxgen.check import count_compiles
+from jaxgen import bijectors, compose, domains, models, networks
 from jaxgen.compose import labelled
-from jaxgen.fit import Adam
+from jaxgen.laws import count_compiles
 from jaxgen.numpyro import as_distribution
+from jaxgen.training import Adam
 
 KEY = jax.random.key(0)
 GAUSSIANS = compose.PerClass(models.Gaussian(2), 3)
@@ -237,7 +237,7 @@ def test_traced_labels():
     twice = jax.tree_util.tree_map(lambda v: np.stack([v, v]), jax.device_get(named.params))
     mixture = {"logits": np.zeros(2), "component": twice}
     mixture = jaxgen.Fitted(compose.Mixture(named.model, 2), mixture, labels=named.labels)
-    told = compose.Conditional(compose.MLP((), 4, 1, domains.Levels(3)), models.Gaussian(2))
+    told = compose.Conditional(networks.MLP((), 4, 1, domains.Levels(3)), models.Gaussian(2))
     labelled_network = compose.Labelled(told, 3)
     network = jaxgen.Fitted(labelled_network, jax.jit(labelled_network.init)(KEY))
     level = jaxgen.Fitted(told, network.params["model"])

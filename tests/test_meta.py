@@ -9,7 +9,7 @@ from cases import CASES
 
 import jaxgen
 from jaxgen import bijectors, compose, models
-from jaxgen.spec import Spec
+from jaxgen.core.spec import Spec
 
 PACKAGE = pathlib.Path(jaxgen.__file__).parent
 FOUNDATION = {

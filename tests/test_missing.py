@@ -6,7 +6,7 @@ import pytest
 
 import jaxgen
 from jaxgen import compose, models
-from jaxgen.fit import Adam
+from jaxgen.training import Adam
 
 KEY = jax.random.key(0)
 COVARIANCE = np.array([[1.0, 0.8, 0.3], [0.8, 1.5, 0.2], [0.3, 0.2, 0.7]])

@@ -26,10 +26,10 @@ from small_models import (
 )
 
 import jaxgen
-from jaxgen import Fitted, compose, models
-from jaxgen.domains import Circle, Positive, Real
+from jaxgen import Fitted, compose, models, networks
+from jaxgen.core.precision import enable_x64
+from jaxgen.networks.domains import Circle, Positive, Real
 from jaxgen.numpyro import as_distribution
-from jaxgen.precision import enable_x64
 
 # Densities.
 
@@ -288,7 +288,7 @@ LEVELS = {
     ),
     "given": (
         Fitted(*(lambda m: (m, away(m, 2)))(
-            compose.Conditional(compose.MLP((2,), 4), models.Categorical((), 3)))),
+            compose.Conditional(networks.MLP((2,), 4), models.Categorical((), 3)))),
         CONDITIONS, [0, 1, 2],
     ),
 }  # fmt: skip

@@ -22,9 +22,9 @@ from numpyro.infer.autoguide import AutoDelta, AutoNormal
 from small_models import BOUNDED, KEY, PLANE, UNIT_NOISE, arrays, away, gaussian, score
 
 import jaxgen
-from jaxgen import Fitted, compose, models
+from jaxgen import Fitted, compose, models, networks
+from jaxgen.core.precision import enable_x64
 from jaxgen.numpyro import as_distribution
-from jaxgen.precision import enable_x64
 
 
 def assert_mean(draws, exact, error=0.0):
@@ -74,7 +74,7 @@ def test_the_most_probable_value_through_a_likelihood():
 def test_the_gradient_in_the_condition_is_that_of_finite_differences(name):
     with enable_x64(True):
         flow = models.SplineCoupling(2, 1, 8, 1, 4, y_shape=(3,))
-        model = compose.Conditional(compose.MLP((3,), 8), models.Gaussian(2))
+        model = compose.Conditional(networks.MLP((3,), 8), models.Gaussian(2))
         model = flow if name == "flow" else model
         fitted = Fitted(model, away(model, 3))
         x, y = np.array([0.3, -0.5]), np.array([0.2, 1.0, -0.7])

@@ -13,7 +13,8 @@ import pytest
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
 import jaxgen
-from jaxgen.check import count_compiles
+from jaxgen.core.precision import enable_x64
+from jaxgen.laws import count_compiles
 from jaxgen.numpyro import (
     FullRank,
     Guide,
@@ -22,7 +23,6 @@ from jaxgen.numpyro import (
     from_program,
     posterior,
 )
-from jaxgen.precision import enable_x64
 
 KEY = jax.random.key(0)
 NOISE = 0.5

@@ -17,7 +17,9 @@ from scipy.stats import halfcauchy, multivariate_normal, norm
 from sklearn.datasets import load_digits
 
 import jaxgen
-from jaxgen.model import Model
+from jaxgen.core.model import Model
+from jaxgen.core.precision import enable_x64
+from jaxgen.core.random import Normal
 from jaxgen.numpyro import (
     NUTS,
     MeanField,
@@ -30,8 +32,6 @@ from jaxgen.numpyro import (
     log_likelihood,
     posterior,
 )
-from jaxgen.precision import enable_x64
-from jaxgen.random import Normal
 
 KEY = jax.random.key(0)
 
@@ -122,7 +122,8 @@ def test_continuous_latents_are_weighted_by_importance():
 def test_proposals_come_near_the_exact_value():
     plain = started(from_program(programs.factors, samples=20))
     x = plain.sample(KEY, 500)
-    network = jaxgen.compose.Conditional(jaxgen.compose.MLP((3,), 16, 1), jaxgen.models.Gaussian(2))
+    network = jaxgen.networks.MLP((3,), 16, 1)
+    network = jaxgen.compose.Conditional(network, jaxgen.models.Gaussian(2))
     model = from_program(programs.factors, samples=20, proposal=network)
     fitted = jaxgen.fit(model, x, key=KEY, epochs=300)
     found = estimate(fitted, x, key=KEY)
@@ -141,7 +142,7 @@ def test_a_proposal_of_latents_whose_support_the_condition_decides():
             z = numpyro.sample("z", dist.Uniform(0.0, 1 + y))
             numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    proposal = jaxgen.compose.Conditional(jaxgen.compose.MLP((2,)), jaxgen.models.Gaussian(1))
+    proposal = jaxgen.compose.Conditional(jaxgen.networks.MLP((2,)), jaxgen.models.Gaussian(1))
     model = from_program(within, y_shape=(), samples=20_000, proposal=proposal)
     x, y = np.array([1.0, -0.5]), np.array([0.5, 2.0])
     exact = np.log((norm.cdf(1 + y - x) - norm.cdf(-x)) / (1 + y))

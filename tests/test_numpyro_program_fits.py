@@ -15,7 +15,8 @@ from numpyro.infer.autoguide import AutoDelta, AutoMultivariateNormal
 from programs import EFFECTS, ERRORS, X, Y
 
 import jaxgen
-from jaxgen.check import count_compiles
+from jaxgen.core.precision import enable_x64
+from jaxgen.laws import count_compiles
 from jaxgen.numpyro import (
     NUTS,
     Guide,
@@ -31,7 +32,6 @@ from jaxgen.numpyro import (
     predictive,
     to_arviz,
 )
-from jaxgen.precision import enable_x64
 
 KEY = jax.random.key(0)
 BY_NUTS = NUTS(20, 50, 2)

@@ -14,7 +14,7 @@ from numpyro.infer.util import log_density
 from scipy import stats
 
 import jaxgen
-from jaxgen.domains import Interval, Levels
+from jaxgen.networks.domains import Interval, Levels
 from jaxgen.numpyro import MeanField, Point, from_program, log_likelihood, posterior
 from jaxgen.numpyro.closure import contents
 from jaxgen.numpyro.likelihood import poisson_log_prob

@@ -6,8 +6,8 @@ import pytest
 import zoo
 
 import jaxgen
+from jaxgen.core.precision import enable_x64
 from jaxgen.numpyro import NUTS, MeanField
-from jaxgen.precision import enable_x64
 
 TELLING = (
     "radon_noncentred", "binomial_admissions", "growth_years", "mask_outside", "thinned_counts",

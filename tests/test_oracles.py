@@ -10,8 +10,8 @@ from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.neighbors import KernelDensity
 
 import jaxgen
+from jaxgen.core.precision import enable_x64
 from jaxgen.models import KDE, Bernoulli, Box, Categorical, Gaussian, GaussianMixture, Histogram
-from jaxgen.precision import enable_x64
 
 RNG = np.random.default_rng(0)
 DIM = 3

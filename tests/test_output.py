@@ -19,8 +19,10 @@ import pytest
 from matplotlib.figure import Figure
 
 import jaxgen
-from jaxgen import files, models, output, tables
-from jaxgen.fit.checkpoint import Checkpoint
+from jaxgen import models
+from jaxgen.data import model_file as files
+from jaxgen.data import output, tables
+from jaxgen.training.checkpoint import Checkpoint
 
 SMALL = jaxgen.Fitted(
     models.Gaussian(2), {"mean": jnp.array([1.0, -2.0]), "scale_tril": jnp.eye(2)}

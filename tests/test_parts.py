@@ -7,8 +7,8 @@ import pytest
 from scipy import special, stats
 
 from jaxgen import bijectors, compose, models
-from jaxgen.check.compiled import noise_rows
-from jaxgen.precision import enable_x64
+from jaxgen.core.precision import enable_x64
+from jaxgen.laws.compiled import noise_rows
 
 RNG = np.random.default_rng(0)
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxgen import threefry
-from jaxgen.check.subject import P_VALUE, enable_x64
-from jaxgen.random import Bits, Key, Normal, Uniform, draw
-from jaxgen.threefry import threefry2x32
+from jaxgen.core.random import Bits, Key, Normal, Uniform, draw, threefry
+from jaxgen.core.random.threefry import threefry2x32
+from jaxgen.laws.subject import P_VALUE, enable_x64
 
 pytestmark = pytest.mark.optimized
 

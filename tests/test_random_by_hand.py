@@ -12,8 +12,8 @@ import pytest
 import scipy.stats
 
 from jaxgen import random
-from jaxgen.check.subject import P_VALUE, enable_x64
-from jaxgen.random import Normal, Uniform, draw
+from jaxgen.core.random import Normal, Uniform, draw
+from jaxgen.laws.subject import P_VALUE, enable_x64
 
 KEY = jax.random.key(42)
 N = 1_000_000

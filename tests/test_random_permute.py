@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxgen.check.subject import P_VALUE, enable_x64
-from jaxgen.random import permute
+from jaxgen.core.random import permute
+from jaxgen.laws.subject import P_VALUE, enable_x64
 
 KEY = jax.random.key(42)
 N = 1_000_000

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxgen.spec import AtLeast, Count, NonNegative, Spec, from_json, spec_name, to_json
+from jaxgen.core.spec import AtLeast, Count, NonNegative, Spec, from_json, spec_name, to_json
 
 
 class Inner(Spec):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import Fitted, compose, tables
+from jaxgen import Fitted, compose
+from jaxgen.data import tables
 from jaxgen.models import Bernoulli
 
 NAMES = ("latitude", 'say "x", m', "ünï")

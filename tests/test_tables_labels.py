@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxgen import tables
+from jaxgen.data import tables
 
 
 def csv(tmp_path, text, encoding="utf-8"):

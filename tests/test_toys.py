@@ -10,7 +10,7 @@ import pytest
 
 import jaxgen
 from jaxgen import datasets
-from jaxgen.precision import enable_x64
+from jaxgen.core.precision import enable_x64
 
 TOYS = datasets.checkerboard, datasets.eight_gaussians, datasets.two_moons, datasets.pinwheel
 STEP = 0.05  # of the grid that densities are summed on; squares of the board hold whole cells

@@ -9,14 +9,14 @@ import optax
 import pytest
 from learners import KEY, SMALL, Leaves, Network, Noisy, Steep, waves
 
-from jaxgen.check import count_compiles
 from jaxgen.compose import Mixture, PerClass
-from jaxgen.fit import Adam, epochs, fit, fit_each, gradient
-from jaxgen.fit.rows import mean_score, pad
-from jaxgen.fitted import Fitted
-from jaxgen.model import Model
+from jaxgen.core.model import Model
+from jaxgen.core.random import Normal
+from jaxgen.laws import count_compiles
 from jaxgen.models import Gaussian, GaussianMixture
-from jaxgen.random import Normal
+from jaxgen.training import Adam, epochs, fit, fit_each, gradient
+from jaxgen.training.fitted import Fitted
+from jaxgen.training.rows import mean_score, pad
 
 
 class Pure(Noisy):

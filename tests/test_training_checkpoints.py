@@ -15,12 +15,12 @@ import optax
 import pytest
 from learners import KEY, SMALL, Leaves, Network, Regression, Steep, waves
 
-from jaxgen.check import count_compiles
-from jaxgen.fit import Adam, checkpoint, fit, gradient, optimizers
-from jaxgen.fit.progress import Progress
-from jaxgen.fitted import Fitted
-from jaxgen.output import write_atomically
-from jaxgen.precision import enable_x64
+from jaxgen.core.precision import enable_x64
+from jaxgen.data.output import write_atomically
+from jaxgen.laws import count_compiles
+from jaxgen.training import Adam, checkpoint, fit, gradient, optimizers
+from jaxgen.training.fitted import Fitted
+from jaxgen.training.progress import Progress
 
 OF_MEMBERS = [Adam(), Adam(1e-3), Adam(weight_decay=1.0)]
 MOMENTUM = optax.sgd(0.3, momentum=0.5)
@@ -281,7 +281,7 @@ def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
 
 DESCRIBE = """
 import optax
-from jaxgen.fit.optimizers import Adam, describe
+from jaxgen.training.optimizers import Adam, describe
 rate = optax.cosine_decay_schedule(1e-3, 100)
 def own(step):
     return 1e-3 if step in {1, 2, 3} else {"a": 2.0, "b": 3.0}["a"]

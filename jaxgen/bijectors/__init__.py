@@ -2,7 +2,7 @@
 
 from jaxgen.bijectors.affine import Affine
 from jaxgen.bijectors.bijector import Bijector
-from jaxgen.bijectors.domains import Interval, Positive, Simplex
+from jaxgen.bijectors.bounded import Interval, Positive, Simplex
 from jaxgen.bijectors.inverse import Inverse
 from jaxgen.bijectors.linear import Linear, Permute
 

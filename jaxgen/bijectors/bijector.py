@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from numpyro.distributions import constraints
 
-from jaxgen.spec import Spec
+from jaxgen.core.spec import Spec
 
 Params = Any  # a pytree of arrays
 

@@ -8,8 +8,8 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxgen.bijectors.bijector import Bijector
-from jaxgen.model import namespace
-from jaxgen.spec import NonNegative
+from jaxgen.core.model import namespace
+from jaxgen.core.spec import NonNegative
 
 
 class Linear(Bijector):

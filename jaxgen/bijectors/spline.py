@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.promotion import standard_promotion
+from jaxgen.core.promotion import standard_promotion
 
 REACH = 4.0
 _LEAST_BIN = 1e-3  # of a bin's width and height, as a share of the whole

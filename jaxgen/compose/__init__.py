@@ -7,10 +7,8 @@ from jaxgen.compose.labelled import Labelled, PerClass
 from jaxgen.compose.mixture import Mixture
 from jaxgen.compose.product import Product
 from jaxgen.compose.transformed import Transformed
-from jaxgen.nets import MLP
 
 __all__ = [
-    "MLP",
     "Conditional",
     "Dequantized",
     "GivenByImportance",

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgen import nets
-from jaxgen.compose.wrapper import Wrapper
-from jaxgen.lanes import lanes
-from jaxgen.model import Model
-from jaxgen.nets import MLP
+from jaxgen.core.lanes import lanes
+from jaxgen.core.model import Model
+from jaxgen.core.wrapper import Wrapper
+from jaxgen.networks import mlp as nets
+from jaxgen.networks.mlp import MLP
 
 
 class Conditional(Wrapper):

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model
-from jaxgen.random import Uniform
+from jaxgen.core.model import Model
+from jaxgen.core.random import Uniform
+from jaxgen.core.wrapper import Wrapper
 
 
 class Dequantized(Wrapper):

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, Params, namespace, others
+from jaxgen.core.model import Model, Params, namespace, others
+from jaxgen.core.numerics import computed_once, logsumexp
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.random import Key, Uniform, draw
+from jaxgen.core.spec import Count
+from jaxgen.core.wrapper import Wrapper
 from jaxgen.models.gaussian import product
 from jaxgen.models.gaussian_mixture import GaussianMixture
-from jaxgen.numerics import computed_once, logsumexp
-from jaxgen.promotion import standard_promotion
-from jaxgen.random import Key, Uniform, draw
-from jaxgen.spec import Count
 
 _ROWS = 4096  # events of the base that a tile scores at once
 _WIDER = 1.3  # times the covariances of the data: a proposal must have the longer tails

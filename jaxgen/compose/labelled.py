@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen import places
-from jaxgen.by_index import by_index
-from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, given_of_each, known, namespace
-from jaxgen.places import Message, Names
-from jaxgen.spec import Count
+from jaxgen.core import places
+from jaxgen.core.by_index import by_index
+from jaxgen.core.model import Model, given_of_each, known, namespace
+from jaxgen.core.places import Message, Names
+from jaxgen.core.spec import Count
+from jaxgen.core.wrapper import Wrapper
 
 _TILES = 64  # of the model's own, within which rows are sorted by class
 _map = jax.tree_util.tree_map

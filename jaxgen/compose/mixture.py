@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import kmeans
-from jaxgen.by_index import by_index
-from jaxgen.choice import choose, words_for
-from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, given_of_each, known, namespace
-from jaxgen.numerics import logsumexp
-from jaxgen.random import Bits
-from jaxgen.spec import Count
+from jaxgen.core.by_index import by_index
+from jaxgen.core.model import Model, given_of_each, known, namespace
+from jaxgen.core.numerics import logsumexp
+from jaxgen.core.random import Bits
+from jaxgen.core.random.choice import choose, words_for
+from jaxgen.core.spec import Count
+from jaxgen.core.wrapper import Wrapper
+from jaxgen.models import kmeans
 
 
 class Mixture(Wrapper):

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen import places
 from jaxgen.bijectors import Permute
 from jaxgen.compose.transformed import Transformed
-from jaxgen.model import Model, check_seen, known, namespace
-from jaxgen.places import Names
+from jaxgen.core import places
+from jaxgen.core.model import Model, check_seen, known, namespace
+from jaxgen.core.places import Names
 
 
 class Product(Model):

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors import Bijector, Permute
-from jaxgen.compose.wrapper import Wrapper
-from jaxgen.model import Model, others
-from jaxgen.places import Names, feature
-from jaxgen.sizes import size_class
+from jaxgen.core.model import Model, others
+from jaxgen.core.places import Names, feature
+from jaxgen.core.sizes import size_class
+from jaxgen.core.wrapper import Wrapper
 
 
 class Transformed(Wrapper):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.model import Model, check_seen, namespace, others
-from jaxgen.places import Message, feature
-from jaxgen.random import Uniform
-from jaxgen.spec import Count, NonNegative
+from jaxgen.core.model import Model, check_seen, namespace, others
+from jaxgen.core.places import Message, feature
+from jaxgen.core.random import Uniform
+from jaxgen.core.spec import Count, NonNegative
 
 
 class Box(Model):

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.choice import choose, words_for
-from jaxgen.model import Model, check_seen, namespace, others
-from jaxgen.random import Bits, Uniform
-from jaxgen.spec import AtLeast, Count, NonNegative
+from jaxgen.core.model import Model, check_seen, namespace, others
+from jaxgen.core.random import Bits, Uniform
+from jaxgen.core.random.choice import choose, words_for
+from jaxgen.core.spec import AtLeast, Count, NonNegative
 
 
 class Bernoulli(Model):

@@ -6,17 +6,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from jaxgen.domains import Domain, Levels, Real, constraint, each
-from jaxgen.frame import Conditions, Frame
-from jaxgen.lanes import lanes
-from jaxgen.model import Model
+from jaxgen.core.lanes import lanes
+from jaxgen.core.model import Model
+from jaxgen.networks.domains import Domain, Levels, Real, constraint, each
+from jaxgen.networks.frame import Conditions, Frame
 
 
 class Flow(Model):
     """Base of flows, which have the fields ``dim``, ``y_shape``, ``domain`` and ``y_domain``.
 
     A subclass defines ``_score``, ``_push`` and ``_back``, for arrays of features first and, if
-    any, rows last (see ``jaxgen.lanes``). Its params have a ``frame``, which is not learnt.
+    any, rows last (see ``jaxgen.core.lanes``). Its params have a ``frame``, which is not learnt.
     """
 
     dim: ClassVar[int]

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen import nets
 from jaxgen.bijectors import spline
-from jaxgen.domains import Domain
-from jaxgen.frame import REACH, seen
-from jaxgen.lanes import lanes
+from jaxgen.core.lanes import lanes
+from jaxgen.core.random import Uniform
+from jaxgen.core.spec import Count
 from jaxgen.models.flow import Flow
-from jaxgen.random import Uniform
-from jaxgen.spec import Count
+from jaxgen.networks import mlp as nets
+from jaxgen.networks.domains import Domain
+from jaxgen.networks.frame import REACH, seen
 
 _WAVES = (1,)  # shorter ones would bend the way faster than a solver's steps can follow
 _TIMES = 3  # of sines and cosines in which a network is told the time

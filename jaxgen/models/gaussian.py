@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.model import Model, check_seen, namespace, others
-from jaxgen.places import Message, feature
-from jaxgen.random import Normal
-from jaxgen.spec import Count, NonNegative
+from jaxgen.core.model import Model, check_seen, namespace, others
+from jaxgen.core.places import Message, feature
+from jaxgen.core.random import Normal
+from jaxgen.core.spec import Count, NonNegative
 
 LOG_2PI = math.log(2 * math.pi)
 _STEEPEST = 10.0  # log of how much wider or narrower a network may make a scale

@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgen import kmeans
-from jaxgen.by_index import by_index
-from jaxgen.choice import choose, words_for
-from jaxgen.model import Model, given_of_each
+from jaxgen.core.by_index import by_index
+from jaxgen.core.model import Model, given_of_each
+from jaxgen.core.numerics import logsumexp, logsumexp_of_tiles
+from jaxgen.core.random import Bits, Normal
+from jaxgen.core.random.choice import choose, words_for
+from jaxgen.core.spec import Count, NonNegative
+from jaxgen.models import kmeans
 from jaxgen.models.gaussian import (
     SCALARS,
     Gaussian,
@@ -24,9 +27,6 @@ from jaxgen.models.gaussian import (
     squared_length,
     whitening,
 )
-from jaxgen.numerics import logsumexp, logsumexp_of_tiles
-from jaxgen.random import Bits, Normal
-from jaxgen.spec import Count, NonNegative
 
 _TILE = 2048  # rows whose responsibilities are held at once in an EM step
 _NUMBERS = 1 << 20  # of conditional covariances held at once where values are missing

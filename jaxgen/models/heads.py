@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.frame import FURTHEST
-from jaxgen.model import namespace
-from jaxgen.numerics import logsumexp
-from jaxgen.promotion import standard_promotion
+from jaxgen.core.model import namespace
+from jaxgen.core.numerics import logsumexp
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.networks.frame import FURTHEST
 
 _LOG_2PI = math.log(2 * math.pi)
 _STEEPEST = 3.0  # log scale of an affine map

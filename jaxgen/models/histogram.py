@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.choice import choose, words_for
-from jaxgen.model import Model, namespace, others
-from jaxgen.numerics import logsumexp
-from jaxgen.places import Message, feature, row
-from jaxgen.random import Bits, Uniform
-from jaxgen.spec import Count, NonNegative
+from jaxgen.core.model import Model, namespace, others
+from jaxgen.core.numerics import logsumexp
+from jaxgen.core.places import Message, feature, row
+from jaxgen.core.random import Bits, Uniform
+from jaxgen.core.random.choice import choose, words_for
+from jaxgen.core.spec import Count, NonNegative
 
 
 class Histogram(Model):

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.choice import choose
-from jaxgen.model import Model, namespace, others
+from jaxgen.core.model import Model, namespace, others
+from jaxgen.core.numerics import logsumexp_of_tiles
+from jaxgen.core.places import Message, feature
+from jaxgen.core.random import Bits, Normal
+from jaxgen.core.random.choice import choose
+from jaxgen.core.sizes import size_class
+from jaxgen.core.spec import Count
 from jaxgen.models.gaussian import LOG_2PI, furthest
-from jaxgen.numerics import logsumexp_of_tiles
-from jaxgen.places import Message, feature
-from jaxgen.random import Bits, Normal
-from jaxgen.sizes import size_class
-from jaxgen.spec import Count
 
 _TILE = 20  # points compared with an event at once; twice as many in up to 4 dimensions
 _SHORT_TILE = 5  # the same while a bandwidth is sought: more compiles longer and runs no faster

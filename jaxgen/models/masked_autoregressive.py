@@ -12,14 +12,14 @@ import numpy as np
 from jax import lax
 from numpyro.distributions import constraints
 
-from jaxgen import nets
 from jaxgen.bijectors import spline
-from jaxgen.domains import Domain
-from jaxgen.frame import seen
+from jaxgen.core.random import Normal, Uniform
+from jaxgen.core.spec import AtLeast, Count
 from jaxgen.models import heads
 from jaxgen.models.flow import Flow
-from jaxgen.random import Normal, Uniform
-from jaxgen.spec import AtLeast, Count
+from jaxgen.networks import mlp as nets
+from jaxgen.networks.domains import Domain
+from jaxgen.networks.frame import seen
 
 
 class MaskedAutoregressive(Flow):

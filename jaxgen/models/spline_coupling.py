@@ -7,12 +7,12 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import nets
 from jaxgen.bijectors import spline
-from jaxgen.domains import Domain
-from jaxgen.frame import seen
+from jaxgen.core.spec import Count
 from jaxgen.models.flow import Flow
-from jaxgen.spec import Count
+from jaxgen.networks import mlp as nets
+from jaxgen.networks.domains import Domain
+from jaxgen.networks.frame import seen
 
 
 class SplineCoupling(Flow):

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen import inputs
-from jaxgen.fitted import Fitted
+from jaxgen.core import inputs
 from jaxgen.numpyro.posterior import NUTS
 from jaxgen.numpyro.queries import log_likelihood, posterior, predictive, program_of
+from jaxgen.training.fitted import Fitted
 
 
 def to_arviz(fitted: Fitted, x=None, y=None, *, key: jax.Array | None = None) -> Any:

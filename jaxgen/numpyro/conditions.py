@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import domains, inputs
+from jaxgen.core import inputs
+from jaxgen.core.sizes import repeated
+from jaxgen.networks import domains
 from jaxgen.numpyro.indices import in_bounds
 from jaxgen.numpyro.runs import example_value, trace
 from jaxgen.numpyro.support import bounds_of
-from jaxgen.sizes import repeated
 
 Ranges = tuple[tuple[str, int, int], ...]
 

@@ -16,11 +16,11 @@ import numpy as np
 from jax import lax
 from numpyro.primitives import Messenger
 
-from jaxgen import compiler, inputs, places
+from jaxgen.core import compiler, inputs, places
+from jaxgen.core.places import Message
+from jaxgen.core.sizes import repeated
 from jaxgen.numpyro.likelihood import log_prob_within
 from jaxgen.numpyro.runs import example_value, trace
-from jaxgen.places import Message
-from jaxgen.sizes import repeated
 
 _ROWS = 2**13  # most rows that are compared, spread over all
 _MADE_UP = 64  # rows where there are none

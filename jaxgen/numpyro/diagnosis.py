@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen import compiler
+from jaxgen.core import compiler
+from jaxgen.core.random import draw
 from jaxgen.numpyro.full_rank import FullRank
 from jaxgen.numpyro.pareto import TRUSTED, pareto_k
 from jaxgen.numpyro.posterior import globals_size
-from jaxgen.random import draw
 
 _RUNS = 2**23  # draws x rows in all
 _DRAWS = (100, 500)  # fewest and most of the posterior

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgen import inputs
-from jaxgen.fit.api import fit
-from jaxgen.fitted import Fitted
-from jaxgen.model import Model
+from jaxgen.core import inputs
+from jaxgen.core.model import Model
+from jaxgen.training.api import fit
+from jaxgen.training.fitted import Fitted
 
 
 class Distilled(NamedTuple):

@@ -14,10 +14,10 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
-from jaxgen import batch, inputs
-from jaxgen.fitted import Fitted
+from jaxgen.core import batch, inputs
+from jaxgen.core.promotion import standard_promotion
 from jaxgen.numpyro.support import Fixed, bounds_of, entry_of, support_of, varies
-from jaxgen.promotion import standard_promotion
+from jaxgen.training.fitted import Fitted
 
 _map = jax.tree_util.tree_map
 

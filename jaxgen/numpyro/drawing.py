@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax import lax
 from numpyro.primitives import Messenger
 
-from jaxgen import random
+from jaxgen.core import random
 
 _WRAPPERS = dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution
 _LARGE = 2.0**30  # rate from which on a Poisson is drawn as a rounded normal

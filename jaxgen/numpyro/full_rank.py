@@ -11,10 +11,10 @@ import numpy as np
 from jax import lax
 from scipy.special import ndtri
 
-from jaxgen import compiler
+from jaxgen.core import compiler
+from jaxgen.core.random import Normal
+from jaxgen.core.spec import Count
 from jaxgen.numpyro.posterior import NARROW, Posterior, fixed_key, globals_size, prior_frame
-from jaxgen.random import Normal
-from jaxgen.spec import Count
 
 _ENTROPY = 0.5 * np.log(2 * np.pi * np.e)  # of a standard normal
 _STEPS = 40  # at most so many Newton steps of the start

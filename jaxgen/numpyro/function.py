@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from numpyro.primitives import Messenger
 
+from jaxgen.core.spec import Spec
+from jaxgen.core.warn import warn
 from jaxgen.numpyro.closure import contents, digest
-from jaxgen.spec import Spec
-from jaxgen.warn import warn
 
 _functions: dict[str, Callable] = {}  # the last of each name
 _shared: set[str] = set()  # names of several functions that live side by side

@@ -26,13 +26,13 @@ from numpyro.distributions import (
     constraints,
 )
 
-from jaxgen.domains import Circle, Interval, Levels, Positive, each
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.networks.domains import Circle, Interval, Levels, Positive, each
 from jaxgen.numpyro.indices import follows
 from jaxgen.numpyro.likelihood import is_masked
 from jaxgen.numpyro.runs import evaluated, example_value, trace, transform_of
 from jaxgen.numpyro.sites import ProgramSignature, Site, Sites
 from jaxgen.numpyro.support import bounds_of, entry_of
-from jaxgen.promotion import standard_promotion
 
 MOST_COMBINATIONS = 4096  # of values of discrete latents, summed over for each row
 

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgen import random
+from jaxgen.core import random
+from jaxgen.core.numerics import computed_once, logsumexp
+from jaxgen.core.random.threefry import key_words
 from jaxgen.models.gaussian import inverse_of_tril
-from jaxgen.numerics import computed_once, logsumexp
-from jaxgen.threefry import key_words
 
 KEPT = 2  # modes that a proposal has
 _STARTS = 4  # of a search, most of which end in the same mode

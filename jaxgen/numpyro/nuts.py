@@ -12,15 +12,15 @@ from jax import lax
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 
-from jaxgen import compiler, places
 from jaxgen.compose.labelled import stack
-from jaxgen.fit.finite import described
-from jaxgen.fit.progress import CHUNKS, Progress
-from jaxgen.fit.rows import pad
+from jaxgen.core import compiler, places
+from jaxgen.core.places import Message
+from jaxgen.core.sizes import size_class
+from jaxgen.core.warn import warn
 from jaxgen.numpyro.runs import raw
-from jaxgen.places import Message
-from jaxgen.sizes import size_class
-from jaxgen.warn import warn
+from jaxgen.training.finite import described
+from jaxgen.training.progress import CHUNKS, Progress
+from jaxgen.training.rows import pad
 
 _CANDIDATES = 64  # draws of the prior, that of highest likelihood is where a chain starts
 _WORST_R_HAT = 1.05

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen import places
-from jaxgen.places import Message
-from jaxgen.warn import warn
+from jaxgen.core import places
+from jaxgen.core.places import Message
+from jaxgen.core.warn import warn
 
 FEWEST = 25  # weights in all of which the largest five make a tail
 TRUSTED = 0.7  # the largest k with which a mean of importance weights can be trusted

@@ -15,10 +15,10 @@ from jax.scipy.special import ndtri
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation
 
+from jaxgen.core.random import Key, Normal, permutations
+from jaxgen.core.spec import Count, Spec
 from jaxgen.numpyro.function import Function, function
 from jaxgen.numpyro.runs import evaluated, trace, transform_of
-from jaxgen.random import Key, Normal, permutations
-from jaxgen.spec import Count, Spec
 
 _map = jax.tree_util.tree_map
 _DRAWN = 63  # draws of the prior, to see where it lies

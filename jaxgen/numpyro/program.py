@@ -13,11 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 
-from jaxgen import inputs
 from jaxgen.compose import Labelled
-from jaxgen.domains import Domain, each
-from jaxgen.model import Model
-from jaxgen.numerics import blanked, logsumexp
+from jaxgen.core import inputs
+from jaxgen.core.model import Model
+from jaxgen.core.numerics import blanked, logsumexp
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.random import Events, Key
+from jaxgen.core.spec import Count
+from jaxgen.core.warn import warn
+from jaxgen.networks.domains import Domain, each
 from jaxgen.numpyro import blocks, diagnosis, nuts, row_samples
 from jaxgen.numpyro.blocks import in_blocks
 from jaxgen.numpyro.conditions import Ranges, conditions_of, ranges_of
@@ -38,10 +42,6 @@ from jaxgen.numpyro.posterior import (
 )
 from jaxgen.numpyro.runs import trace
 from jaxgen.numpyro.sites import ProgramSignature, Sites
-from jaxgen.promotion import standard_promotion
-from jaxgen.random import Events, Key
-from jaxgen.spec import Count
-from jaxgen.warn import warn
 
 _FULL_RANK = 64  # numbers of globals up to which a posterior has all correlations by default
 _IN_LOSS = 8  # samples in a loss: more of a learnt proposal would drown its gradient

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import compiler, inputs
 from jaxgen.compose import Labelled, PerClass
-from jaxgen.fitted import Fitted
-from jaxgen.numerics import logsumexp
+from jaxgen.core import compiler, inputs
+from jaxgen.core.numerics import logsumexp
+from jaxgen.core.promotion import standard_promotion
 from jaxgen.numpyro import blocks
 from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.pareto import warn_of_tails
@@ -20,7 +20,7 @@ from jaxgen.numpyro.posterior import fixed_key
 from jaxgen.numpyro.program import Program
 from jaxgen.numpyro.row_samples import row_modes, tail_index
 from jaxgen.numpyro.runs import trace
-from jaxgen.promotion import standard_promotion
+from jaxgen.training.fitted import Fitted
 
 
 class Estimate(NamedTuple):

@@ -11,12 +11,12 @@ import numpy as np
 from jax import lax
 from numpyro.distributions import biject_to
 
-from jaxgen import batch
-from jaxgen.numerics import computed_once, logsumexp
+from jaxgen.core import batch
+from jaxgen.core.numerics import computed_once, logsumexp
+from jaxgen.core.random.threefry import key_words
 from jaxgen.numpyro import laplace
 from jaxgen.numpyro.pareto import FEWEST, pareto_k
 from jaxgen.numpyro.runs import trace
-from jaxgen.threefry import key_words
 
 _OF_PRIOR = 8  # one of so many samples of the locals is from the prior
 _SEARCHED = 32  # draws of the prior that a search for the modes of locals starts from

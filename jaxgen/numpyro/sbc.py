@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import compiler, inputs
-from jaxgen.fit.each import fit_each
+from jaxgen.core import compiler, inputs
+from jaxgen.core.promotion import standard_promotion
 from jaxgen.numpyro.program import Program
 from jaxgen.numpyro.runs import trace
-from jaxgen.promotion import standard_promotion
+from jaxgen.training.each import fit_each
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

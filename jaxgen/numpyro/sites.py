@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.domains import Domain
+from jaxgen.networks.domains import Domain
 from jaxgen.numpyro.function import Function
 
 

@@ -12,8 +12,8 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
 from jaxgen.compose import Product
-from jaxgen.domains import constraint as constraint_of
 from jaxgen.models import Box, Histogram
+from jaxgen.networks.domains import constraint as constraint_of
 
 
 def varies(model):

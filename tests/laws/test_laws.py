@@ -7,8 +7,8 @@ a true model with probability 2e-5; keys are fixed, so a pass stays a pass.
 import pytest
 from cases import CASES, subject
 
-from jaxgen.check import LAWS, NotJudged, applies
-from jaxgen.check.density import learning
+from jaxgen.laws import LAWS, NotJudged, applies
+from jaxgen.laws.density import learning
 
 OF_PARAMS = ("support", "normalisation", "goodness_of_fit", "score_identity", "totality")
 OF_CLASSES = ("batches", "eager", "pure", "refits")  # of how a class is run, not of each row again

@@ -14,8 +14,8 @@ from jax.custom_batching import custom_vmap
 from numpyro.distributions import constraints
 
 from jaxgen import Model, bijectors, compose, models
-from jaxgen.check import LAWS, LawError, Subject, check
-from jaxgen.random import Uniform
+from jaxgen.core.random import Uniform
+from jaxgen.laws import LAWS, LawError, Subject, check
 
 GAUSSIAN = {"mean": jnp.array([0.5, -1.0]), "scale": jnp.array([0.7, 2.0])}
 

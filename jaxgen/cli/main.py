@@ -1,0 +1,193 @@
+"""The command line: what may be written on it. ``commands.py`` does what it says."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from typing import NoReturn
+
+from jaxgen.cli import commands
+from jaxgen.data import output
+
+# what a user can cause: anything else is a bug, and keeps its traceback
+_REFUSED = (
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+)
+_TABLES = ".csv, .npy, .npz or .parquet"
+_EXAMPLES = """\
+examples:
+  jaxgen fit events.csv --model GaussianMixture --set components=16 --out land.jaxgen
+  jaxgen sample land.jaxgen -n 1000000 --seed 1 --out samples.parquet
+  jaxgen score land.jaxgen test.csv --out log_probs.csv
+  jaxgen evaluate land.jaxgen test.csv --train events.csv --figure report.png
+  jaxgen sample land.jaxgen -n 1000 --given latitude=45 --out along.csv
+
+  jaxgen fit iris.csv --model Gaussian --label species --out iris.jaxgen
+  jaxgen sample iris.jaxgen -n 1000 --given y=setosa --out setosa.csv
+  jaxgen classify iris.jaxgen test.csv --label species --figure reliability.png
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+      argv: the arguments after the command's name; None takes the process's own.
+
+    Returns:
+      The exit status: 0, or 2 after one line on stderr that says what was wrong.
+
+    Raises:
+      SystemExit: with status 0, after ``--help``.
+
+    >>> main(["score", "gaussian.jaxgen", "events.csv"])
+    events          200
+    log-likelihood  ... nats an event
+    bits/dim        ...
+    0
+    """
+    try:
+        args = _parser().parse_args(argv)
+        _check_stdout()
+        args.run(args)
+        _flush_stdout()
+    except _REFUSED as error:
+        with contextlib.suppress(OSError):
+            _flush_stdout()
+        what = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.filename is not None:
+            what = f"{error.strerror}: {error.filename}"
+        print("jaxgen: error:", " ".join(what.split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check_stdout():
+    """Raise where nobody reads what will be printed."""
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # none, or one in memory
+        output.check_descriptor(sys.stdout.fileno(), "standard output")
+
+
+def _flush_stdout():
+    """Write out what was printed while an error can still be reported."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # the interpreter writes what is left at its end, and would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jaxgen",
+        description="Fit a probability model to data, then draw from it and score with it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(run, name, text):
+        sub = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command(commands.fit, "fit", "Fit a model to a table of events and save it.")
+    sub.add_argument("data", metavar="DATA", help=f"events, one a row: {_TABLES}")
+    sub.add_argument("--model", required=True, metavar="NAME", help="a class of jaxgen.models")
+    sub.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="fields of the model, such as components=16 or bins=36,72; dim and shape come from "
+        "the data",
+    )  # fmt: skip
+    _add_label(sub, "column of labels, text or whole numbers: learn p(x|y) and p(y)")
+    sub.add_argument("--out", required=True, metavar="MODEL", help="the model file to write")
+    sub.add_argument("--epochs", type=_count, metavar="N", help="passes over the data, at most")
+    sub.add_argument("--batch-size", type=_count, metavar="N", help="events a gradient step")
+    sub.add_argument("--restarts", type=_count, metavar="N", help="starts, of which the best stays")
+    sub.add_argument("--validation", type=float, metavar="SHARE", help="share of events held out")
+    sub.add_argument("--patience", type=_count, metavar="N", help="epochs without progress allowed")
+    _add_seed(sub)
+
+    sub = command(commands.sample, "sample", "Draw events from a fitted model.")
+    _add_model(sub)
+    sub.add_argument("-n", type=_count, required=True, metavar="N", help="number of events")
+    sub.add_argument(
+        "--given", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="draw given y=VALUE, a label or condition, or a feature's value, by its column's name "
+        "or its place, such as x0=0.5; the table then holds the other features",
+    )  # fmt: skip
+    sub.add_argument("--out", required=True, metavar="FILE", help=f"the table to write: {_TABLES}")
+    _add_seed(sub)
+
+    sub = command(commands.score, "score", "Mean log-likelihood and bits per dimension of events.")
+    _add_model(sub, "DATA")
+    _add_label(sub, "column of labels: score p(x|y), not p(x)")
+    sub.add_argument("--out", metavar="FILE", help=f"write each row's log density: {_TABLES}")
+
+    sub = command(commands.classify, "classify", "Probabilities of labels, p(y|x).")
+    _add_model(sub, "DATA")
+    _add_label(sub, "column of true labels, to measure how good the probabilities are")
+    sub.add_argument("--out", metavar="FILE", help=f"write them, a column a label: {_TABLES}")
+    sub.add_argument("--figure", metavar="FILE", help="draw how reliable they are; needs --label")
+
+    sub = command(commands.evaluate, "evaluate", "Measure accuracy, generation and representation.")
+    _add_model(sub, "DATA")
+    sub.add_argument("--train", metavar="DATA", help="the events it was fitted to")
+    sub.add_argument("--samples", type=_count, metavar="N", help="events to draw")
+    sub.add_argument("--json", metavar="FILE", help="write the report as JSON")
+    sub.add_argument("--figure", metavar="FILE", help="write the report as a figure")
+    _add_seed(sub)
+
+    text = "Fit every family to the Earth's land: a table and a figure."
+    sub = command(commands.world, "world", text)
+    sub.add_argument("--events", type=_count, default=100_000, metavar="N", help="training events")
+    sub.add_argument(
+        "--quick", action="store_true", help="leave out the largest mixtures and the flow"
+    )
+    sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    sub.add_argument("--figure", default="world.png", metavar="FILE", help="default: world.png")
+    _add_seed(sub)
+    return parser
+
+
+def _add_model(sub, data=None):
+    sub.add_argument("model", metavar="MODEL", help="a model file")
+    if data:
+        text = f"events: {_TABLES}; named columns are matched by name, others are ignored"
+        sub.add_argument("data", metavar=data, help=text)
+
+
+def _add_label(sub, text):
+    sub.add_argument("--label", metavar="COLUMN", help=text)
+
+
+def _add_seed(sub):
+    sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:  # larger ones would repeat smaller ones
+        raise argparse.ArgumentTypeError(f"must be a whole number below 2**32, got {text!r}")
+    return int(text)

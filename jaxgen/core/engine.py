@@ -1,0 +1,332 @@
+"""The engine: runs the pure functions over any number of rows, in compiled blocks of few sizes.
+
+A program is compiled for (spec, dtype, block size) and never for n: rows go through in blocks of
+one of a few sizes, the last one padded. Since noise is keyed by row, neither the blocks nor the
+devices that run them change a value. Blocks are small enough that the allocator hands out the same
+memory again and again, which on a CPU is what fast writing depends on.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec, Sharding
+
+from jaxgen.core import batch, compiler
+from jaxgen.core.inputs import float_dtype, has_missing
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.random import is_leaf
+
+# block sizes: few, so that few programs are compiled; they hold round numbers with little padding
+RUNGS = (64, 512, 2048, 10240, 40960, 250880, 1003520)
+BLOCK_BYTES = 8 * 2**20  # of one block's events, and of its noise where that is held too
+BLOCK_COST = 2**21  # parameters read, one after another, in the time that starting a block takes
+_AHEAD = 2  # blocks under way while one is copied or used
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+_map = jax.tree_util.tree_map
+
+
+def sample(model, params, key, n, y, place=None):
+    """n events as one array; y is checked, (n, *y_shape) or None; place as in ``devices_of``."""
+    devices = devices_of(params, place)
+    size = block_size(model, params, n, model.noise())
+    parts = _blocks(_sample_block, model, size, (params, key), (y,), 0, n, devices)
+    return _placed(_join(parts, n), place)
+
+
+@standard_promotion
+def stream(model, params, key, n, y, start, place=None) -> Iterator[jax.Array]:
+    """Events of rows start .. start + n - 1 in blocks; y is that of the n rows."""
+    devices = devices_of(params, place)
+    size = block_size(model, params, n, model.noise())
+    parts = _blocks(_sample_block, model, size, (params, key), (y,), start, n, devices)
+    for rows, block in parts:
+        yield block if rows == len(block) else _join(iter([(rows, block)]), rows)
+
+
+def log_prob(model, params, x, y, batch_shape, place=None):
+    """Scores, of the shape batch_shape, of checked events (n, *event_shape)."""
+    devices = devices_of(params, place)
+    size = block_size(model, params, len(x), more=_scored(model, y))
+    program = _log_prob_missing if _has_missing(model, x) else _log_prob_block
+    parts = _blocks(program, model, size, params, (x, y), 0, len(x), devices)
+    return _placed(_join(parts, len(x), batch_shape), place)
+
+
+def log_prob_and_k(model, params, x, y, batch_shape, place=None):
+    """Scores as of ``log_prob``, and Pareto k of their importance weights."""
+    devices = devices_of(params, place)
+    size = block_size(model, params, len(x), more=_scored(model, y))
+    parts = _blocks(_log_prob_and_k_block, model, size, params, (x, y), 0, len(x), devices)
+    log_p, k = _join(parts, len(x), batch_shape)
+    return _placed(log_p, place), k
+
+
+def classify(model, params, x, prior, batch_shape):
+    """log p(y|x), (*batch_shape, classes); prior is log p(y), or None for the learnt one."""
+    size = block_size(model, params, len(x), more=_scored(model, None))
+    program = _classify_missing if _has_missing(model, x) else _classify_block
+    shared = params, prior
+    parts = _blocks(program, model, size, shared, (x, None), 0, len(x), devices_of(params))
+    return _join(parts, len(x), batch_shape)
+
+
+def complete(model, params, key, x, y, batch_shape):
+    """Events whose NaN are drawn given the rest."""
+    size = block_size(model, params, len(x), model.noise())
+    shared, devices = (params, key), devices_of(params)
+    parts = _blocks(_complete_block, model, size, shared, (x, y), 0, len(x), devices)
+    return _join(parts, len(x), batch_shape)
+
+
+def pull(model, params, x, y):
+    """Noise of checked events (n, *event_shape): a pytree with rows leading."""
+    size = block_size(model, params, len(x))
+    devices = devices_of(params)
+    return _join(_blocks(_pull_block, model, size, params, (x, y), 0, len(x), devices), len(x))
+
+
+def push(model, params, noise, y):
+    """Events of noise whose rows lead."""
+    n = len(jax.tree_util.tree_leaves(noise)[0])
+    size = block_size(model, params, n)
+    devices = devices_of(params)
+    return _join(_blocks(_push_block, model, size, params, (noise, y), 0, n, devices), n)
+
+
+def block_size(model, params, n: int, noise=(), more: int = 0) -> int:
+    """The rung, of those within the byte budget, that runs n rows with the least padding.
+
+    more: scalars of a row beside its event and its noise.
+    """
+    scalars = math.prod(model.event_shape) + more
+    if not model.elementwise:
+        leaves = jax.tree_util.tree_leaves(noise, is_leaf=is_leaf)
+        scalars += sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves)
+    budget = BLOCK_BYTES // (max(scalars, 1) * float_dtype(params).itemsize)
+    fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
+    # most models read each of their parameters once a row
+    numbers = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
+    cost = min(max(BLOCK_COST // max(numbers, 1), 64), 4096)
+    return min(fitting, key=lambda rung: -(-n // rung) * (rung + cost))
+
+
+def devices_of(params: Any, place: jax.Device | Sharding | None = None) -> tuple[jax.Device, ...]:
+    """The devices to run on: those of ``place``, else those that params are bound to, else all."""
+    if place is not None:
+        return tuple(_addressable(place)) if isinstance(place, Sharding) else (place,)
+    for leaf in jax.tree_util.tree_leaves(params):
+        if isinstance(leaf, jax.Array) and leaf.committed:
+            return tuple(_addressable(leaf.sharding))
+    chosen = jax.config.values["jax_default_device"]
+    return _default_device() if chosen is not None else tuple(jax.local_devices())
+
+
+def _default_device():
+    default = jax.config.values["jax_default_device"]
+    if isinstance(default, jax.Device):
+        return (default,)
+    return tuple(jax.local_devices(backend=default)[:1])  # a platform's name, or None
+
+
+def _addressable(sharding):
+    return sorted(sharding.addressable_devices, key=lambda device: device.id)
+
+
+def _blocks(function, model, size, shared, rows, start, n, devices):
+    """Yield (number of rows that count, result) of each block of ``function``, in order.
+
+    ``shared`` goes to every block whole, of ``rows`` each block gets its own. With several devices
+    one step runs a block on each of them.
+    """
+    devices = devices if n > size else devices[:1]
+    program = _program(function, devices)
+    if len(devices) == 1 and devices != _default_device():
+        shared = jax.device_put(shared, devices[0])
+    step = size * len(devices)
+    under_way: collections.deque[tuple[int, Any]] = collections.deque()
+    threads = _threads(model, devices) if n > step else None
+    ahead = max(_AHEAD, _CORES) if threads else _AHEAD
+    for first in range(0, max(n, 1), step):
+        starts = [start + first + i * size for i in range(len(devices))]
+        words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
+        own = _map(functools.partial(_cut, first=first, size=step), rows)
+        arguments = model, size, shared, (words, own)
+        # the first compiles, for all
+        block = _start(program, arguments, None if first == 0 else threads)
+        under_way.append((min(step, n - first), block))
+        if len(under_way) > ahead:
+            yield _finished(*under_way.popleft())
+    for rows_and_block in under_way:
+        yield _finished(*rows_and_block)
+
+
+def _start(program, arguments, threads):
+    if threads is not None:
+        with contextlib.suppress(RuntimeError):  # no thread starts while the interpreter ends
+            return threads.submit(_run, program, arguments)
+    return program(*arguments)
+
+
+@standard_promotion  # as the thread that asks
+def _run(program, arguments):
+    return jax.block_until_ready(program(*arguments))
+
+
+def _finished(rows, block):
+    return rows, block.result() if isinstance(block, Future) else block
+
+
+def _threads(model, devices) -> ThreadPoolExecutor | None:
+    """Threads that run a block each, for a network on a CPU: its tiles are too small for XLA to
+    spread over cores, and JAX runs what one thread asks for in order.
+
+    None where the calling thread has settings of its own, such as ``with jax.enable_x64(True)``.
+    """
+    if model.tile is None or len(devices) > 1 or devices[0].platform != "cpu":
+        return None
+    threads = _thread_pool()
+    settings = _start(lambda: jax.config.values, (), threads)
+    settings = settings.result() if isinstance(settings, Future) else None
+    return threads if settings == jax.config.values else None
+
+
+@functools.cache
+def _thread_pool():
+    return ThreadPoolExecutor(_CORES, "jaxgen")
+
+
+def _cut(array, first, size):
+    """Rows first .. first + size - 1, padded with copies of one: zeros may be impossible."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # cannot leave the device
+        return array[np.minimum(np.arange(first, first + size), len(array) - 1)]
+    host = _on_host(array)
+    part = (np.asarray(array) if host else array)[first : first + size]
+    if padding := size - len(part):
+        xp = np if host else jnp
+        like = part[:1] if len(part) else xp.zeros((1, *part.shape[1:]), part.dtype)
+        return xp.concatenate([part, like.repeat(padding, 0)])
+    return part
+
+
+def _join(parts, n, batch_shape=None):
+    """The blocks as one array (or a pytree of them), without the padding.
+
+    Joined in host memory for a CPU, since each n would compile there; on an accelerator, where the
+    way to the host and back costs more, by a program that copies.
+    """
+    batch_shape = (n,) if batch_shape is None else batch_shape
+    first = next(parts)
+    rows, block = first
+    if not _on_host(block):
+        blocks = [block, *(block for _, block in parts)]
+        joined = _map(lambda *leaves: jnp.concatenate(leaves)[:n], *blocks)
+        return _map(lambda v: v.reshape(*batch_shape, *v.shape[1:]), joined)
+    if rows == n:
+        joined = _map(lambda v: np.asarray(v)[:n], block)  # a view
+    else:
+        joined, start = _map(lambda v: _aligned((n, *v.shape[1:]), v.dtype), block), 0
+        for count, piece in itertools.chain([first], parts):
+            for whole, part in zip(*map(jax.tree_util.tree_leaves, (joined, piece)), strict=True):
+                whole[start : start + count] = np.asarray(part)[:count]
+            start += count
+    # not jnp.asarray, which compiles a program for every shape
+    return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
+
+
+def _scored(model, y):
+    """Scalars that scoring an event takes beside it."""
+    return model.scratch + (model.classes if y is None and model.classes is not None else 0)
+
+
+def _has_missing(model, x):
+    return model.missing is not None and has_missing(x)
+
+
+def _on_host(tree):
+    """Whether NumPy reads the arrays without a copy."""
+    leaf = jax.tree_util.tree_leaves(tree)[0]
+    return not isinstance(leaf, jax.Array) or next(iter(leaf.devices())).platform == "cpu"
+
+
+def _aligned(shape, dtype):
+    """An empty array that a CPU device takes over without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    first = -raw.ctypes.data % 64
+    return raw[first : first + size].view(dtype).reshape(shape)
+
+
+def _placed(array, place):
+    return array if place is None else jax.device_put(array, place)
+
+
+@functools.cache
+def _program(function: Callable, devices: tuple[jax.Device, ...]) -> Callable:
+    """``function(model, size, shared, rows)``, compiled to run a block on each of the devices."""
+    if len(devices) == 1:
+        return compiler.jit(function, static_argnums=(0, 1))
+    mesh = Mesh(np.array(devices), ("rows",))
+    every, own = PartitionSpec(), PartitionSpec("rows")
+
+    def spread(model, size, shared, rows):
+        one = functools.partial(function, model, size)
+        each = jax.shard_map(one, mesh=mesh, in_specs=(every, own), out_specs=own, check_vma=False)
+        return each(shared, rows)
+
+    return compiler.jit(spread, static_argnums=(0, 1))
+
+
+def _sample_block(model, size, shared, rows):
+    (params, key), (start, (y,)) = shared, rows
+    return batch.sample_rows(model, params, key, start[0], size, y)
+
+
+def _log_prob_and_k_block(model, size, params, rows):
+    _, (x, y) = rows
+    return batch.log_prob_and_k_rows(model, params, x, y)
+
+
+def _log_prob_block(model, size, params, rows, missing=False):
+    _, (x, y) = rows
+    return batch.log_prob_rows(model, params, x, y, missing)
+
+
+def _log_prob_missing(model, size, params, rows):
+    return _log_prob_block(model, size, params, rows, True)
+
+
+def _classify_block(model, size, shared, rows, missing=False):
+    (params, prior), (_, (x, _)) = shared, rows
+    return batch.classify_rows(model, params, prior, x, missing)
+
+
+def _classify_missing(model, size, shared, rows):
+    return _classify_block(model, size, shared, rows, True)
+
+
+def _complete_block(model, size, shared, rows):
+    (params, key), (start, (x, y)) = shared, rows
+    return batch.complete_rows(model, params, key, start[0], x, y)
+
+
+def _pull_block(model, size, params, rows):
+    _, (x, y) = rows
+    return batch.pull_rows(model, params, x, y)
+
+
+def _push_block(model, size, params, rows):
+    _, (noise, y) = rows
+    return batch.push_rows(model, params, noise, y)

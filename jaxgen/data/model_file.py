@@ -1,0 +1,306 @@
+"""A fitted model as one file: readable anywhere, unable to run code, and checked against damage.
+
+The file is a safetensors file. Its arrays are the leaves of params; its metadata has one entry,
+``jaxgen``, a JSON object with the spec, the tree that the leaves hang on, the names of columns and
+labels, the versions that wrote it and a SHA-256 of the whole file (taken with 64 zeros where the
+digest stands). The digest finds accidents; it is no signature.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import re
+from typing import IO, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxgen.core import inputs
+from jaxgen.core.model import Model
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.spec import from_json, spec_name, to_json
+from jaxgen.data import params as params_of
+from jaxgen.data.output import write_atomically
+from jaxgen.training.fitted import Fitted
+
+FORMAT = 2  # raised when an older jaxgen could no longer read the file
+_REORDERED = "SplineCoupling", "MaskedAutoregressive"  # their splines' numbers, in format 2
+_ENTRY = "jaxgen"  # of the metadata
+_NO_DIGEST = "0" * 64
+# the metadata is JSON within JSON, hence the backslashes; the first match is the digest, since
+# safetensors writes metadata first and we write the digest first in it
+_DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
+_LONGEST = 100_000_000  # bytes of a header: safetensors writes none that are longer
+# what the content of a file can raise; other errors are the machine's, such as MemoryError
+MALFORMED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    safetensors.SafetensorError,
+)
+_DTYPES = {"bool", "float16", "float32", "float64"} | {
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
+
+
+def save(fitted: Fitted, path: str | os.PathLike) -> None:
+    """Write a fitted model to one file, bit for bit; ``load`` reads it back.
+
+    An existing file is replaced, and only once the new one is complete and on disk. The history of
+    the fit is not kept. Equal models give equal files.
+
+    Args:
+      fitted: the model, whose params are dicts, lists, tuples and None around arrays.
+      path: the file to write; any ending will do.
+
+    Raises:
+      TypeError: ``fitted`` is no Fitted, or params hold something that a file cannot.
+      ValueError: ``load`` would refuse the file: params, columns or labels do not suit the model.
+      OSError: the file cannot be written.
+
+    >>> save(fitted, "land.jaxgen")
+    >>> load("land.jaxgen").sample(jax.random.key(0), 3).shape
+    (3, 2)
+    """
+    if not isinstance(fitted, Fitted):
+        raise TypeError(f"fitted must be a Fitted, got {type(fitted).__name__}")
+    arrays: dict[str, np.ndarray] = {}
+    tree = _take_apart(fitted.params, "params", arrays)
+    params_of.check(fitted.model, fitted.params)
+    _check_names(fitted)
+    header = {
+        "sha256": _NO_DIGEST,
+        "format": FORMAT,
+        "jaxgen": _version("jaxgen"),
+        "jax": jax.__version__,
+        "dtype": str(inputs.float_dtype(fitted.params)),
+        "spec": to_json(fitted.model),
+        "columns": None if fitted.columns is None else list(fitted.columns),
+        "labels": None if fitted.labels is None else list(fitted.labels),
+        "params": tree,
+    }
+    raw = safetensors.numpy.save(arrays, {_ENTRY: json.dumps(header, allow_nan=False)})
+    place = _DIGEST.search(raw)
+    assert place is not None, "safetensors no longer keeps metadata as it was given"
+    digest = hashlib.sha256(raw).hexdigest().encode()
+    with write_atomically(path) as file:
+        file.write(raw[: place.start(1)])
+        file.write(digest)
+        file.write(memoryview(raw)[place.end(1) :])
+
+
+@standard_promotion
+def load(path: str | os.PathLike) -> Fitted:
+    """Read a fitted model that ``save`` wrote.
+
+    Only classes that are already defined are built: import the module of your own model first.
+
+    Params must be like those that the model's ``init`` gives, as far as JAX can trace it: the same
+    names, floats where those are floats, and the same shapes. A size may differ where ``init``
+    makes it of the number of events, as in a KDE; all params may have the same leading axes more,
+    as those of many fits have.
+
+    Args:
+      path: the file. Of a file that is no model no more than its header is read.
+
+    Returns:
+      The ``Fitted``, with JAX arrays of the dtypes that were saved.
+
+    Raises:
+      ValueError: the file is damaged or no jaxgen model, its spec is unknown here, its params hold
+        NaN, or params, columns or labels do not suit the model; or it holds 64-bit params while JAX
+        is in 32-bit mode, which would round them.
+      OSError: there is no such file, or it cannot be read.
+    """
+    with open(path, "rb") as file:
+        fitted = _load(file, path)
+    # apart from what the content can cause: a machine without the device raises here
+    fitted.params = _on_device(fitted.params)
+    return fitted
+
+
+def read_safetensors(file: IO[bytes], entry: str, other: str) -> tuple[bytes, Any]:
+    """The content of a safetensors file, and the JSON in one entry of its metadata.
+
+    The file must begin with that entry and have the size that its header says: both are looked at
+    before the rest is read.
+
+    Args:
+      other: what an error says of a file that begins otherwise.
+
+    Raises:
+      ValueError: the file begins otherwise, or is damaged.
+      OSError: it cannot be read.
+    """
+    begin = b'{"__metadata__":{"%b":"' % entry.encode()
+    head = file.read(8 + len(begin))
+    length = int.from_bytes(head[:8], "little")
+    if head[8:] != begin or not len(begin) <= length <= _LONGEST:
+        raise ValueError(other)
+    head += file.read(length - len(begin))
+    try:
+        header = json.loads(head[8:])
+        metadata = json.loads(header.pop("__metadata__")[entry])
+        size = 8 + length + max((own["data_offsets"][1] for own in header.values()), default=0)
+    except MALFORMED as error:
+        raise ValueError(f"damaged: {error!r}") from error
+    if file.seekable():
+        _check_size(file.seek(0, os.SEEK_END), size)
+        file.seek(0)
+        raw = file.read()
+    else:
+        raw = head + file.read()
+    _check_size(len(raw), size)
+    return raw, metadata
+
+
+def _check_size(found, size):
+    if found != size:
+        raise ValueError(f"damaged: it has {found:,} bytes, where its header says {size:,}")
+
+
+def _load(file: IO[bytes], path: str | os.PathLike) -> Fitted:
+    """The model in an open file, its params NumPy arrays, or a ValueError that names the file."""
+    try:
+        raw, header = read_safetensors(file, _ENTRY, "not a jaxgen model, or damaged")
+        return _checked(raw, header)
+    except MALFORMED as error:  # what was altered on purpose, digest and all, may fail anywhere
+        why = str(error) if type(error) is ValueError else f"not a valid jaxgen model: {error!r}"
+        raise ValueError(f"{os.fspath(path)}: {why}") from error
+
+
+def _checked(raw: bytes, header: Any) -> Fitted:
+    place = _DIGEST.search(raw)
+    if place is None:
+        raise ValueError("damaged: it holds no digest")
+    digest = hashlib.sha256(raw[: place.start(1)])
+    digest.update(_NO_DIGEST.encode())
+    digest.update(memoryview(raw)[place.end(1) :])
+    if digest.hexdigest().encode() != place.group(1):
+        raise ValueError("damaged: its content does not match its digest")
+
+    if not isinstance(header["format"], int) or header["format"] > FORMAT:
+        raise ValueError(
+            f"written in format {header['format']!r} by jaxgen {header['jaxgen']}: this jaxgen "
+            f"({_version('jaxgen')}) reads up to format {FORMAT}"
+        )
+    if header["format"] < 2 and any(name in json.dumps(header["spec"]) for name in _REORDERED):
+        raise ValueError(
+            f"a flow of jaxgen {header['jaxgen']}, whose splines had their numbers in another "
+            "order: fit it again"
+        )
+    model = from_json(header["spec"])
+    if not isinstance(model, Model):
+        raise ValueError(f"its spec is {spec_name(type(model))}, which is not a model")
+    arrays = safetensors.numpy.load(raw)
+    params = _put_together(header["params"], arrays)
+    if arrays:
+        raise ValueError(f"it holds {min(arrays)}, which is none of its params")
+    columns = header["columns"]
+    if columns is not None and not all(isinstance(name, str) for name in columns):
+        raise ValueError("its columns are not names")
+    labels = header.get("labels")  # which older files have not
+    if labels is not None and not all(type(name) in (str, int) for name in labels):
+        raise ValueError("its labels are not names")
+    columns, labels = (None if v is None else tuple(v) for v in (columns, labels))
+    fitted = Fitted(model, params, columns=columns, labels=labels)
+    params_of.check(model, params)
+    _check_names(fitted)
+    return fitted
+
+
+def _check_names(fitted):
+    """Raise where columns and labels are not one a feature and one a label, all different."""
+    model = fitted.model
+    if fitted.columns is not None:
+        size = math.prod(model.event_shape)
+        if len(fitted.columns) != size:
+            raise ValueError(f"columns has {len(fitted.columns)} names, for {size} features")
+        _check_different("columns", fitted.columns)
+    if fitted.labels is not None:
+        if len(fitted.labels) != (model.classes or 0):
+            raise ValueError(f"labels has {len(fitted.labels)} names, for {model.classes} labels")
+        _check_different("labels", fitted.labels)
+
+
+def _check_different(what, names):
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in collections.Counter(names).items() if count > 1)
+        raise ValueError(f"{what} has {twice!r} twice")
+
+
+def _take_apart(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The tree as JSON, with its leaves moved into ``arrays`` under their path's name."""
+    # exact types: a named tuple or an ordered dict would come back as something else
+    if node is None:
+        return None
+    if type(node) is dict:
+        if not all(type(key) in (str, int) for key in node):
+            raise TypeError(f"{path} has a key that is neither str nor int: {list(node)!r:.60}")
+        # pairs, since a JSON object would turn int keys into str
+        pairs = [[k, _take_apart(v, f"{path}/{_escape(k)}", arrays)] for k, v in node.items()]
+        return {"dict": pairs}
+    if type(node) in (list, tuple):
+        items = [_take_apart(v, f"{path}/{i}", arrays) for i, v in enumerate(node)]
+        return {type(node).__name__: items}
+    is_array = isinstance(node, (np.ndarray, np.generic, jax.Array))
+    if not is_array or str(node.dtype) not in _DTYPES:
+        kind = f"an array of dtype {node.dtype}" if is_array else f"a {type(node).__name__}"
+        raise TypeError(f"{path} is {kind}: a file holds arrays of {', '.join(sorted(_DTYPES))}")
+    # safetensors takes memory as it lies
+    arrays[path] = np.array(node, order="C")
+    return {"array": path}
+
+
+def _put_together(node: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if node is None:
+        return None
+    if not isinstance(node, dict) or len(node) != 1:
+        raise ValueError(f"not a valid jaxgen model: no node of a tree is {node!r:.40}")
+    ((kind, value),) = node.items()
+    if kind == "dict":
+        return {key: _put_together(v, arrays) for key, v in value}
+    if kind in ("list", "tuple"):
+        items = [_put_together(v, arrays) for v in value]
+        return items if kind == "list" else tuple(items)
+    if kind != "array":
+        raise ValueError(f"its params hold an unknown kind of node: {kind!r:.40}")
+    array = arrays.pop(value)
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise ValueError(
+            f"{value} is {array.dtype}, which JAX would round to 32 bits: enable x64 first, by "
+            'jax.config.update("jax_enable_x64", True) or by setting JAX_ENABLE_X64=1'
+        )
+    return array
+
+
+def _on_device(node: Any) -> Any:
+    """JAX arrays in place of NumPy's; ``jax.tree_util.tree_map`` would sort the keys."""
+    if isinstance(node, dict):
+        return {key: _on_device(v) for key, v in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(map(_on_device, node))
+    return None if node is None else jnp.array(node)
+
+
+def _escape(key: str | int) -> str:
+    """A key as part of a path, as in JSON pointers, so that no two leaves share a name."""
+    return str(key).replace("~", "~0").replace("/", "~1")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

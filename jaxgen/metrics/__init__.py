@@ -1,0 +1,25 @@
+"""Accuracy, generation and representation of a fitted model, measured."""
+
+from jaxgen.metrics.accuracy import bits_per_dim, energy_distance, kl_divergence, neighbours
+from jaxgen.metrics.calibration import Calibration, calibration, reliability_figure
+from jaxgen.metrics.generation import copying, duplicates, throughput
+from jaxgen.metrics.report import Report, evaluate
+from jaxgen.metrics.representation import largest_correlation, noise_fit, round_trip
+
+__all__ = [
+    "Calibration",
+    "Report",
+    "bits_per_dim",
+    "calibration",
+    "copying",
+    "duplicates",
+    "energy_distance",
+    "evaluate",
+    "kl_divergence",
+    "largest_correlation",
+    "neighbours",
+    "noise_fit",
+    "reliability_figure",
+    "round_trip",
+    "throughput",
+]

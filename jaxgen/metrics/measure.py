@@ -1,0 +1,139 @@
+"""Which metric gets which rows: the steps of ``evaluate``. Each notes what it could not measure."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.metrics import accuracy, generation, representation
+from jaxgen.metrics.sections import Representation
+
+_TIMED_SCALARS = 500_000  # most scalars in a timed call, beyond what n_samples asks for
+
+
+def likelihood(fitted, x, y, x_train, y_train, p_data, notes):
+    """The metrics made of log_prob, and log_prob of the test events."""
+    model = fitted.model
+    if p_data is None:
+        notes["accuracy.kl"] = notes["accuracy.inside_support"] = "needs p_data"
+    if model.density == "none":
+        for name in ("log_likelihood", "bits_per_dim", "zero_density", "kl"):
+            notes[f"accuracy.{name}"] = f"{type(model).__name__} has no log_prob"
+        return {}, None
+    log_p, dim = np.asarray(fitted.log_prob(x, y)), math.prod(model.event_shape)
+    mean, bits = accuracy.mean_and_error(log_p), lambda nats: accuracy.bits_per_dim(nats, dim)
+    zero = log_p == -np.inf
+    found = {"log_likelihood": mean.value, "log_likelihood_se": mean.se}
+    found |= {"bits_per_dim": bits(mean.value), "bits_per_dim_se": abs(bits(mean.se))}
+    found["zero_density"] = int(zero.sum())
+    if zero.any() and not zero.all():
+        rest = accuracy.mean_and_error(log_p[~zero]).value
+        notes["accuracy.log_likelihood"] = f"{rest:.4g} over the events of positive density"
+    if x_train is not None and (y_train is not None or model.y_shape is None):
+        on_train = accuracy.mean_and_error(fitted.log_prob(x_train, y_train)).value
+        found |= {"log_likelihood_ref": on_train, "bits_per_dim_ref": bits(on_train)}
+    if p_data is not None:
+        true = np.asarray(p_data.log_prob(x, None if p_data.model.y_shape is None else y))
+        outside = int((true == -np.inf).sum())
+        if outside:
+            notes["accuracy.kl"] = f"{outside} test events outside p_data's support left out"
+        if outside < len(x):
+            kl = accuracy.kl_divergence(true, log_p)
+            found |= {"kl": kl.value, "kl_se": kl.se}
+    if model.density == "bound":
+        notes["accuracy.log_likelihood"] = "a lower bound"
+        notes["accuracy.bits_per_dim"] = notes["accuracy.kl"] = "an upper bound"
+    return found, log_p
+
+
+def closeness(test, drawn, train, k, notes):
+    """The metrics made of distances, beside the same ones of real data against real data."""
+    names = (*accuracy.Neighbours._fields, "energy_distance")
+
+    def measure(real, other, suffix):
+        if min(len(real), len(other)) <= k:
+            return {}
+        values = *accuracy.neighbours(real, other, k), accuracy.energy_distance(other, real)
+        return {name + suffix: value for name, value in zip(names, values, strict=True)}
+
+    found = measure(test, drawn, "")
+    if not found:
+        few = f"needs more than k = {k} finite events and samples"
+        notes |= {f"accuracy.{name}": few for name in names}
+    half = len(test) // 2
+    return found | (measure(test[:half], test[half : 2 * half], "_ref") if train is None
+                    else measure(test[: len(train)], train, "_ref"))  # fmt: skip
+
+
+def timing(fitted, key, n, y, notes):
+    """Compile seconds at n events a call, throughput at more where a call is too short to tell."""
+    speed = generation.throughput(fitted, key, n, y)
+    found = speed._asdict()
+    size = math.prod(fitted.model.event_shape)
+    bulk = min(100 * n, _TIMED_SCALARS // max(1, size))
+    if n / speed.events_per_second < 0.1 and bulk > n:
+        # what a call costs whatever its size would hide the rate
+        y = None if y is None else np.resize(y, (bulk, *y.shape[1:]))
+        n, speed = bulk, generation.throughput(fitted, key, bulk, y, repeats=3)
+        found["events_per_second"] = speed.events_per_second
+    notes["generation.events_per_second"] = f"{n:,} events a call"
+    return found
+
+
+def originality(test, drawn, train, notes):
+    """The search for copies, in feature space."""
+    names = "nearer_train", "nearer_train_z", "near_copies"
+    if train is None or not (len(train) and len(test) and len(drawn)):
+        why = "needs x_train" if train is None else "needs finite events and samples"
+        notes |= {f"generation.{name}": why for name in (*names, "duplicates")}
+        return {}
+    found = dict(zip(names, generation.copying(drawn, train, test), strict=True))
+    return found | {"nearer_train_ref": 0.5, "near_copies_ref": 0.01}
+
+
+def pulled_noise(fitted, x, y, log_p, rng, most, notes):
+    """Representation or None, and the pulled noise as probabilities (for the figure) or None."""
+    model = fitted.model
+    if not model.invertible:
+        notes["representation"] = f"{type(model).__name__}: no pull"
+        return None, None
+    if y is None and model.classes is not None:
+        notes["representation"] = "noise follows from an event and its label, and none is given"
+        return None, None
+    chosen = rng.permutation(len(x))[:most]
+    x, y = x[chosen], None if y is None else y[chosen]
+    noise = fitted.pull(x, y)
+    back = np.asarray(fitted.push(noise, y))
+    sound = np.ones(len(x), bool)
+    for leaf in jax.tree.leaves(noise):
+        sound &= np.isfinite(np.asarray(leaf).reshape(len(x), -1)).all(1)
+    n = int(sound.sum())
+    lost = f"{len(x) - n} of {len(x)} events left out: no finite noise"
+    if n < 2:
+        notes["representation"] = lost
+        return None, None
+    # an event of zero density is none that push can make
+    inside = sound if log_p is None else sound & (log_p[chosen] > -np.inf)
+    found = {}
+    if inside.any():
+        trip = representation.round_trip(back[inside], x[inside])
+        found = {"round_trip_max": trip.largest, "round_trip_median": trip.median}
+        eps = float(jnp.finfo(x.dtype).eps)
+        found["round_trip_max_ref"] = eps * float(np.abs(x[inside]).max())
+    if not inside.all():
+        notes["representation.round_trip_max"] = f"over {inside.sum()} events of positive density"
+    if n < len(x):
+        notes["representation.ks_max"] = lost
+    noise = jax.tree.map(lambda leaf: np.asarray(leaf)[sound], noise)
+    try:
+        fit = representation.noise_fit(model.noise(), noise)
+    except ValueError as error:
+        notes |= {f"representation.{name}": str(error) for name in representation.NoiseFit._fields}
+        return Representation(**found), None
+    probabilities = representation.noise_columns(model.noise(), noise)[1]
+    levels = representation.chance_levels(n, probabilities.shape[1])
+    found |= fit._asdict() | {f"{name}_ref": v for name, v in levels._asdict().items()}
+    return Representation(**found), probabilities

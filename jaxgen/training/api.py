@@ -1,0 +1,385 @@
+"""fit: one function for closed forms, expectation-maximisation and gradients."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.compose import Labelled, Mixture, PerClass
+from jaxgen.core import inputs
+from jaxgen.core.model import Model, known
+from jaxgen.core.places import Names
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.training import by_class, em, freezing, gradient, held_out, optimizers
+from jaxgen.training.checkpoint import Checkpoint, describe_data
+from jaxgen.training.epochs import JUDGING, STARTS
+from jaxgen.training.finite import check_params, check_slopes
+from jaxgen.training.fitted import Fitted
+from jaxgen.training.held_out import hold_out
+from jaxgen.training.rows import (
+    Data,
+    as_params,
+    check_scores,
+    diagnosed,
+    diagnosed_each,
+    for_init,
+    has_own_loss,
+    member_keys,
+    noise_key,
+    pad,
+    prepared,
+    training_data,
+)
+from jaxgen.training.units import standard_units
+
+_map = jax.tree_util.tree_map
+_BATCH_SIZE = 256
+_CHECKED = 1024  # rows on which a closed form is checked, fewer where one reads many params
+_READ = 2**28  # params that they may read in all
+_ARGUMENTS = {  # those that apply to each method, of those that not all take
+    "closed_form": (),
+    "em": ("epochs", "restarts", "progress"),
+    "gradient": (
+        "epochs",
+        "batch_size",
+        "optimizer",
+        "validation",
+        "patience",
+        "freeze",
+        "ensemble",
+        "checkpoint",
+        "progress",
+    ),
+    "mcmc": ("progress",),
+}
+
+
+@standard_promotion
+def fit(
+    model: Model | Fitted,
+    x: Any,
+    y: Any = None,
+    *,
+    key: jax.Array,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    optimizer: Any = None,
+    validation: Any = None,
+    patience: int | None = None,
+    restarts: int | None = None,
+    weights: Any = None,
+    freeze: tuple[str, ...] = (),
+    ensemble: int | None = None,
+    checkpoint: Any = None,
+    progress: bool | None = None,
+) -> Fitted:
+    """Fit a model to data by maximum likelihood: params that maximise sum_i w_i log p(x_i | y_i).
+
+    The way is ``model.fit_method``: "closed_form" calls ``model.estimate``; "em" steps from
+    ``model.init`` until a step gains less than 1e-5 nats an event; "gradient" minimises
+    ``model.loss``, the negative log-likelihood unless the model says otherwise, over minibatches
+    and keeps the params that score best on held-out rows. An ``optimizer`` makes it "gradient" for
+    any model with a density.
+
+    Args:
+      model: a spec, or a Fitted, whose params EM and gradients then start from.
+      x: events (n, *event_shape), finite and within the model's support.
+      y: conditions (n, *y_shape), for a conditional model.
+      key: a typed PRNG key, for starts, shuffles and the noise of losses.
+      epochs: at most so many EM steps (200) or passes over the rows (as many as make 5000
+        minibatches, between 20 and 1000).
+      batch_size: rows in a minibatch (256); gradient only.
+      optimizer: an optax GradientTransformation, or ``jaxgen.fit``'s Adam, or a list of Adams, one
+        a member of an ensemble; by default Adam at ``model.learning_rate``. Gradient only.
+      validation: share of the rows held out (0.1), or held-out data, as x or as a tuple (x, y);
+        with 0 the training rows judge. Gradient only.
+      patience: stop after so many epochs without a better score; by default no epoch is spared, as
+        the low learning rates at the end help most. The best params are kept all the same;
+        gradient only.
+      restarts: number of starts of EM, the best of which is kept (1).
+      weights: (n,) non-negative weights; an integer weight counts as so many equal rows
+        (but a KDE tells copies of an event from weight in its bandwidth).
+      freeze: names of params to leave as they are, such as "mean", or "base/mean" within nested
+        params; gradient only.
+      ensemble: train so many fits side by side, in one program, and return the average of their
+        densities; by default one for each entry of a list of optimizers, else a single fit. Member
+        i is the fit of ``jax.random.fold_in(key, i)``, but for the rows held out, which are those
+        of ``key``; gradient only.
+      checkpoint: path of a file that follows the training: an equal call goes on from it after an
+        interrupt, to the same bits on the same machine, and returns at once when all is done;
+        gradient only.
+      progress: show a bar; by default on a terminal, in a run over two seconds.
+
+    Returns:
+      A Fitted with params in JAX's default float dtype; an ensemble's is that of
+      ``compose.Mixture(model, ensemble)``, in equal shares. Its ``history`` holds "method",
+      "steps", "epochs", "train" and "validation" (mean log-likelihoods in nats, or minus the mean
+      loss where a model has its own: of each epoch, or of the start and each step of EM), "seconds"
+      and "stopped" ("closed form", "converged", "patience", "epochs" or "nan at step N", with a
+      RuntimeWarning; an epoch that meets NaN is finished first; "draws" of a posterior, whose
+      diagnostics ``jaxgen.numpyro.NUTS`` names). By gradient also "best_epoch" and
+      "best_score", of the params returned; of an ensemble, instead, "members", a history for each,
+      while "train" and "validation" are means over the members that still train. Of a NumPyro
+      program, and of each member or class of one, also "converged", whether its score has stopped
+      rising over the last two fifths of the epochs, and unless its posterior is a point, from
+      importance ratios log p(x, globals | y) - log q(globals) of 100 to 500 draws of the fitted
+      posterior q: "pareto_k", the tail index of their weights; "efficiency", the effective share of
+      the draws; and by site, of an array's worst entry, "shift", by how many deviations weighting
+      moves the mean, and "deviation", by what it multiplies the deviation (within the central 98 %
+      of the draws). A RuntimeWarning names the program and its worst globals where pareto_k is
+      above 0.7 and efficiency below 0.8, a shift is above 0.5, a deviation beyond a factor of 1.5,
+      or the score is still rising.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong kind, shape or range, or one that does not
+        apply to the method, by its name; a start that gives a training row no density, or a
+        loss or gradient that is not finite, so that training fails in its first epoch; params that
+        would not be finite; a checkpoint that is damaged or of another run.
+      OSError: no file can be put at ``checkpoint``.
+
+    Source: Dempster, Laird and Rubin 1977 (EM).
+
+    >>> fitted = jaxgen.fit(jaxgen.models.Gaussian(2), x, key=jax.random.key(0))
+    """
+    if not isinstance(model, (Model, Fitted)):
+        raise TypeError(
+            f"model must be a Model such as Gaussian(2), or a Fitted, got {model!r:.60}"
+        )
+    if inputs.is_tracing(x, y, weights, key):
+        raise TypeError("fit runs on the host and cannot be called within jit, grad or vmap")
+    began = time.perf_counter()
+    spec: Model = model.model if isinstance(model, Fitted) else model
+    start, columns, labels = None, None, None
+    if isinstance(model, Fitted):
+        start, columns, labels = as_params(model.params), model.columns, model.labels
+    if spec.classes is not None:
+        if not isinstance(model, Fitted):
+            labels = inputs.names_of_labels(spec, y)
+        y = inputs.as_labels(y, labels)
+        if isinstance(validation, tuple) and len(validation) == 2:
+            validation = validation[0], inputs.as_labels(validation[1], labels, "validation: y")
+    key = inputs.as_key(key)
+    may_miss = spec.missing is not None and optimizer is None
+    names = Names.known(columns, labels)
+    with names:
+        x, y, weights = training_data(spec, x, y, weights, may_miss)
+        spec = spec.for_data(x, y)
+    method = _method(
+        spec,
+        inputs.has_missing(x),
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        validation=validation,
+        patience=patience,
+        restarts=restarts,
+        freeze=freeze or None,
+        ensemble=ensemble,
+        checkpoint=checkpoint,
+    )
+    numbers_kept = np.arange(len(x))
+    if weights is not None and (weights == 0).any():
+        # dropped here, they cannot matter to a start, a bound or a count either
+        numbers_kept = np.flatnonzero(weights)
+        x, weights = x[numbers_kept], weights[numbers_kept]
+        y = None if y is None else y[numbers_kept]
+    if epochs is not None:
+        epochs = inputs.as_count(epochs, "epochs", 1)
+    if restarts is not None:
+        restarts = inputs.as_count(restarts, "restarts", 1)
+        if restarts > 1 and start is not None:
+            raise ValueError("restarts does not apply to a Fitted: EM starts from its params")
+    optimizer = optimizers.Adam(spec.learning_rate) if optimizer is None else optimizer
+    ensemble = None if ensemble is None else inputs.as_count(ensemble, "ensemble", 1)
+    settings = gradient.Settings(
+        epochs=epochs,
+        batch_size=inputs.as_count(
+            _BATCH_SIZE if batch_size is None else batch_size, "batch_size", 1
+        ),
+        patience=None if patience is None else inputs.as_count(patience, "patience", 1),
+        optimizer=optimizer,
+        freeze=freeze,
+        members=optimizers.members(optimizer, ensemble),
+        progress=progress,
+    )
+    with names:
+        validation = held_out.checked(spec, validation)
+    how = _How(method, key, 1 if restarts is None else restarts, validation, checkpoint, settings)
+    data = Data(x, y, weights, numbers_kept)
+    with names:
+        spec, params, history = _learn_in_standard_units(spec, start, data, how)
+    history["seconds"] = time.perf_counter() - began
+    return Fitted(spec, check_params(spec, params), history, columns, labels)
+
+
+class _How(NamedTuple):
+    """How to learn, of arguments that are checked."""
+
+    method: str
+    key: Any
+    restarts: int
+    validation: Any
+    checkpoint: Any
+    settings: gradient.Settings
+
+
+def _learn_in_standard_units(spec, start, data: Data, how: _How):
+    """``_learn`` on rescaled features, where the model can rescale; the params are those of x."""
+    units = standard_units(spec, data.x, data.weights)
+    if units is None:
+        return _learn(spec, start, data, how)
+    data = data._replace(x=units.enter(data.x), units=units)
+    if isinstance(how.validation, tuple):
+        x, y = how.validation
+        how = how._replace(validation=(units.enter(x), y))
+    own = None if start is None else as_params(units.start(spec, start))
+    spec, learnt, history = _learn(spec, own, data, how)
+    params = as_params(units.leave(spec, learnt))
+    if start is not None and how.settings.members is None:
+        params = _map(_unless_unchanged, params, learnt, own, start)
+    return spec, params, history
+
+
+def _unless_unchanged(new, learnt, own, start):
+    """A leaf of ``start`` that training left alone keeps its last digit."""
+    return start if np.array_equal(learnt, own) else new
+
+
+def _learn(spec, start, data: Data, how: _How):
+    """The model, an ensemble's where there is one, with its learnt params and their history."""
+    settings = how.settings
+    if isinstance(spec, Labelled) and how.method != "closed_form":
+        own = None if start is None else start["model"]
+        names = freezing.below("model", settings.freeze, spec.frozen)
+        how = how._replace(settings=settings._replace(freeze=names))
+        model = spec.model
+        if not isinstance(spec, PerClass):
+            model, params, history = _learn(model, own, data, how)
+        elif how.method == "em":
+            params, history = by_class.em(
+                spec, own, data, how.key, settings.epochs, how.restarts, settings.progress
+            )
+        elif how.method == "mcmc":
+            params, history = by_class.mcmc(spec, data, how.key, settings.progress)
+        else:
+            params, history = by_class.gradient(
+                spec, own, data, how.key, how.validation, how.checkpoint, how.settings
+            )
+        spec = type(spec)(model, spec.classes)
+        return spec, by_class.with_frequencies(spec, {"model": params}, data), history
+    if how.method == "closed_form":
+        return spec, *_closed_form(spec, data)
+    if how.method == "mcmc":
+        rows = data.x, data.y, data.weights
+        with Names.of_rows(data.numbers):
+            params, (history,) = spec.draw_posteriors(how.key[None], [rows], settings.progress)
+        return spec, _map(lambda v: v[0], params), history
+    if how.method == "em":
+        found = em.run(spec, start, data, how.key, settings.epochs, how.restarts, settings.progress)
+        return spec, *found
+    params, history = _by_gradient(spec, start, data, how)
+    if settings.members is not None:
+        spec = Mixture(spec, settings.members)
+        params = {"logits": jnp.asarray(np.zeros(settings.members)), "component": params}
+    return spec, by_class.with_frequencies(spec, params, data), history
+
+
+def _closed_form(spec, data: Data):
+    x, y, weights, numbers, _ = data
+    what, seen = x, None
+    if inputs.has_missing(x):
+        what, seen = np.nan_to_num(x), ~np.isnan(x)
+    with Names.of_rows(numbers):
+        params = as_params(spec.estimate(what, y, weights, **known(seen)))
+    numbers_held = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
+    count = int(np.clip(_READ // max(numbers_held, 1), 64, _CHECKED))  # a KDE's grow with the rows
+    some = np.random.default_rng(0).permutation(len(x))[:count]
+    few = (v if v is None else v[some] for v in (x, y, weights))
+    check_scores(spec, params, pad(*few), numbers[some], "x", "the fitted")
+    history: dict[str, Any] = {"method": "closed_form", "steps": 0, "epochs": 0}
+    return params, history | {"train": [], "validation": [], "stopped": "closed form"}
+
+
+def _method(spec, missing: bool, **given) -> str:
+    """How to fit, after checking that every argument given applies."""
+    method = spec.fit_method
+    if given["optimizer"] is not None and method != "mcmc":
+        method = "gradient"
+    if missing:
+        method = spec.missing
+    if method not in _ARGUMENTS:
+        raise ValueError(f"{spec}: fit_method must be one of {tuple(_ARGUMENTS)}, got {method!r}")
+    for name, value in given.items():
+        if value is not None and name not in _ARGUMENTS[method]:
+            others = [m for m, names in _ARGUMENTS.items() if name in names]
+            hint = "; pass an optimizer to fit by gradient" if "gradient" in others else ""
+            hint = "" if method == "mcmc" else hint
+            raise ValueError(
+                f"{name} does not apply: {spec} is fitted by {method}, and {name} is for "
+                f"{' and '.join(others)}{hint}"
+            )
+    if method == "gradient" and spec.density == "none" and not has_own_loss(spec):
+        raise ValueError(f"{spec} cannot be fitted by gradient: it has no density and no loss")
+    return method
+
+
+def _by_gradient(spec, start, data: Data, how: _How):
+    """Learnt params, with a leading axis of members where there are some, and the history."""
+    x, y, weights, kept, _ = data
+    volume = 0.0 if has_own_loss(spec) else data.log_volume()
+    settings = how.settings._replace(log_volume=volume)
+    key, validation, checkpoint = how.key, how.validation, how.checkpoint
+    optimizers.prepare(settings.optimizer)  # raises before anything is computed
+    each = 1.0 if weights is None else weights.mean()
+    if weights is not None:
+        weights = weights / each  # their ratios matter; tiny ones would underflow
+    split, held, places, held_places = hold_out(key, x, y, weights, validation)
+    if settings.epochs is None:
+        epochs = gradient.planned_epochs(len(split[0]), settings.batch_size)
+        settings = settings._replace(epochs=epochs)
+    keys = [key] if settings.members is None else list(member_keys(key, settings.members))
+    own_x, own_y, own_weights = split
+    train = pad(own_x, own_y, own_weights, each)
+    if start is None:
+        rows = for_init(*split)
+        with Names.of_rows(kept[places]):
+            starts = [as_params(spec.init(jax.random.fold_in(k, STARTS), *rows)) for k in keys]
+        starts = [prepared(spec, own, lambda: train) for own in starts]
+    else:
+        starts = [start] * len(keys)
+    mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
+    if checkpoint is not None:
+        judged_by = held if isinstance(validation, tuple) else validation
+        of = gradient.describe(spec, key, settings)
+        of |= describe_data(x, y, weights, judged_by, start)
+        checkpoint = Checkpoint(checkpoint, of)
+    own_x, own_y, own_weights = split
+    train = pad(own_x, own_y, own_weights, each)
+    held_rows = None if held is None else pad(*held)
+
+    def check(member):
+        """Raise where the member's start gives a row no finite score or gradient."""
+        own_key = noise_key(spec, keys[member], JUDGING)
+        own = functools.partial(check_scores, spec, starts[member], key=own_key)
+        own(train, kept[places], "x")
+        if held_rows is not None and held_places is None:
+            own(held_rows, np.arange(len(held[0])), "validation")
+        elif held_rows is not None:
+            own(held_rows, kept[held_places], "x")
+        check_slopes(spec, starts[member], mask, train, kept[places], own_key, data.units)
+
+    key = key if settings.members is None else member_keys(key, settings.members)
+    params, history = gradient.run(
+        spec, starts, check, mask, train, held_rows, key, settings, checkpoint
+    )
+    with Names.of_rows(kept[places]):
+        if settings.members is None:
+            return params, diagnosed(spec, params, lambda: train, key, history)
+        known = spec, params, lambda _: train, keys, history["members"]
+        history["members"] = diagnosed_each(*known, "member")
+    return params, history

@@ -1,0 +1,167 @@
+"""Expectation-maximisation in compiled chunks, from one start or several."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxgen.core import inputs
+from jaxgen.core.model import check_seen, known
+from jaxgen.core.places import Names
+from jaxgen.core.warn import warn
+from jaxgen.training.progress import Progress, chunk_length
+from jaxgen.training.rows import Data, Rows, as_params, check_scores, for_init, pad
+
+TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
+EPOCHS = 200
+
+# Each start is the best of a few short runs, since EM ends at the top nearest to where it begins:
+# Biernacki, Celeux and Govaert 2003, "Choosing starting values for the EM algorithm".
+SHORT_RUNS = 8
+SHORT_STEPS = 10
+SHORT_ROWS = 16384
+
+_RUNNING, _CONVERGED, _LIMIT, _NAN = range(4)
+
+
+class _State(NamedTuple):
+    previous: Any  # params one step back, whose score is known
+    params: Any
+    score: Any  # of previous while running, of params once stopped
+    step: Any
+    status: Any
+
+
+def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
+    """Params of highest likelihood over the restarts, and the history of that one.
+
+    Every returned param set has been scored: the result is the best that was seen of its run.
+    """
+    epochs = EPOCHS if epochs is None else epochs
+    x, y, weights, numbers, _ = data
+    if inputs.has_missing(x):
+        check_seen(~np.isnan(x))
+    rows, volume = pad(x, y, weights), data.log_volume()
+    results, failure = [], None
+    with Progress(progress, epochs * restarts) as bar:
+        for i in range(restarts):
+            bar.label(f"{label} start {i + 1}/{restarts}".strip() if restarts > 1 else label)
+            here = start
+            if start is None:
+                with Names.of_rows(numbers):
+                    here = _start(model, jax.random.fold_in(key, i), x, y, weights)
+            params, history = _one(model, here, rows, epochs, bar, volume)
+            if params is None:
+                failure = here
+            else:
+                results.append((params, history))
+    if not results:
+        check_scores(model, failure, rows, numbers, "x")
+        raise ValueError(
+            f"x cannot be fitted: EM of {model} starts from params that are not finite"
+        )
+
+    params, history = max(results, key=lambda result: _rank(result[1]))
+    if history["stopped"].startswith("nan"):
+        warn(
+            f"EM of {model} stopped: the log-likelihood was not finite at step "
+            f"{history['steps']}; the last finite params are returned"
+        )
+    if restarts > 1:
+        history["restarts"] = [other["train"][-1] for _, other in results]
+    return params, history
+
+
+def _start(model, key, x, y, weights):
+    """The starting params from which a short run on some of the rows gets highest."""
+    if model.fit_method == "closed_form":  # EM is for missing values alone
+        return as_params(model.init(key, *for_init(x, y, weights)))
+    n = len(x)
+    if n > SHORT_ROWS:
+        some = np.sort(np.random.default_rng(0).choice(n, SHORT_ROWS, replace=False))
+        x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
+    else:
+        some = np.arange(n)
+    x = inputs.filled(x, np.nanmean)  # a step with missing values takes many times as long
+    rows, data = pad(x, y, weights), for_init(x, y, weights)
+
+    def rank(start):
+        params, history = _one(model, start, rows, SHORT_STEPS, None)
+        return (False, -math.inf) if params is None else _rank(history)
+
+    keys = (jax.random.fold_in(key, i) for i in range(SHORT_RUNS))
+    with Names.of_rows(some):
+        return max((as_params(model.init(k, *data)) for k in keys), key=rank)
+
+
+def _rank(history):
+    return not history["stopped"].startswith("nan"), history["train"][-1]
+
+
+def _one(model, start, rows: Rows, epochs, bar, volume=0.0):
+    length, room = chunk_length(epochs + 1)
+    dtype = rows.weights.dtype
+    state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
+    train: list[float] = []
+    done, missing = 0, inputs.has_missing(rows.x)
+    while True:
+        end = np.int32(min(done + length, epochs + 1))
+        state, scores = _chunk(model, room, missing, rows, state, end, np.int32(epochs))
+        status, step = int(state.status), int(state.step)
+        scored = step - done + (status in (_CONVERGED, _LIMIT))
+        train += (np.asarray(scores, np.float64)[:scored] - volume).tolist()
+        if train and bar is not None:
+            bar.advance(step - done, train[-1])
+        done = step
+        if status != _RUNNING:
+            break
+    if status == _NAN and step == 0:
+        return None, {}
+    if len(train) > 1 and train[-1] < train[-2]:
+        train.pop()  # the step that lost likelihood was taken back
+    reason = {_CONVERGED: "converged", _LIMIT: "epochs", _NAN: f"nan at step {step}"}[status]
+    history = {"method": "em", "steps": step, "epochs": step, "train": train}
+    return state.params, {**history, "validation": [], "stopped": reason}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
+    """Steps up to ``end``, fewer when EM stops; and the scores of the params they began with."""
+    first = state.step
+    x, seen = rows.x, None
+    if missing:
+        seen = ~jnp.isnan(x)
+        x = jnp.where(seen, x, 0)
+
+    def more(carry):
+        state, _ = carry
+        return (state.status == _RUNNING) & (state.step < end)
+
+    def step(carry):
+        state, scores = carry
+        new, score = model.em_step(state.params, x, rows.y, rows.weights, **known(seen))
+        new = jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, state.params)
+        score = score.astype(state.score.dtype)
+        finite, gain = jnp.isfinite(score), score - state.score
+        stopped = jnp.where(gain < TOLERANCE, _CONVERGED, _LIMIT)
+        status = jnp.where((gain < TOLERANCE) | (state.step >= limit), stopped, _RUNNING)
+        status = jnp.where(finite, status, _NAN).astype(jnp.int32)
+        going, worse = status == _RUNNING, ~finite | (gain < 0)
+
+        def choose(new, here, previous):
+            return jnp.where(going, new, jnp.where(worse, previous, here))
+
+        params = jax.tree_util.tree_map(choose, new, state.params, state.previous)
+        scores = scores.at[state.step - first].set(score)
+        reached = jnp.where(worse, state.score, score)
+        count = state.step + going.astype(state.step.dtype)
+        return _State(state.params, params, reached, count, status), scores
+
+    scores = jnp.zeros(room, state.score.dtype)
+    return lax.while_loop(more, step, (state, scores))

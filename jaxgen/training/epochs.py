@@ -1,0 +1,195 @@
+"""The compiled part of training: epochs of minibatches, for one fit or for several side by side."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxgen.core import batch
+from jaxgen.training import freezing, optimizers
+from jaxgen.training.rows import Rows, mean_score, noise_key
+from jaxgen.training.shuffle import order
+
+RUNNING, PATIENCE, LIMIT, NAN = range(4)
+STARTS, _SHUFFLES, _NOISE, JUDGING = range(4)  # streams of a fit's key
+
+
+class Fixed(NamedTuple):
+    """What does not change in a run. All of it is traced."""
+
+    train: Rows
+    judge: Rows  # rows that decide which params are best
+    rest: list  # params that are not learnt
+    key: Any
+    hyperparameters: Any
+    epochs: Any
+    patience: Any
+
+
+_BY_MEMBER = Fixed(None, None, 0, 0, 0, None, None)  # type: ignore[arg-type]
+_OWN_ROWS = Rows(0, 0, 0, None, 0)  # of each member; as many for all
+
+
+class State(NamedTuple):
+    """What does. In an ensemble, every array has a leading axis of members."""
+
+    live: Any
+    optimizer: Any
+    best: Any
+    best_score: Any
+    best_epoch: Any
+    epochs: Any  # completed with a finite loss and finite params
+    step: Any  # the last one, or the first whose loss was not finite
+    status: Any
+
+
+class Program(NamedTuple):
+    """What a program is compiled for."""
+
+    model: Any
+    optimizer: Any
+    layout: freezing.Layout
+    batch: int
+    room: int
+    members: int | None  # None: a single fit
+    own_rows: bool = False  # has each member data of its own?
+    judged: bool = True  # do rows decide which params are best, or are held out?
+
+
+def begin(program: Program, fixed: Fixed, learnt: list) -> State:
+    def one(fixed, learnt):
+        live = freezing.pack(learnt, program.layout)
+        state = _transformation(program, fixed).init(live)
+        zero = jnp.zeros((), jnp.int32)
+        return State(live, state, live, _judged(program, fixed, live), zero, zero, zero, zero)
+
+    return _each(program, one, 0)(fixed, learnt)
+
+
+def chunk(program: Program, fixed: Fixed, state: State, first, end):
+    """Epochs ``first`` to ``end``, fewer when all training stops.
+
+    Returns the state, the number of the next epoch, and what each epoch scored on both sets.
+    """
+    epoch_of_each = _each(program, functools.partial(_epoch, program), 0, None)
+
+    def more(carry):
+        state, epoch, _ = carry
+        return (state.status == RUNNING).any() & (epoch < end)
+
+    def step(carry):
+        state, epoch, records = carry
+        state, scores = epoch_of_each(fixed, state, epoch)
+        pairs = zip(records, scores, strict=True)
+        return state, epoch + 1, tuple(r.at[epoch - first].set(s, mode="drop") for r, s in pairs)
+
+    empty = jnp.zeros((program.room, *state.best_score.shape), state.best_score.dtype)
+    return lax.while_loop(more, step, (state, first, (empty, empty)))
+
+
+def _each(program, one, *axes):
+    """``one`` for every member, each with its own share of ``Fixed``."""
+    if program.members is None:
+        return one
+    by_member = _BY_MEMBER
+    if program.own_rows:
+        by_member = by_member._replace(train=_OWN_ROWS, judge=_OWN_ROWS)
+    return jax.vmap(one, in_axes=(by_member, *axes))
+
+
+def _epoch(program, fixed, state, epoch):
+    """Every minibatch once, then a score on the rows that judge."""
+    train, transformation = fixed.train, _transformation(program, fixed)
+    n, batches = train.count, _batches(program, fixed)
+    noises = noise_key(program.model, fixed.key, _NOISE)
+    shuffles = jax.random.fold_in(jax.random.fold_in(fixed.key, _SHUFFLES), epoch)
+    rows = None  # of one batch the order does not matter
+    if len(train.x) > program.batch:
+        rows = order(shuffles, n, len(train.x))
+    least, more = n // batches, n % batches  # batches of nearly equal size: no noisy last one
+    weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
+    slots = jnp.arange(program.batch)
+
+    def step(i, carry):
+        live, memory, total, bad = carry
+        size = least + (i < more)
+        x, y, weights = train.x, train.y, train.weights
+        if rows is not None:
+            chosen = rows[(i * least + jnp.minimum(i, more) + slots).clip(max=len(rows) - 1)]
+            x, y = x[chosen], None if y is None else y[chosen]
+            weights = jnp.where(slots < size, weights[chosen], 0)
+        key = noise_key(program.model, noises, epoch * batches + i)
+
+        def loss(live):
+            params = freezing.merge(live, fixed.rest, program.layout)
+            losses = batch.loss_rows(program.model, params, key, x, y, train.events)
+            return (weights * jnp.where(weights > 0, losses, 0)).sum() / weight
+
+        value, grads = jax.value_and_grad(loss)(live)
+        updates, new = transformation.update(
+            grads, memory, live, value=value, grad=grads, value_fn=loss
+        )
+        memory = jax.tree_util.tree_map(_like, new, memory)
+        live = jax.tree_util.tree_map(_like, jax.tree_util.tree_map(jnp.add, live, updates), live)
+        return live, memory, total - value, jnp.where(jnp.isfinite(value), bad, jnp.minimum(bad, i))
+
+    # No early end within an epoch: under vmap its predicate would differ between members, and each
+    # step would then choose between the old and the new of all that it carries.
+    total = jnp.zeros((), state.best_score.dtype)
+    start = state.live, state.optimizer, total, batches
+    live, memory, total, bad = lax.fori_loop(jnp.zeros_like(batches), batches, step, start)
+    score = total / batches
+    if program.judged:
+        score = _judged(program, fixed, live).astype(total.dtype)
+
+    running = state.status == RUNNING
+    # a density of inf is no score; params may only be infinite where they were
+    sound = (bad == batches) & (score < jnp.inf)
+    for a, b in zip(*map(jax.tree_util.tree_leaves, (live, state.best)), strict=True):
+        sound &= (jnp.isfinite(a) | (a == b)).all()
+    better = running & sound
+    if program.model.keep == "best":
+        better &= score > state.best_score
+    best = jax.tree_util.tree_map(lambda a, b: jnp.where(better, a, b), live, state.best)
+    best_epoch = jnp.where(better, epoch + 1, state.best_epoch)
+    status = jnp.where(epoch + 1 >= fixed.epochs, LIMIT, RUNNING)
+    status = jnp.where(epoch + 1 - best_epoch >= fixed.patience, PATIENCE, status)
+    status = jnp.where(sound, status, NAN).astype(jnp.int32)
+    state = State(
+        live,
+        memory,
+        best,
+        jnp.where(better, score, state.best_score),
+        best_epoch,
+        state.epochs + (running & sound),
+        jnp.where(running, epoch * batches + jnp.minimum(bad + 1, batches), state.step),
+        jnp.where(running, status, state.status),
+    )
+    return state, (total / batches, score)
+
+
+def _judged(program, fixed, live):
+    """The score of the rows that judge: with the same noise every time, so that epochs compare."""
+    params = freezing.merge(live, fixed.rest, program.layout)
+    key = noise_key(program.model, fixed.key, JUDGING)
+    return mean_score(program.model, params, key, fixed.judge)
+
+
+def _batches(program, fixed):
+    return -(-fixed.train.count // program.batch)
+
+
+def _transformation(program, fixed):
+    steps = fixed.epochs * _batches(program, fixed)
+    decayed = program.layout.in_matrices
+    return optimizers.build(program.optimizer, fixed.hyperparameters, steps, decayed)
+
+
+def _like(new, old):
+    """A loop's carry keeps its dtypes, whatever an optimizer promotes."""
+    new = jnp.asarray(new) if isinstance(new, (bool, int, float)) else new
+    return new if new.dtype == old.dtype else new.astype(old.dtype)

@@ -1,0 +1,235 @@
+"""Learning by gradients: a run of compiled chunks, with progress, checkpoints and its history."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.compose.labelled import stack
+from jaxgen.core import compiler
+from jaxgen.core.sizes import size_class
+from jaxgen.core.warn import warn
+from jaxgen.training import freezing, optimizers
+from jaxgen.training.checkpoint import Checkpoint, versions
+from jaxgen.training.epochs import (
+    LIMIT,
+    NAN,
+    PATIENCE,
+    RUNNING,
+    Fixed,
+    Program,
+    State,
+    begin,
+    chunk,
+)
+from jaxgen.training.progress import SOON, Progress, chunk_length
+from jaxgen.training.rows import Rows
+
+STEPS = 5000  # minibatches planned for when epochs are not given
+EPOCHS = (20, 1000)  # fewest and most of them
+
+_map = jax.tree_util.tree_map
+_begin, _chunk = (compiler.jit(function, static_argnums=0) for function in (begin, chunk))
+
+
+class Settings(NamedTuple):
+    """Arguments of ``fit`` that say how to train."""
+
+    epochs: Any
+    batch_size: int
+    patience: int | None
+    optimizer: Any
+    freeze: Any
+    members: int | None  # of an ensemble; None for a single fit
+    progress: bool | None
+    own_rows: bool = False  # is the data stacked, each member's own?
+    log_volume: Any = 0.0  # by how much scores in standard units are larger than in those of x
+
+
+class _Trail(NamedTuple):
+    """How far a run has come: all that a checkpoint holds."""
+
+    state: State
+    rest: list
+    epoch: Any
+    train: Any  # scores, (epochs,) or (epochs, members)
+    judged: Any
+
+
+def planned_epochs(n: int, batch_size: int) -> int:
+    return min(max(-(-STEPS // -(-n // batch_size)), EPOCHS[0]), EPOCHS[1])
+
+
+def describe(model, key, settings: Settings) -> dict[str, str]:
+    """What a checkpoint must have in common with a run that goes on from it, beside the data."""
+    names = (settings.freeze,) if isinstance(settings.freeze, str) else settings.freeze
+    return {
+        "model": f"{model!r} of {type(model).__module__}",
+        "key": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
+        "epochs": repr(settings.epochs),
+        "batch_size": repr(settings.batch_size),
+        "patience": repr(settings.patience),
+        "optimizer": optimizers.describe(settings.optimizer, settings.members),
+        "freeze": repr(sorted(name.replace(".", "/") for name in names)),
+        "ensemble": repr(settings.members),
+        "dtype": str(jnp.result_type(float)),
+        "versions": versions("jaxgen", "jax", "jaxlib", "optax"),
+    }
+
+
+def run(
+    model,
+    starts: list,
+    check: Callable[[int], None],
+    mask: tuple[bool, ...],
+    train: Rows,
+    judge: Rows | None,
+    key,
+    settings: Settings,
+    checkpoint: Checkpoint | None,
+):
+    """The params that score best on ``judge``, or on the training rows where it is None.
+
+    Args:
+      starts: params to start from: one, or of an ensemble one a member.
+      check: raises where the start of that number gives a row no finite score or gradient. It
+        takes as long as an epoch and is compiled apart, so it is called where training fails at
+        once.
+      mask: which leaves of them are learnt.
+      key: a key, or one a member.
+
+    Returns the params and the history.
+    """
+    epochs, members = settings.epochs, settings.members
+    static, hyperparameters = optimizers.prepare(settings.optimizer, members)
+    layout = freezing.layout(starts[0], mask, flat=static is optimizers.Adam)
+    length, room = chunk_length(epochs)
+    size = min(settings.batch_size, size_class(int(train.count)))
+    judged = judge is not None or model.keep == "best"
+    program = Program(model, static, layout, size, room, members, settings.own_rows, judged)
+    start = starts[0] if members is None else _map(jnp.asarray, stack(starts))
+    learnt, rest = freezing.split(start, mask)
+    # unless asked to, no early end: the low learning rates at the end settle the params
+    patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)
+    judges = train if judge is None else judge
+    fixed = Fixed(train, judges, rest, key, hyperparameters, np.int32(epochs), patience)
+    trail = _resumed(checkpoint, program, fixed, learnt)
+    if trail is None:
+        state = _begin(program, fixed, learnt)
+        _check_each(check, ~np.isfinite(state.best_score))
+        none = np.zeros((0, *state.best_score.shape))
+        trail = _Trail(state, rest, np.int32(0), none, none)
+    fixed = fixed._replace(rest=trail.rest)
+    try:
+        with Progress(settings.progress, epochs) as bar:
+            if trail.epoch:
+                bar.advance(*_news(trail, 0))
+            while (np.asarray(trail.state.status) == RUNNING).any():
+                done, began = int(trail.epoch), time.perf_counter()
+                later = _further(program, fixed, trail, length, settings.log_volume)
+                if not done:
+                    state = later.state
+                    _check_each(check, (state.status == NAN) & (state.epochs == 0))
+                trail = later
+                if checkpoint is not None:
+                    checkpoint.offer(trail)
+                bar.advance(*_news(trail, done))
+                if time.perf_counter() - began < SOON:
+                    length = min(2 * length, room)
+    finally:  # an interrupt too leaves the last complete chunk behind
+        if checkpoint is not None and trail.epoch:
+            checkpoint.write(trail)
+    params = freezing.collect(trail.state.best, trail.rest, layout)
+    history = _history(trail, members, judge is not None, settings.log_volume)
+    _warn_of_nan(model, history)
+    return params, history
+
+
+def _check_each(check, failed):
+    for member in np.flatnonzero(failed):
+        check(member)
+
+
+def _further(program, fixed, trail, length, log_volume):
+    end = np.int32(trail.epoch + length)
+    state, epoch, records = _chunk(program, fixed, trail.state, trail.epoch, end)
+    epoch, records = jax.device_get((epoch, records))
+    train, judged = (np.asarray(r[: epoch - trail.epoch], np.float64) for r in records)
+    return _Trail(
+        state,
+        trail.rest,
+        epoch,
+        np.concatenate([trail.train, train - log_volume]),
+        np.concatenate([trail.judged, judged - log_volume]),
+    )
+
+
+def _resumed(checkpoint, program, fixed, learnt):
+    if checkpoint is None or not checkpoint.exists():
+        return None
+    state = jax.eval_shape(functools.partial(begin, program), fixed, learnt)
+    return checkpoint.read(_Trail(state, fixed.rest, None, None, None))
+
+
+def _news(trail, done):
+    """For the bar: epochs since then, and the score they reached."""
+    last = trail.judged[-1]
+    known = last[np.isfinite(last)]
+    return int(trail.epoch) - done, float(known.mean()) if known.size else math.nan
+
+
+def _history(trail, members, held_out, log_volume):
+    scores = trail.train if held_out else trail.judged, trail.judged
+    state = jax.device_get(trail.state._replace(live=None, optimizer=None, best=None))
+    state = state._replace(best_score=state.best_score - log_volume)
+    if members is None:
+        return _history_of_one(state, *scores, held_out)
+    each = []
+    for i in range(members):
+        own = jax.tree_util.tree_map(lambda v, i=i: v[i], state)
+        train, judged = (s[:, i] for s in scores)
+        each.append(_history_of_one(own, train, judged, held_out))
+    epochs = max(state.epochs)
+    training = np.arange(epochs)[:, None] < state.epochs  # the mean is of those that still do
+    means = [np.mean(s[:epochs], 1, where=training).tolist() for s in scores]
+    return {
+        "method": "gradient",
+        "epochs": int(epochs),
+        "steps": int(max(state.step)),
+        "train": means[0],
+        "validation": means[1] if held_out else [],
+        "stopped": ", ".join(sorted({own["stopped"] for own in each})),
+        "members": each,
+    }
+
+
+def _history_of_one(state, train, judged, held_out):
+    status, step, epochs = int(state.status), int(state.step), int(state.epochs)
+    return {
+        "method": "gradient",
+        "epochs": epochs,
+        "steps": step,
+        "train": train[:epochs].tolist(),
+        "validation": judged[:epochs].tolist() if held_out else [],
+        "best_epoch": int(state.best_epoch),
+        "best_score": float(state.best_score),
+        "stopped": {PATIENCE: "patience", LIMIT: "epochs", NAN: f"nan at step {step}"}[status],
+    }
+
+
+def _warn_of_nan(model, history):
+    for i, own in enumerate(history.get("members", [history])):
+        if own["stopped"].startswith("nan"):
+            whose = f"member {i} of {model}" if "members" in history else model
+            warn(
+                f"training {whose} stopped: its loss or params were not finite at step "
+                f"{own['steps']} (epoch {own['epochs'] + 1}); the best params before it, of epoch "
+                f"{own['best_epoch']}, are returned"
+            )

@@ -1,0 +1,266 @@
+"""Rows of training data as compiled programs take them: cast, and padded to few sizes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxgen.compose import Dequantized, Labelled, PerClass, Product, Transformed
+from jaxgen.core import batch, inputs, places
+from jaxgen.core.model import Model
+from jaxgen.core.places import Message, Names
+from jaxgen.core.random import is_leaf
+from jaxgen.core.sizes import size_class
+from jaxgen.core.warn import warn
+from jaxgen.training.units import Units
+
+_TILE = 1024  # rows scored at once: caps the memory of a network's activations
+
+
+class Data(NamedTuple):
+    """Checked rows in float64 on the host; y or weights may be None, x hold NaN where missing."""
+
+    x: Any
+    y: Any
+    weights: Any
+    numbers: Any  # of each row in what the user gave
+    units: Units | None = None  # those of x, where it is in standard units
+
+    def log_volume(self) -> float:
+        """By how much scores in standard units are larger than in the units of the data."""
+        return 0.0 if self.units is None else self.units.log_volume(self.x, self.weights)
+
+
+class Rows(NamedTuple):
+    """Padded events, conditions and weights; the padding copies a real row and weighs nothing."""
+
+    x: Any
+    y: Any
+    weights: Any
+    count: Any  # of real rows, which lead
+    events: Any  # that they stand for, before weights were scaled
+
+
+def pad(x, y, weights, each=1.0) -> Rows:
+    """Checked float64 rows in JAX's default float dtype, padded to a size class.
+
+    each: events that a unit of weight stands for.
+    """
+    n = len(x)
+    dtype = jnp.result_type(float)
+    weights = np.ones(n) if weights is None else weights
+    events = np.asarray(weights.sum() * each, dtype)
+
+    def fill(array, value):
+        out = np.empty((size_class(n), *array.shape[1:]), _dtype(array, dtype))
+        out[:n], out[n:] = array, value
+        return jnp.asarray(out)
+
+    y = None if y is None else fill(y, y[0])
+    return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n), events)
+
+
+def training_data(model, x, y, weights, missing=False):
+    """Checked data in float64, of numbers that JAX's default float dtype can hold."""
+    x, y, weights = inputs.training_data(model, x, y, weights, missing)
+    check_range(x, "x")
+    check_range(y, "y")
+    check_range(weights, "weights")
+    return x, y, weights
+
+
+def for_init(x, y, weights):
+    """Rows for ``model.init``: each at least once, repeated up to a size class.
+
+    Missing values become their feature's mean. Repeating keeps what ``init`` compiles to few
+    shapes. With weights there are twice as many rows, and those beyond the first n are repeated in
+    proportion to them.
+    """
+    n = len(x)
+    extra = size_class(n if weights is None else 2 * n) - n
+    cdf = np.arange(1.0, n + 1) if weights is None else np.cumsum(weights)
+    places = (np.arange(extra) + 0.5) / max(extra, 1) * cdf[-1]
+    more = np.searchsorted(cdf, places, side="right").clip(max=n - 1)
+    rows = np.concatenate([np.arange(n), more])
+    return inputs.filled(x, np.nanmean)[rows], None if y is None else y[rows]
+
+
+def prepared(model, params, rows: Callable[[], Rows]):
+    """Params to start training from, of those of ``init`` and all rows."""
+    if type(model).prepare is Model.prepare:
+        return params
+    own = rows()
+    return as_params(model.prepare(params, own.x, own.y, _event_weights(own)))
+
+
+def diagnosed(model, params, rows: Callable[[], Rows], key, history, whose="") -> dict[str, Any]:
+    """``history`` with what the model records of its fitted params; it may warn.
+
+    whose: the warning's beginning; None: neither a warning nor a check with the data.
+    """
+    if type(model).diagnose is Model.diagnose or history["stopped"].startswith("nan"):
+        return history
+    own = rows()
+    weights = _event_weights(own)
+    if whose is not None:
+        count = int(own.count)
+        model.for_data(*(v if v is None else np.asarray(v)[:count] for v in own[:2]), params)
+    found, warning = model.diagnose(params, own.x, own.y, weights, key, history["train"])
+    if warning and whose is not None:
+        warn(whose + warning)
+    return history | found
+
+
+def diagnosed_each(
+    model, params, rows: Callable[[int], Rows], keys, histories, whose: str | None, numbers=None
+) -> list[dict[str, Any]]:
+    """The histories of fits side by side, whose params have a leading axis, likewise.
+
+    whose: what a fit is called in warnings, or None as in ``diagnosed``. numbers: of the rows of
+    each fit in what the user gave.
+    """
+    if type(model).diagnose is Model.diagnose:
+        return histories
+    host, found = jax.device_get(params), []
+    for i, history in enumerate(histories):
+        own = jax.tree_util.tree_map(lambda v, i=i: v[i], host)
+        name = None if whose is None else f"{whose} {i}: "
+        with contextlib.nullcontext() if numbers is None else Names.of_rows(numbers[i]):
+            rows_of = functools.partial(rows, i)
+            found.append(diagnosed(model, own, rows_of, keys[i], history, name))
+    return found
+
+
+def _event_weights(rows: Rows):
+    """Weights that sum to the number of events."""
+    weights = np.asarray(rows.weights)  # eager operations of JAX take longer
+    return weights * (np.asarray(rows.events) / weights.sum())
+
+
+def check_range(array, name: str) -> None:
+    """Raise where a finite float64 value overflows JAX's default float dtype."""
+    dtype = jnp.result_type(float)
+    if array is None or array.dtype.kind != "f":
+        return
+    large = np.abs(array) > jnp.finfo(dtype).max
+    if large.any():
+        holds = f" holds {np.abs(array[large][0]):.3g}: rescale it or turn on jax_enable_x64"
+        where = inputs.first_of(large, array, name)
+        raise ValueError(Message(f"{name} must fit in {dtype}, but ", *where, holds))
+
+
+def as_params(params: Any) -> Any:
+    """Params as JAX arrays, floats in the default float dtype.
+
+    Raises:
+      ValueError: a finite value overflows that dtype.
+    """
+    dtype = jnp.result_type(float)
+
+    def cast(leaf):
+        leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if getattr(leaf, "weak_type", False):  # training loses it: a second fit would compile
+            leaf = jnp.asarray(leaf, leaf.dtype)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == dtype:
+            return jnp.asarray(leaf)
+        wide = np.asarray(leaf, np.float64)
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(dtype)
+        if (np.isfinite(wide) & ~np.isfinite(narrow)).any():
+            raise ValueError(
+                f"x is too large: fitted params overflow {dtype}; rescale x or turn on "
+                "jax_enable_x64"
+            )
+        return jnp.asarray(narrow)
+
+    return jax.tree_util.tree_map(cast, params)
+
+
+def check_scores(model, params, rows: Rows, numbers, name, which="the starting", key=None) -> None:
+    """Raise where the params give a real row no finite score; numbers names the rows.
+
+    With a key the score of a model that has a loss of its own is minus that loss, as in training:
+    its density may be dear, or none.
+    """
+    by_loss = key is not None and has_own_loss(model)
+    score = _scores_missing if inputs.has_missing(rows.x) else _scores
+    scores = np.asarray(score(model, by_loss, params, key, rows))[: int(rows.count)]
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        row = int(bad.argmax())
+        what = f"a loss of {-scores[row]}" if by_loss else f"a log-density of {scores[row]}"
+        if scores[row] == -np.inf and not by_loss:
+            what = "zero density"
+        whose = f"{name} cannot be fitted: {which} params give "
+        under = f" {what} under {model} in {scores.dtype}"
+        raise ValueError(Message(whose, places.row(numbers[row]), under))
+
+
+def noise_key(model, key, number):
+    """The key of a loss's noise, folded; as it came where there is none: hashes compile slowly."""
+    if not jax.tree_util.tree_leaves(model.loss_noise(), is_leaf=is_leaf):
+        return key
+    return jax.random.fold_in(key, number)
+
+
+def has_own_loss(model) -> bool:
+    """Does training minimise something other than the negative log-likelihood?"""
+    loss = type(model).loss
+    if loss is Product.loss:
+        return any(map(has_own_loss, model.parts))
+    if loss in (Transformed.loss, Dequantized.loss, Labelled.loss, PerClass.loss):
+        return has_own_loss(model.inner)
+    return loss is not Model.loss
+
+
+def mean_score(model, params, key, rows: Rows):
+    """Weighted mean of minus the loss of the rows: of an ordinary model the log-likelihood."""
+    scores = _tiled_scores(model, True, params, key, rows)
+    live = rows.weights > 0  # padding may not turn 0 x -inf into NaN
+    weighted = jnp.where(live, rows.weights * jnp.where(live, scores, 0), 0)
+    return weighted.sum() / rows.weights.sum()
+
+
+def _tiled_scores(model, by_loss, params, key, rows: Rows, missing=False):
+    size = len(rows.x)
+    tile = size if size <= _TILE else min(_TILE, size & -size)
+
+    def cut(v):
+        return v.reshape(-1, tile, *v.shape[1:])
+
+    def score(own):
+        i, x, y = own
+        if by_loss:
+            # a tile numbers its rows from 0, so each needs a key of its own
+            return -batch.loss_rows(model, params, noise_key(model, key, i), x, y, rows.events)
+        return batch.log_prob_rows(model, params, x, y, missing)
+
+    tiles = jnp.arange(size // tile), cut(rows.x), None if rows.y is None else cut(rows.y)
+    return lax.map(score, tiles).reshape(size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _scores(model, by_loss, params, key, rows):
+    return _tiled_scores(model, by_loss, params, key, rows)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _scores_missing(model, by_loss, params, key, rows):
+    return _tiled_scores(model, by_loss, params, key, rows, True)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def member_keys(key, members: int):
+    """Keys of fits that run side by side."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))
+
+
+def _dtype(array, dtype):
+    return dtype if array.dtype.kind == "f" else array.dtype
