@@ -1,7 +1,7 @@
-"""The results as tables: one for the terminal, one for the README.
+"""The results as tables: one for the terminal, one for the documentation.
 
-``python -m benchmarks.table benchmarks/results/cpu.json`` puts the rows that have a target into
-README.md, between its markers.
+``python -m benchmarks.table benchmarks/results/cpu.json`` writes the rows that have a target into
+docs/speed.md, between its markers.
 """
 
 import json
@@ -11,16 +11,16 @@ from pathlib import Path
 from benchmarks.harness import met
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 _LAYOUT = "{:<42.42} {:<23} {:>8} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6}  {}"
 _HEAD = "case", "side", "time", "+-", "M/s", "ratio", "limit", "compile", "MiB", "target"
 _VERDICT = {True: "met", False: "**missed**", None: ""}
-# of what is not a ratio or a time
+# of figures that are neither ratios nor times
 _UNITS = {"growth_mib": " MiB", "peak_mib": " MiB", "error_nats": " nats"}
 
 
 def text(rows) -> str:
-    """The rows of one question, a line each."""
+    """A table for the terminal with one line for each row of one question."""
     lines = ["", rows[0]["question"], _LAYOUT.format(*_HEAD)]
     for row in rows:
         cells = [""] * 7
@@ -34,14 +34,14 @@ def text(rows) -> str:
                 "" if row["compile_seconds"] is None else f"{row['compile_seconds']:.2f} s",
                 number(row["peak_mib"]),
             ]
-        aim, figure, verdict = _judged(row)
+        aim, figure, verdict = _compared(row)
         end = f"{aim}: {figure} {verdict.strip('*').upper()} " if aim else ""
         lines.append(_LAYOUT.format(row["case"], row["side"], *cells, end + (row["note"] or "")))
     return "\n".join(lines)
 
 
 def markdown(data) -> str:
-    """The rows with a target, in the README's columns."""
+    """A Markdown table of the rows that have a target."""
     versions = max(data["runs"].items())[1]["versions"]
     names = [n for n in ("jax", "numpy", "scikit-learn", "torch", "numpyro") if versions[n]]
     lines = [
@@ -56,24 +56,24 @@ def markdown(data) -> str:
     for row in filter(lambda row: row["target"], data["rows"]):
         us = ours[row["question"], row["case"]]
         peer = "" if row is us else f"{row['side']} {_time(row)}"
-        cells = [f"{row['question']}: {row['case']}", _time(us), peer, *_judged(row)]
+        cells = [f"{row['question']}: {row['case']}", _time(us), peer, *_compared(row)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def where(data) -> str:
-    """The machines and the days of the runs."""
+    """The machines and the dates of the runs, as text."""
     machines = [run["machine"] for run in data["runs"].values()]
     cpus = " or ".join(sorted({machine["cpu"] for machine in machines}))
     days = " to ".join(sorted({min(data["runs"])[:10], max(data["runs"])[:10]}))
     return f"{machines[-1]['device']}: {cpus}, {machines[-1]['cores']} cores, {days}"
 
 
-def write_readme(data, path: Path = README) -> None:
-    """Put the table between the markers.
+def write_readme(data, path: Path = PAGE) -> None:
+    """Write the Markdown table between the markers of a page, by default docs/speed.md.
 
     Raises:
-      ValueError: the file lacks them.
+      ValueError: the page has no markers.
     """
     before, begin, rest = path.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -83,12 +83,13 @@ def write_readme(data, path: Path = README) -> None:
 
 
 def duration(seconds: float) -> str:
+    """Seconds as text, in the largest unit that leaves a number of at least 1."""
     scale, unit = next((s for s in ((1, "s"), (1e-3, "ms")) if seconds >= s[0]), (1e-6, "us"))
     return number(seconds / scale, 1, f" {unit}")
 
 
 def number(value: float | None, scale: float = 1, unit: str = "") -> str:
-    """Three digits."""
+    """``scale * value`` as text with three digits, and its unit; "" for None."""
     if value is None:
         return ""
     value *= scale
@@ -99,8 +100,8 @@ def _time(row):
     return duration(row["seconds_median"]) if row["seconds_median"] else row["note"] or ""
 
 
-def _judged(row):
-    """The target in words such as "at least 3 x", the figure, and what follows."""
+def _compared(row):
+    """The target, such as "at least 3 x", the figure, and whether the target is met, as text."""
     if row["target"] is None:
         return "", "", ""
     field, sign, value = row["target"].split()

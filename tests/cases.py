@@ -20,6 +20,7 @@ from numpyro.distributions import constraints
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
 from jaxgen import Model, bijectors, compose, datasets, domains, models, networks
+from jaxgen.core.model import Traits
 from jaxgen.core.random import Key, Normal
 from jaxgen.core.spec import Count
 from jaxgen.laws import compiled
@@ -32,8 +33,7 @@ class LinearGaussian(Model):
 
     y_shape: ClassVar[tuple[int, ...] | None] = (2,)
     event_shape: ClassVar[tuple[int, ...]] = (1,)
-    reparameterized: ClassVar[bool] = True
-    invertible: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(reparameterized=True)
 
     def init(self, key, x=None, y=None):
         return {"w": jnp.zeros(2), "b": jnp.zeros(1), "log_scale": jnp.zeros(1)}

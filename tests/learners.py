@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.model import Model
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.random import Normal
 from jaxgen.core.spec import Count
 
@@ -48,7 +48,7 @@ class Climber(Model):
 
 
 class EMClimber(Climber):
-    fit_method = "em"
+    learning = Learning("em")
 
     def em_step(self, params, x, y=None, weights=None):
         score = jnp.where(params["height"] > 0.6, jnp.nan, params["height"])
@@ -75,13 +75,11 @@ class Noisy(Model):
     """Learns the mean of x + noise by least squares. It has no density worth calling."""
 
     event_shape = ()
-    density = "none"
+    learning = Learning(noise={"shift": Normal()})
+    traits = Traits(density="none")
 
     def init(self, key, x=None, y=None):
         return {"mean": jnp.zeros(())}
-
-    def loss_noise(self):
-        return {"shift": Normal()}
 
     def loss(self, params, noise, x, y=None):
         return (params["mean"] - x - noise["shift"]) ** 2
@@ -90,7 +88,7 @@ class Noisy(Model):
 class Leaves(Noisy):
     """Params of several ranks, of which only the mean has a gradient: weight decay moves others."""
 
-    frozen = ("fixed",)
+    learning = Noisy.learning._replace(frozen=("fixed",))
 
     def init(self, key, x=None, y=None):
         scale = np.arange(1, 7, dtype=jnp.result_type(float))

@@ -198,7 +198,7 @@ def test_the_support_of_y():
     (lambda: models.SplineCoupling(2, y_shape=(3,), y_domain=(Real(),) * 2), "1 entry or 3"),
     (lambda: MLP((3,), y_domain=(Real(),) * 2), "y_domain must have 1 entry or 3"),
     (lambda: Levels(1), "at least 2"),
-    (lambda: Conditional(MLP((2,)), models.Box(2)), "no network can give its params"),
+    (lambda: Conditional(MLP((2,)), models.Box(2)), "does not define modulate"),
     (lambda: Conditional(MLP((2,)), models.SplineCoupling(2)), "SplineCoupling"),
     (lambda: Conditional(MLP((2,)), compose.Mixture(models.KDE(2), 2)), "KDE"),
     (

@@ -1,9 +1,11 @@
-"""What the documents say is run: the README's Python, and every example in a docstring."""
+"""The documents are run: the Python of README and docs, the commands, and docstring examples."""
 
 import doctest
 import importlib
 import pkgutil
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import jax
@@ -12,16 +14,22 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from sklearn.datasets import load_iris
 
 import jaxgen
+from jaxgen.cli import main as cli
 from jaxgen.training import gradient
 
 OF_PROGRAMS = {f"jaxgen.numpyro.{name}" for name in ("arviz", "program", "queries", "sbc")}
-SMALLER = {  # of the README: numbers whose size takes time and changes nothing else
-    "10_000_000": "1_000_000",  # in blocks of the same size
-    "SplineCoupling(2, domain": "SplineCoupling(2, layers=1, domain",
-    "SplineCoupling(2, layers=2": "SplineCoupling(2, layers=1",
-    "NUTS()": "NUTS(50, 50)",
+SMALLER = {  # by page: numbers whose size takes time and changes nothing else
+    "docs/start.md": {"10_000_000": "1_000_000"},  # in blocks of the same size
+    "docs/flows.md": {
+        "SplineCoupling(\n    2, domain": "SplineCoupling(\n    2, layers=1, domain",
+        "layers=2, y_shape": "layers=1, y_shape",
+    },
+    "docs/labels.md": {"layers=2, y_shape": "layers=1, y_shape"},
+    "docs/numpyro-programs.md": {"NUTS()),": "NUTS(50, 50)),"},
+    "docs/command-line.md": {"-n 1000000": "-n 1000"},
 }
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
@@ -29,19 +37,64 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(jaxgen.__path__, "jaxgen.")
     if not module.name.endswith(("__main__", "build_land"))
 )
+PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))]
 
 
-def test_readme(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text()
-    for given, smaller in SMALLER.items():
+def blocks(page, language):
+    """The code blocks of a page, with the smaller numbers of ``SMALLER``."""
+    text = (ROOT / page).read_text()
+    for given, smaller in SMALLER.get(page, {}).items():
         assert given in text
         text = text.replace(given, smaller)
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) >= 2
-    namespace = {"__name__": "readme"}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, tmp_path, monkeypatch):
+    """All Python of a page runs, from the top, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), namespace)
+
+
+def test_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(1200, 2)) ** 3
+    for name, rows in ("events.csv", x[:1000]), ("test.csv", x[1000:]):
+        np.savetxt(name, rows, delimiter=",", header="east,north", comments="")
+    iris = load_iris()
+    lines = ["sepal_length,sepal_width,petal_length,petal_width,species"]
+    for row, species in zip(iris.data, iris.target_names[iris.target], strict=True):
+        lines.append(",".join([*map(str, row), species]))
+    Path("iris.csv").write_text("\n".join(lines))
+    commands = [
+        shlex.split(line)
+        for block in blocks("docs/command-line.md", "sh")
+        for line in block.splitlines()
+    ]
+    assert len(commands) >= 9
+    for program, *arguments in commands:
+        assert program == "jaxgen"
+        assert cli.main(arguments) == 0, (arguments, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md"])
+def test_links(page):
+    """Every file that a page links to exists."""
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_readme_is_short_and_marks_two_commands():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert text.count("<!-- ci -->\n```sh\n") == 2
+
+
+def test_citation_has_the_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.fixture(autouse=True, scope="module")

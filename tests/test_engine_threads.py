@@ -64,8 +64,10 @@ def test_blocks_run_while_the_interpreter_ends(monkeypatch):
 def test_rows_of_tiles_cross_the_low_word(monkeypatch):
     """A block's tiles count rows beyond 32 bits: both halves of a stream are a stream's."""
     flow, start = fitted(np.float32), 2**32 - 300
-    monkeypatch.setattr(engine, "RUNGS", (2 * MODEL.tile,))
+    monkeypatch.setattr(engine, "RUNGS", (2 * MODEL.traits.tile,))
     monkeypatch.setattr(engine, "BLOCK_BYTES", 2**40)
-    whole = np.concatenate(list(flow.stream(KEY, 2 * MODEL.tile, start=start)))
-    half = np.concatenate(list(flow.stream(KEY, MODEL.tile, start=start + MODEL.tile)))
-    np.testing.assert_allclose(whole[MODEL.tile :], half, rtol=1e-5, atol=1e-6)
+    whole = np.concatenate(list(flow.stream(KEY, 2 * MODEL.traits.tile, start=start)))
+    half = np.concatenate(
+        list(flow.stream(KEY, MODEL.traits.tile, start=start + MODEL.traits.tile))
+    )
+    np.testing.assert_allclose(whole[MODEL.traits.tile :], half, rtol=1e-5, atol=1e-6)

@@ -8,6 +8,7 @@ import optax
 import pytest
 from learners import KEY, Climber, Exponential, exponential
 
+from jaxgen.core.model import Learning, Traits
 from jaxgen.models import Gaussian, GaussianMixture
 from jaxgen.training import fit
 from jaxgen.training.fitted import Fitted
@@ -75,7 +76,7 @@ def test_fit_within_a_trace_is_refused():
 
 def test_models_without_density_cannot_be_fitted_by_gradient():
     class Silent(Climber):
-        density = "none"
+        traits = Traits(density="none")
 
     with pytest.raises(ValueError, match="no density"):
         fit(Silent(), np.zeros(5), key=KEY)
@@ -83,7 +84,7 @@ def test_models_without_density_cannot_be_fitted_by_gradient():
 
 def test_params_that_overflow_are_an_error():
     class Cube(Climber):
-        fit_method = "closed_form"
+        learning = Learning("closed_form")
 
         def estimate(self, x, y=None, weights=None):
             return {"height": x.max() ** 3}

@@ -9,6 +9,7 @@ import optax
 import pytest
 from learners import KEY, Climber, EMClimber, Exponential, exponential, rate
 
+from jaxgen.core.model import Learning
 from jaxgen.models import GaussianMixture
 from jaxgen.training import fit
 from jaxgen.training.em import SHORT_RUNS
@@ -18,7 +19,7 @@ from jaxgen.training.fitted import Fitted
 class Lottery(Climber):
     """EM that stays where it starts: which start was kept shows in the params."""
 
-    fit_method = "em"
+    learning = Learning("em")
 
     def init(self, key, x=None, y=None):
         height = jax.random.uniform(key)

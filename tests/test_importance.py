@@ -19,6 +19,7 @@ from scipy.stats import kstest, multivariate_normal, norm
 import jaxgen
 from jaxgen import Fitted, Model, bijectors, compose, domains, models
 from jaxgen.compose import GivenByImportance, MarginalByImportance
+from jaxgen.core.model import Traits
 from jaxgen.core.precision import enable_x64
 from jaxgen.core.random import Normal
 from jaxgen.laws.subject import away_from_init
@@ -93,11 +94,7 @@ class Banana(Model):
 
 
 class NoDensity(Banana):
-    density = "none"
-
-
-class OnlyBound(Banana):
-    density = "bound"
+    traits = Traits(density="none")
 
 
 class IgnoresWeights(GivenByImportance):
@@ -222,7 +219,7 @@ def test_marginal_agrees_with_the_closed_form(few_events, name):
     hidden, exact, values = pair(name)
     part = hidden.marginal(list(values))
     assert isinstance(part.model, MarginalByImportance)
-    assert part.model.density == "estimate"
+    assert part.model.traits.density == "estimate"
     drawn = np.asarray(hidden.sample(jax.random.key(4), 2048))[:100, list(values)]
     assert np.array_equal(part.sample(jax.random.key(4), 100), drawn)
 
@@ -385,7 +382,6 @@ def test_malformed_calls_are_refused(call, error, text):
         (models.SplineCoupling(2, 1, 4, 1, 4, y_shape=(1,)), "must have no y"),
         (HiddenLevels((2,), levels=3), "must be real numbers"),
         (NoDensity(), "the density, not 'none'"),
-        (OnlyBound(), "the density, not 'bound'"),
         (compose.Transformed(models.Gaussian(2), bijectors.Simplex()), "fill no volume"),
     ],
 )

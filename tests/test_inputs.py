@@ -131,7 +131,7 @@ def test_fit_refuses(row):
     fitted, x, y = row
     model = fitted.model
     for name, bad in BAD_TRAINING_X.items():
-        if name == "NaN" and model.missing is not None and x[0].size > 1:
+        if name == "NaN" and model.learning.missing is not None and x[0].size > 1:
             continue  # a missing value
         refused("x", lambda bad=bad: fit(model, bad(x), y, key=KEY))
     for bad in bad_conditions(fitted).values():

@@ -14,6 +14,7 @@ from cases import CASES
 import jaxgen
 from jaxgen import Fitted, Model, models, random
 from jaxgen.core import engine
+from jaxgen.core.model import is_invertible
 from jaxgen.core.random import Normal
 from jaxgen.laws import compiled, count_compiles
 from jaxgen.numpyro import (
@@ -45,7 +46,6 @@ class Careless(Model):
     """Normal about the columns' means, by code that promotes dtypes and ranks throughout."""
 
     event_shape = (2,)
-    invertible = True
 
     def init(self, key, x=None, y=None):
         return {"mean": jnp.zeros(2) if x is None else jnp.asarray(x.mean(0), float)}
@@ -98,7 +98,7 @@ def fitted_to_own_draws(model, y):
     inspection._sites_of.cache_clear()  # a program is looked at under the settings, too
     start, y = Fitted(model, compiled.init(model, KEY)), conditions(model, y)
     x = np.asarray(start.sample(KEY, N, y))
-    return jaxgen.fit(model, x, y, key=KEY, **SETTINGS.get(model.fit_method, {})), x, y
+    return jaxgen.fit(model, x, y, key=KEY, **SETTINGS.get(model.learning.method, {})), x, y
 
 
 def ask(fitted, x, y, path):
@@ -107,12 +107,12 @@ def ask(fitted, x, y, path):
     assert np.isfinite(fitted.log_prob(x, y)).all()
     assert np.isfinite(fitted.sample(KEY, N, y)).all()
     assert sum(map(len, fitted.stream(KEY, N, y))) == N
-    if model.invertible:
+    if is_invertible(model):
         assert np.isfinite(fitted.push(fitted.pull(x, y), y)).all()
     if model.classes is not None:
         assert np.isfinite(fitted.classify(x)).all()
         assert np.isfinite(fitted.sample(KEY, N)).all()
-    if model.missing is not None:
+    if model.learning.missing is not None:
         holes = x.astype(np.float64)
         holes.reshape(N, -1)[:4, 0] = np.nan
         assert np.isfinite(fitted.log_prob(holes, y)).all()

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import jaxgen
 from jaxgen import bijectors, compose, domains, models, networks
-from jaxgen.compose import labelled
+from jaxgen.core import labels as core_labels
 from jaxgen.laws import count_compiles
 from jaxgen.numpyro import as_distribution
 from jaxgen.training import Adam
@@ -359,7 +359,7 @@ def test_freeze_names_params_of_the_whole():
 @pytest.mark.parametrize("weights", [None, np.arange(1.0, 6)])
 def test_repeated_rows_share_the_weight_of_one(weights):
     rows = np.array([4, 0, 2])
-    places, share = labelled.repeated(rows, 8, weights)
+    places, share = core_labels.repeated_rows(rows, 8, weights)
     assert len(places) == 8
     total = np.bincount(places, share, minlength=5)
     np.testing.assert_allclose(total[rows], 1 if weights is None else weights[rows])

@@ -27,6 +27,7 @@ from small_models import (
 
 import jaxgen
 from jaxgen import Fitted, compose, models, networks
+from jaxgen.core.model import Traits
 from jaxgen.core.precision import enable_x64
 from jaxgen.networks.domains import Circle, Positive, Real
 from jaxgen.numpyro import as_distribution
@@ -352,7 +353,7 @@ def test_frozen_params_have_no_gradient():
 
 
 class Unscored(LinearGaussian):
-    density = "none"
+    traits = Traits(density="none")
 
 
 @pytest.mark.parametrize(

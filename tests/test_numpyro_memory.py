@@ -45,7 +45,7 @@ def test_peak_memory_of_a_network():
         return jax.vmap(lambda x, y: model.log_prob(params, x, y))(x, y)
 
     rows = 2048  # the engine takes no more at once, by what the program says of its scratch
-    assert rows * model.scratch <= 2**21 * 1.1
+    assert rows * model.traits.scratch <= 2**21 * 1.1
     y, x = (jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for v in (y, x))
     assert held(log_prob, params, x, y) < 150 * MIB
 

@@ -110,7 +110,7 @@ def test_continuous_latents_are_weighted_by_importance():
         means = []
         for count in (10, 100, 1000):
             model = from_program(programs.factors, samples=count)
-            assert model.density == "estimate"
+            assert model.traits.density == "estimate"
             assert f"K = {count}" in model.method
             means.append(float(started(model).log_prob(x).mean()))
         assert means[0] < means[1] < means[2] < exact.mean() + 0.01

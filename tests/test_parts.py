@@ -122,11 +122,11 @@ def test_float32_keeps_its_digits_where_a_covariance_would_lose_them(dim):
     _, at = part_of(model.given, params, known, values.astype(np.float32))
     got = np.asarray(at["scale_tril"], np.float64)
     np.testing.assert_allclose(got @ got.T, wanted, rtol=2e-2, atol=2e-2 * wanted.max())
-    seen = np.isin(np.arange(dim), known)
+    observed = np.isin(np.arange(dim), known)
     x = np.zeros(dim, np.float32)
     x[list(known)] = values
     wanted = stats.multivariate_normal(mean[:2], covariance[np.ix_(known, known)]).logpdf(values)
-    assert abs(score(model, params, x, None, seen) - wanted) < 0.05
+    assert abs(score(model, params, x, None, observed) - wanted) < 0.05
 
 
 _MIXTURE = {
@@ -173,12 +173,12 @@ def test_samples_given_features_follow_the_joint_density(name):
 
 
 def holes(x, share, seed=0):
-    seen = np.random.default_rng(seed).random(x.shape) > share
-    return jnp.asarray(np.where(seen, x, 0)), jnp.asarray(seen)
+    observed = np.random.default_rng(seed).random(x.shape) > share
+    return jnp.asarray(np.where(observed, x, 0)), jnp.asarray(observed)
 
 
-def climb(model, params, x, seen, steps, weights=None):
-    step = jax.jit(lambda p: model.em_step(p, x, None, weights, seen))
+def climb(model, params, x, observed, steps, weights=None):
+    step = jax.jit(lambda p: model.em_step(p, x, None, weights, observed))
     scores = []
     for _ in range(steps):
         params, score = step(params)
@@ -191,9 +191,9 @@ def test_em_recovers_a_known_gaussian():
     mean, covariance = normal(np.random.default_rng(3), dim)
     rng = np.random.default_rng(4)
     with enable_x64(True):
-        x, seen = holes(rng.multivariate_normal(mean, covariance, n), 0.2)
+        x, observed = holes(rng.multivariate_normal(mean, covariance, n), 0.2)
         model = models.Gaussian(dim)
-        params, scores = climb(model, model.init(None), x, seen, 60, jnp.ones(n))
+        params, scores = climb(model, model.init(None), x, observed, 60, jnp.ones(n))
         assert (np.diff(scores) > -1e-12).all()
         assert scores[-1] - scores[-2] < 1e-6
         tril = np.asarray(params["scale_tril"])
@@ -222,15 +222,15 @@ def test_em_of_what_is_seen_climbs_and_without_holes_is_plain_em(make, covarianc
     if make == "product":
         x = np.concatenate([x, rng.integers(0, 3, size=(len(x), 1))], 1)
         mixture = compose.Product((mixture, models.Categorical((1,), 3)))
-    assert mixture.missing == "em"
+    assert mixture.learning.missing == "em"
     with enable_x64(True):
         weights = jnp.asarray(rng.uniform(0.5, 2, len(x)))
         start = jax.tree_util.tree_map(jnp.asarray, mixture.init(jax.random.key(1), x))
-        some, seen = holes(x, 0.3)
-        _, scores = climb(mixture, start, some, seen, 20, weights)
+        some, observed = holes(x, 0.3)
+        _, scores = climb(mixture, start, some, observed, 20, weights)
         assert (np.diff(scores) > -1e-10).all()
         assert scores[-1] > scores[0]
-        alone = jax.jit(jax.vmap(mixture.log_prob, (None, 0, None, 0)))(start, some, None, seen)
+        alone = jax.jit(jax.vmap(mixture.log_prob, (None, 0, None, 0)))(start, some, None, observed)
         np.testing.assert_allclose(scores[0], np.average(alone, weights=weights), rtol=1e-10)
         x = jnp.asarray(x)
         step = jax.jit(mixture.em_step)
@@ -253,12 +253,12 @@ CLOSED = {
 @pytest.mark.parametrize("name", CLOSED)
 def test_estimates_are_those_of_each_feature_from_what_is_seen(name):
     model, rng = CLOSED[name], np.random.default_rng(6)
-    x, seen = rng.integers(0, 2, size=(40, 3)).astype(float), rng.random((40, 3)) < 0.6
+    x, observed = rng.integers(0, 2, size=(40, 3)).astype(float), rng.random((40, 3)) < 0.6
     weights = rng.uniform(0.5, 2, 40)
-    assert model.missing == "closed_form"
-    got = model.estimate(np.where(seen, x, 0), None, weights, seen)
+    assert model.learning.missing == "closed_form"
+    got = model.estimate(np.where(observed, x, 0), None, weights, observed)
     for j in range(3):
-        rows = seen[:, j]
+        rows = observed[:, j]
         alone = np.repeat(x[rows, j : j + 1], 3, 1)
         part, wanted = model.marginal(model.estimate(alone, None, weights[rows]), (j,))
         same, at = model.marginal(got, (j,))
@@ -266,11 +266,11 @@ def test_estimates_are_those_of_each_feature_from_what_is_seen(name):
         jax.tree_util.tree_map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), at, wanted
         )
-    traced = jax.jit(model.estimate)(np.where(seen, x, 0), None, weights, seen)
+    traced = jax.jit(model.estimate)(np.where(observed, x, 0), None, weights, observed)
     jax.tree_util.tree_map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), traced, got)
-    seen[:, 1] = False
+    observed[:, 1] = False
     with pytest.raises(ValueError, match="x has no value of feature 1"):
-        model.estimate(np.where(seen, x, 0), None, weights, seen)
+        model.estimate(np.where(observed, x, 0), None, weights, observed)
 
 
 @pytest.mark.parametrize(
@@ -292,12 +292,12 @@ def test_nothing_seen_scores_zero_and_completes_to_a_sample(model):
     @jax.jit
     def without(key):
         params = model.init(key)
-        x, seen = jnp.zeros(model.event_shape), jnp.zeros(model.event_shape, bool)
+        x, observed = jnp.zeros(model.event_shape), jnp.zeros(model.event_shape, bool)
         noise = noise_rows(model, key, 50, jnp.float32)
         axes = (None, -1, None, None)
-        done = jax.vmap(model.complete, axes)(params, noise, x, seen)
+        done = jax.vmap(model.complete, axes)(params, noise, x, observed)
         events = jax.vmap(model.push, axes[:2])(params, noise)
-        scored = jax.value_and_grad(lambda p: model.log_prob(p, x, None, seen))
+        scored = jax.value_and_grad(lambda p: model.log_prob(p, x, None, observed))
         return done, events, *scored(params)
 
     done, events, value, grads = without(jax.random.key(0))

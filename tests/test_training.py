@@ -10,7 +10,7 @@ import pytest
 from learners import KEY, SMALL, Leaves, Network, Noisy, Steep, waves
 
 from jaxgen.compose import Mixture, PerClass
-from jaxgen.core.model import Model
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.random import Normal
 from jaxgen.laws import count_compiles
 from jaxgen.models import Gaussian, GaussianMixture
@@ -58,8 +58,7 @@ def test_rows_that_judge_have_noise_of_their_own():
 
 
 class Broken(Noisy):
-    def loss_noise(self):
-        return ()
+    learning = Learning()
 
     def loss(self, params, noise, x, y=None):
         value = jnp.where(x == 7, jnp.nan, x - params["mean"])
@@ -78,7 +77,7 @@ class Kink(Model):
     """log p = -|x - mean|^1/2: finite at the mean, where its gradient is not."""
 
     event_shape = ()
-    keep = "last"
+    learning = Learning(keep="last")
 
     def init(self, key, x=None, y=None):
         return {"mean": jnp.zeros(())}
@@ -123,7 +122,7 @@ def test_params_that_turn_nan_stop_the_training(keep):
         def log_prob(self, params, x, y=None):
             return hides_nan(params["mean"]) + 0 * x
 
-    Hiding.keep = keep
+    Hiding.learning = Learning(keep=keep)
     with pytest.warns(RuntimeWarning, match="not finite at step 11"):
         fitted = fit(
             Hiding(), np.zeros(1), key=KEY, epochs=30, optimizer=optax.sgd(1 / 16), validation=0
@@ -138,7 +137,7 @@ class Estimated(Kink):
     name: str = "spare"
     number: str = "nan"
 
-    fit_method = "closed_form"
+    learning = Learning("closed_form")
 
     def estimate(self, x, y=None, weights=None):
         return {"mean": np.float64(5.0), self.name: np.array([1.0, float(self.number)])}
@@ -168,10 +167,8 @@ def test_a_start_of_another_model_is_scored_by_its_loss():
 
 def test_losses_without_noise_are_likelihoods():
     class Plain(Noisy):
-        density = "exact"
-
-        def loss_noise(self):
-            return ()
+        learning = Learning()
+        traits = Traits()
 
         def log_prob(self, params, x, y=None):
             return -((params["mean"] - x) ** 2)

@@ -827,7 +827,7 @@ def learnt(fitted) -> dict[str, jax.Array]:
 
 def log_p_tolerance(fitted) -> float:
     """Tolerance of ``log_p_difference``; of an estimate in nats."""
-    return 0.05 if fitted.model.density == "estimate" else 2e-3
+    return 0.05 if fitted.model.traits.density == "estimate" else 2e-3
 
 
 def log_p_difference(case: Case, fitted) -> float:
@@ -843,7 +843,7 @@ def log_p_difference(case: Case, fitted) -> float:
     theirs = np.asarray(score(values)[case.observed], np.float64)
     if ours.shape != theirs.shape:  # a mask within an event leaves its entries apart
         theirs = theirs.reshape(*ours.shape, -1).sum(-1)
-    if fitted.model.density == "estimate":
+    if fitted.model.traits.density == "estimate":
         ours, theirs = (logsumexp(v, 0) - np.log(len(v)) for v in (ours, theirs))
     same = ours == theirs  # infinite ones too
     with np.errstate(invalid="ignore"):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors.bijector import Bijector
-from jaxgen.core.model import namespace
+from jaxgen.core.families import namespace
 
 
 class Affine(Bijector):

@@ -8,7 +8,7 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxgen.bijectors.bijector import Bijector
-from jaxgen.core.model import namespace
+from jaxgen.core.families import namespace
 from jaxgen.core.spec import NonNegative
 
 

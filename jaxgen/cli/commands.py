@@ -73,7 +73,7 @@ def score(args):
     if args.out is not None:
         tables.check_output(args.out, others=[args.model, args.data])
     fitted = files.load(args.model)
-    if fitted.model.density == "none":
+    if fitted.model.traits.density == "none":
         raise ValueError(f"{type(fitted.model).__name__} has no log density to score with")
     x, y = _events(fitted, args.data, args.label)
     with _names(args.data, fitted.columns):
@@ -81,9 +81,8 @@ def score(args):
     mean = mean_and_error(log_p)
     if args.out is not None:
         tables.write(args.out, log_p, ("log_prob",))
-    bound = " (a lower bound)" if fitted.model.density == "bound" else ""
     print(f"events          {len(log_p):,}")
-    print(f"log-likelihood  {mean.value:.6g} +- {mean.se:.2g} nats an event{bound}")
+    print(f"log-likelihood  {mean.value:.6g} +- {mean.se:.2g} nats an event")
     print(f"bits/dim        {bits_per_dim(mean.value, _size(fitted)):.6g}")
     for what, found in (("zero density", log_p == -np.inf), ("NaN", np.isnan(log_p))):
         if found.any():

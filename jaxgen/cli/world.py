@@ -116,7 +116,7 @@ def observations(events: int, seed: int) -> tuple[Fitted, np.ndarray, np.ndarray
 def _measure(name, model, x, x_test, p_data, keys):
     began = time.perf_counter()
     limits: dict[str, Any] = {"em": {"epochs": EM_STEPS}, "gradient": FLOW_SETTINGS}
-    settings = limits.get(model.fit_method, {})
+    settings = limits.get(model.learning.method, {})
     fitted = jax.block_until_ready(fit(model, x, key=keys[0], progress=False, **settings))
     seconds = time.perf_counter() - began
     kl = kl_divergence(p_data.log_prob(x_test), fitted.log_prob(x_test))

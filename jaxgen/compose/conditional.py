@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxgen.core.families import modulate
 from jaxgen.core.lanes import lanes
-from jaxgen.core.model import Model
-from jaxgen.core.wrapper import Wrapper
+from jaxgen.core.model import Learning, Model
+from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.networks import mlp as nets
 from jaxgen.networks.mlp import MLP
 
@@ -39,10 +40,6 @@ class Conditional(Wrapper):
     net: MLP
     family: Model
 
-    frozen = ("start", "frame")
-    fit_method = "gradient"
-    learning_rate = 2e-3
-
     def __post_init__(self):
         super().__post_init__()
         if self.family.y_shape is not None:
@@ -57,7 +54,7 @@ class Conditional(Wrapper):
 
     @property
     def inner(self):
-        return self.family
+        return (Inner(self.family, ("start",)),)
 
     @property
     def y_shape(self):
@@ -68,16 +65,19 @@ class Conditional(Wrapper):
         return self.net.conditions.support
 
     @property
-    def reparameterized(self):
-        return self.family.reparameterized
+    def learning(self):
+        rescalable = self.family.learning.rescalable
+        return Learning(rate=2e-3, frozen=("start", "frame"), rescalable=rescalable)
 
-    @property
-    def invertible(self):
-        return self.family.invertible
-
-    @property
-    def tile(self):
-        return nets.tile_of(max(self.net.width, self._count))
+    def _traits(self):
+        return (
+            super()
+            ._traits()
+            ._replace(
+                reparameterized=self.family.traits.reparameterized,
+                tile=nets.tile_of(max(self.net.width, self._count)),
+            )
+        )
 
     def init(self, key, x=None, y=None):
         keys = jax.random.split(key)
@@ -89,10 +89,6 @@ class Conditional(Wrapper):
 
     def log_prob(self, params, x, y=None):
         return self.family.log_prob(self._given(params, y), x)
-
-    @property
-    def rescalable(self):
-        return self.inner.rescalable
 
     def rescale(self, params, shift, scale):
         return {**params, "start": self.family.rescale(params["start"], shift, scale)}
@@ -112,7 +108,8 @@ class Conditional(Wrapper):
         sizes = [math.prod(leaf.shape) for leaf in leaves]
         pieces = lax.split(lanes(self._outputs)(params, y), sizes)
         shaped = [v.reshape(leaf.shape) for v, leaf in zip(pieces, leaves, strict=True)]
-        return self.family.modulate(params["start"], jax.tree_util.tree_unflatten(tree, shaped))
+        change = jax.tree_util.tree_unflatten(tree, shaped)
+        return modulate(self.family, params["start"], change)
 
     def _outputs(self, params, y):
         """What the network puts out, (numbers, ...), for y (*y_shape, ...)."""
@@ -133,6 +130,6 @@ def _shapes(family):
 
     def modulated():
         start = family.init(jax.random.key(0))
-        return family.modulate(start, start)
+        return modulate(family, start, start)
 
     return jax.eval_shape(modulated)

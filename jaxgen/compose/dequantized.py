@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.core.families import modulate
 from jaxgen.core.model import Model
 from jaxgen.core.random import Uniform
-from jaxgen.core.wrapper import Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper
 
 
 class Dequantized(Wrapper):
@@ -37,11 +38,7 @@ class Dequantized(Wrapper):
 
     @property
     def inner(self):
-        return self.base
-
-    @property
-    def frozen(self):
-        return self.base.frozen
+        return (Inner(self.base),)
 
     @property
     def support(self):
@@ -64,11 +61,8 @@ class Dequantized(Wrapper):
     def loss(self, params, noise, x, y=None):
         return self.base.loss(params, noise, self._level(x), y)
 
-    def loss_noise(self):
-        return self.base.loss_noise()
-
     def modulate(self, params, change):
-        return self.base.modulate(params, change)
+        return modulate(self.base, params, change)
 
     def noise(self):
         return {"base": self.base.noise(), "offset": Uniform(self.event_shape)}

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.core.model import Model, Params, namespace, others
+from jaxgen.core.families import namespace, others
+from jaxgen.core.model import Model, Params
 from jaxgen.core.numerics import computed_once, logsumexp
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import Key, Uniform, draw
 from jaxgen.core.spec import Count
-from jaxgen.core.wrapper import Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.models.gaussian import product
 from jaxgen.models.gaussian_mixture import GaussianMixture
 
@@ -36,8 +37,6 @@ class _ByImportance(Wrapper):
     candidates: Count = 64
     components: Count = 33
 
-    fit_method = "gradient"
-
     def __post_init__(self):
         super().__post_init__()
         size, features = math.prod(self.base.event_shape), self.features
@@ -52,15 +51,14 @@ class _ByImportance(Wrapper):
 
     @property
     def inner(self):
-        return self.base
+        return (Inner(self.base, ("base",)),)
 
-    @property
-    def density(self):
-        return "estimate"
+    def _learning(self):
+        return super()._learning()._replace(method="gradient", noise=())
 
-    @property
-    def tile(self):
-        return max(1, _ROWS // self.candidates)
+    def _traits(self):
+        tile = max(1, _ROWS // self.candidates)
+        return super()._traits()._replace(density="estimate", tile=tile)
 
     @property
     def support(self):
@@ -187,9 +185,8 @@ class MarginalByImportance(_ByImportance):
     def event_shape(self):
         return (len(self.features),)
 
-    @property
-    def reparameterized(self):
-        return self.base.reparameterized
+    def _traits(self):
+        return super()._traits()._replace(reparameterized=self.base.traits.reparameterized)
 
     @property
     def proposal(self) -> GaussianMixture:

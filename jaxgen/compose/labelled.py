@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.core import places
 from jaxgen.core.by_index import by_index
-from jaxgen.core.model import Model, given_of_each, known, namespace
-from jaxgen.core.places import Message, Names
+from jaxgen.core.families import given_of_each, mask_argument, namespace
+from jaxgen.core.labels import errors_of_label, log_frequencies, rows_of_label, stack
+from jaxgen.core.model import Model
+from jaxgen.core.places import Names
 from jaxgen.core.spec import Count
-from jaxgen.core.wrapper import Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper
 
 _TILES = 64  # of the model's own, within which rows are sorted by class
 _map = jax.tree_util.tree_map
@@ -44,8 +45,11 @@ class Labelled(Wrapper):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.model.classes is not None or self.model.y_shape != self._told:
-            name, wanted = type(self).__name__, "None" if self._told is None else self._told
+        if self.model.classes is not None or self.model.y_shape != self._wanted_y_shape:
+            name, wanted = (
+                type(self).__name__,
+                "None" if self._wanted_y_shape is None else self._wanted_y_shape,
+            )
             raise ValueError(
                 f"{name}: model must have the y_shape {wanted}, got {self.model} with y_shape "
                 f"{self.model.y_shape}"
@@ -56,11 +60,11 @@ class Labelled(Wrapper):
                 f"not suit the y_domain of {self.model}"
             )
 
-    _told: ClassVar[tuple[int, ...] | None] = ()  # y_shape of the model
+    _wanted_y_shape: ClassVar[tuple[int, ...] | None] = ()  # of the model
 
     @property
     def inner(self):
-        return self.model
+        return (Inner(self.model, ("model",)),)
 
     @property
     def y_shape(self):
@@ -70,36 +74,13 @@ class Labelled(Wrapper):
     def y_support(self):
         return constraints.integer_interval(0, self.classes - 1)
 
-    @property
-    def log_prob_and_k(self):
-        score = self.model.log_prob_and_k
-        return None if score is None else lambda params, x, y: score(params["model"], x, y)
+    def _learning(self):
+        learning = super()._learning()
+        return learning._replace(frozen=("logits", *learning.frozen))
 
-    def warn_of_k(self, k):
-        self.model.warn_of_k(k)
-
-    @property
-    def reparameterized(self):
-        return self.model.reparameterized
-
-    @property
-    def invertible(self):
-        return self.model.invertible
-
-    @property
-    def missing(self):
-        return self.model.missing
-
-    @property
-    def frozen(self):
-        return "logits", *(f"model/{name}" for name in self.model.frozen)
-
-    @property
-    def rescalable(self):
-        return self.inner.rescalable
-
-    def rescale(self, params, shift, scale):
-        return {**params, "model": self.model.rescale(params["model"], shift, scale)}
+    def count_labels(self, params, y, weights=None):
+        counted = np.asarray(log_frequencies(self.classes, y, weights))
+        return {**params, "logits": jnp.asarray(counted, float)}
 
     def log_prior(self, params):
         return jax.nn.log_softmax(params["logits"])
@@ -107,34 +88,13 @@ class Labelled(Wrapper):
     def init(self, key, x=None, y=None):
         return {"logits": log_frequencies(self.classes, y), "model": self.model.init(key, x, y)}
 
-    def log_prob(self, params, x, y=None, seen=None):
-        return self.model.log_prob(params["model"], x, y, **known(seen))
+    def estimate(self, x, y=None, weights=None, observed=None):
+        params = super().estimate(x, y, weights, observed)
+        return {"logits": log_frequencies(self.classes, y, weights), **params}
 
-    def loss(self, params, noise, x, y=None):
-        return self.model.loss(params["model"], noise, x, y)
-
-    def loss_noise(self):
-        return self.model.loss_noise()
-
-    def noise(self):
-        return self.model.noise()
-
-    def push(self, params, noise, y=None):
-        return self.model.push(params["model"], noise, y)
-
-    def pull(self, params, x, y=None):
-        return self.model.pull(params["model"], x, y)
-
-    def complete(self, params, noise, x, seen, y=None):
-        return self.model.complete(params["model"], noise, x, seen, y)
-
-    def estimate(self, x, y=None, weights=None, seen=None):
-        own = self.model.estimate(x, y, weights, **known(seen))
-        return {"logits": log_frequencies(self.classes, y, weights), "model": own}
-
-    def em_step(self, params, x, y=None, weights=None, seen=None):
-        own, score = self.model.em_step(params["model"], x, y, weights, **known(seen))
-        return {"logits": log_frequencies(self.classes, y, weights), "model": own}, score
+    def em_step(self, params, x, y=None, weights=None, observed=None):
+        new, score = super().em_step(params, x, y, weights, observed)
+        return {**new, "logits": log_frequencies(self.classes, y, weights)}, score
 
 
 class PerClass(Labelled):
@@ -155,11 +115,22 @@ class PerClass(Labelled):
     >>> log_p = fitted.classify(x)
     """
 
-    _told = None
+    _wanted_y_shape = None
 
     @property
-    def tile(self):
-        return None if self.model.tile is None else _TILES * self.model.tile
+    def inner(self):
+        return (Inner(self.model, ("model",), self.classes, per_label=True),)
+
+    def _traits(self):
+        inner = self.model.traits
+        tile = None if inner.tile is None else _TILES * inner.tile
+        return super()._traits()._replace(tile=tile, reparameterized=inner.reparameterized)
+
+    def rescale(self, params, shift, scale):
+        return {**params, "model": self.model.rescale(params["model"], shift, scale)}
+
+    def noise(self):
+        return self.model.noise()
 
     def init(self, key, x=None, y=None):
         keys = jax.random.split(key, self.classes)
@@ -169,18 +140,18 @@ class PerClass(Labelled):
                 "model": jax.vmap(self.model.init)(keys),
             }
         y = np.asarray(y)
-        own_rows, each = [of_class(y, i) for i in range(self.classes)], []
-        for i, rows in enumerate(own_rows):
-            with Names.of_rows(rows):
-                each.append(of_label(i, self.model.init, keys[i], x[rows]))
+        class_rows, each = [rows_of_label(y, k) for k in range(self.classes)], []
+        for k, rows in enumerate(class_rows):
+            with Names.of_rows(rows), errors_of_label(k):
+                each.append(self.model.init(keys[k], x[rows]))
         return {"logits": log_frequencies(self.classes, y), "model": stack(each)}
 
-    def log_prob(self, params, x, y=None, seen=None):
+    def log_prob(self, params, x, y=None, observed=None):
         def score(own, args):
-            x, seen = args
-            return self.model.log_prob(own, x, **known(seen))
+            x, observed = args
+            return self.model.log_prob(own, x, **mask_argument(observed))
 
-        return self._of_class(score, params, y, (x, seen))
+        return self._of_class(score, params, y, (x, observed))
 
     def loss(self, params, noise, x, y=None):
         return self._of_class(lambda own, args: self.model.loss(own, *args), params, y, (noise, x))
@@ -191,24 +162,26 @@ class PerClass(Labelled):
     def pull(self, params, x, y=None):
         return self._of_class(self.model.pull, params, y, x)
 
-    def complete(self, params, noise, x, seen, y=None):
-        args = noise, x, seen
+    def complete(self, params, noise, x, observed, y=None):
+        args = noise, x, observed
         return self._of_class(lambda own, args: self.model.complete(own, *args), params, y, args)
 
-    def estimate(self, x, y=None, weights=None, seen=None):
+    def estimate(self, x, y=None, weights=None, observed=None):
         logits = log_frequencies(self.classes, y, weights)
         if namespace(x, weights) is jnp:
             weights = jnp.ones(len(x), x.dtype) if weights is None else weights
-            own = jax.vmap(lambda share: self.model.estimate(x, None, share, **known(seen)))
+            own = jax.vmap(
+                lambda share: self.model.estimate(x, None, share, **mask_argument(observed))
+            )
             return {"logits": logits, "model": own(self._own_weights(y, weights))}
-        own_rows = [of_class(y, k) for k in range(self.classes)]
+        own_rows = [rows_of_label(y, k) for k in range(self.classes)]
         rows_of = [(rows, None if weights is None else weights[rows]) for rows in own_rows]
 
         def estimate(k):
             rows, its = rows_of[k]
-            observed = known(None if seen is None else seen[rows])
-            with Names.of_rows(rows):
-                return of_label(k, self.model.estimate, x[rows], None, its, **observed)
+            mask = mask_argument(None if observed is None else observed[rows])
+            with Names.of_rows(rows), errors_of_label(k):
+                return self.model.estimate(x[rows], None, its, **mask)
 
         order = sorted(range(self.classes), key=lambda k: len(own_rows[k]))
         smallest, largest = order[0], order[-1]
@@ -219,8 +192,8 @@ class PerClass(Labelled):
         each |= {k: estimate(k) for k in range(self.classes) if k not in each}
         return {"logits": logits, "model": stack([each[k] for k in range(self.classes)])}
 
-    def em_step(self, params, x, y=None, weights=None, seen=None):
-        step = lambda own, share: self.model.em_step(own, x, None, share, **known(seen))  # noqa: E731
+    def em_step(self, params, x, y=None, weights=None, observed=None):
+        step = lambda own, share: self.model.em_step(own, x, None, share, **mask_argument(observed))  # noqa: E731
         own, scores = jax.vmap(step)(params["model"], self._own_weights(y, weights))
         shares = jnp.zeros(self.classes, weights.dtype).at[y].add(weights)
         score = (scores * shares).sum() / weights.sum()
@@ -246,64 +219,10 @@ class PerClass(Labelled):
         return jnp.where(own.sum(1, keepdims=True) > 0, own, weights)
 
 
-def log_frequencies(classes: int, y=None, weights=None):
-    """The log share of each label among y (n,); equal ones where y is None."""
-    if y is None:
-        return jnp.zeros(classes)
-    if namespace(y, weights) is jnp:
-        counts = jnp.zeros(classes).at[y].add(1 if weights is None else weights)
-        return jnp.log(counts / counts.sum())
-    total = np.bincount(np.asarray(y, int), weights, minlength=classes)
-    with np.errstate(divide="ignore"):
-        return np.log(total / total.sum())
-
-
-def of_class(y, label: int) -> np.ndarray:
-    """Places of the events of a class, at least one."""
-    rows = np.flatnonzero(np.asarray(y) == label)
-    if not len(rows):
-        missing = f"y must hold every label, but none of its {len(y)} rows has "
-        raise ValueError(Message(missing, places.label(label)))
-    return rows
-
-
-def repeated(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, Any]:
-    """``size`` places, those of rows in turn, and weights (size,) that leave each its share.
-
-    Classes of one size share one compiled program, and their params have one shape. Weights are
-    None where they are and none is repeated.
-    """
-    if weights is None and size == len(rows):
-        return rows, None
-    times = -(-(size - np.arange(len(rows))) // len(rows))
-    own = np.ones(len(rows)) if weights is None else weights[rows]
-    chosen = np.arange(size) % len(rows)
-    return rows[chosen], (own / times)[chosen]
-
-
 def _filled(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, np.ndarray]:
     """``size`` places, those of rows in turn, and weights (size,), of which repeats have none."""
     own = np.ones(len(rows)) if weights is None else weights[rows]
     return np.resize(rows, size), np.pad(own, (0, size - len(rows)))
-
-
-def stack(trees: list):
-    """One pytree of many, with a leading axis, on the host, where nothing is compiled."""
-
-    def together(*leaves):
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-        return jnp.stack(leaves) if traced else np.stack([np.asarray(leaf) for leaf in leaves])
-
-    return _map(together, *trees)
-
-
-def of_label(label: int, fn, *args, **kwargs):
-    """``fn(*args, **kwargs)``, whose ValueErrors say of which label."""
-    try:
-        return fn(*args, **kwargs)
-    except ValueError as error:
-        whose = Message("of the events of ", places.label(label), ": ", error)
-        raise ValueError(whose) from error
 
 
 def _shapes(params):

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.by_index import by_index
-from jaxgen.core.model import Model, given_of_each, known, namespace
+from jaxgen.core.families import given_of_each, mask_argument, modulate, namespace
+from jaxgen.core.model import Model
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.random import Bits
 from jaxgen.core.random.choice import choose, words_for
 from jaxgen.core.spec import Count
-from jaxgen.core.wrapper import Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.models import kmeans
 
 
@@ -41,20 +42,19 @@ class Mixture(Wrapper):
 
     @property
     def inner(self):
-        return self.component
+        return (Inner(self.component, ("component",), self.count),)
 
-    @property
-    def fit_method(self):
-        return "em" if self.component.fit_method == "closed_form" else "gradient"
-
-    @property
-    def missing(self):
-        closed = self.component.missing == "closed_form"
-        return "em" if closed and self.fit_method == "em" else None
-
-    @property
-    def frozen(self):
-        return tuple(f"component/{name}" for name in self.component.frozen)
+    def _learning(self):
+        component = self.component.learning
+        closed = component.method == "closed_form"
+        return (
+            super()
+            ._learning()
+            ._replace(
+                method="em" if closed else "gradient",
+                missing="em" if closed and component.missing == "closed_form" else None,
+            )
+        )
 
     def log_prior(self, params):
         each = jax.vmap(self.component.log_prior)(params["component"])
@@ -67,15 +67,17 @@ class Mixture(Wrapper):
             return {"logits": jnp.zeros(self.count), "component": component}
         z = x if self.support.is_discrete else _standard(x)
         shares = kmeans.responsibilities(key, z, self.count)
-        if self.fit_method == "gradient":
+        if self.learning.method == "gradient":
             return self._start(keys, x, y, shares)
         return _maximised(self, jnp.asarray(x, shares.dtype), y, shares)
 
-    def log_prob(self, params, x, y=None, seen=None):
-        return logsumexp(self._joint(params, x, y, seen))
+    def log_prob(self, params, x, y=None, observed=None):
+        return logsumexp(self._joint(params, x, y, observed))
 
     def modulate(self, params, change):
-        component = jax.vmap(self.component.modulate)(params["component"], change["component"])
+        component = jax.vmap(functools.partial(modulate, self.component))(
+            params["component"], change["component"]
+        )
         return {"logits": params["logits"] + change["logits"], "component": component}
 
     def noise(self):
@@ -90,13 +92,13 @@ class Mixture(Wrapper):
         args = (noise["component"], y)
         return by_index(push, params["component"], which, args)
 
-    def complete(self, params, noise, x, seen, y=None):
-        which = choose(jax.nn.softmax(self._joint(params, x, y, seen)), noise["which"])
+    def complete(self, params, noise, x, observed, y=None):
+        which = choose(jax.nn.softmax(self._joint(params, x, y, observed)), noise["which"])
 
         def complete(component, args):
             return self.component.complete(component, *args)
 
-        return by_index(complete, params["component"], which, (noise["component"], x, seen, y))
+        return by_index(complete, params["component"], which, (noise["component"], x, observed, y))
 
     def marginal(self, params, features):
         marginal = lambda own: self.component.marginal(own, features)  # noqa: E731
@@ -112,21 +114,17 @@ class Mixture(Wrapper):
         )
         return Mixture(part, self.count), {"logits": logits, "component": own}
 
-    @property
-    def rescalable(self):
-        return self.inner.rescalable
-
     def rescale(self, params, shift, scale):
         component = self.component.rescale(params["component"], shift, scale)
         return {**params, "component": component}
 
-    def em_step(self, params, x, y=None, weights=None, seen=None):
-        axes = (None, 0, None if y is None else 0, None if seen is None else 0)
-        joint = jax.vmap(self._joint, in_axes=axes)(params, x, y, seen)
+    def em_step(self, params, x, y=None, weights=None, observed=None):
+        axes = (None, 0, None if y is None else 0, None if observed is None else 0)
+        joint = jax.vmap(self._joint, in_axes=axes)(params, x, y, observed)
         score = logsumexp(joint, 1)
         shares = jnp.where(score[:, None] == -jnp.inf, 0, jax.nn.softmax(joint, 1))
         shares = shares * weights[:, None]
-        return self._maximise(x, y, shares, seen), (weights * score).sum() / weights.sum()
+        return self._maximise(x, y, shares, observed), (weights * score).sum() / weights.sum()
 
     def _start(self, keys, x, y, shares):
         """Each part's own ``init`` on a cluster of its own, which sets the parts apart."""
@@ -143,17 +141,19 @@ class Mixture(Wrapper):
         component = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *parts)
         return {"logits": jnp.log(shares.mean(0) + 1e-3), "component": component}
 
-    def _joint(self, params, x, y, seen=None):
-        score = lambda p: self.component.log_prob(p, x, y, **known(seen))  # noqa: E731
+    def _joint(self, params, x, y, observed=None):
+        score = lambda p: self.component.log_prob(p, x, y, **mask_argument(observed))  # noqa: E731
         log_weights = jax.nn.log_softmax(params["logits"])
         # a part of no weight may have no sound score
         scores = jax.vmap(score)(params["component"])
         return jnp.where(log_weights == -jnp.inf, -jnp.inf, log_weights + scores)
 
-    def _maximise(self, x, y, shares, seen=None):
+    def _maximise(self, x, y, shares, observed=None):
         total = shares.sum(0)
         shares = jnp.where(total > 0, shares, 1)  # a part without rows is fitted to all of them
-        estimate = jax.vmap(lambda share: self.component.estimate(x, y, share, **known(seen)))
+        estimate = jax.vmap(
+            lambda share: self.component.estimate(x, y, share, **mask_argument(observed))
+        )
         return {"logits": jnp.log(total / total.sum()), "component": estimate(shares.T)}
 
 

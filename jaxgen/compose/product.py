@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import functools
 import itertools
 import math
@@ -17,11 +16,13 @@ from numpyro.distributions import constraints
 from jaxgen.bijectors import Permute
 from jaxgen.compose.transformed import Transformed
 from jaxgen.core import places
-from jaxgen.core.model import Model, check_seen, known, namespace
+from jaxgen.core.families import check_observed, mask_argument, modulate, namespace
+from jaxgen.core.model import Model
 from jaxgen.core.places import Names
+from jaxgen.core.wrapper import Inner, Wrapper
 
 
-class Product(Model):
+class Product(Wrapper):
     """log p(x) = sum_i log p_i(x_i) with x the parts' events laid end to end in one vector.
 
     Args:
@@ -47,77 +48,38 @@ class Product(Model):
         return (self._ends[-1],)
 
     @property
-    def y_shape(self):
-        return self.parts[0].y_shape
+    def inner(self):
+        return tuple(Inner(part, (i,)) for i, part in enumerate(self.parts))
 
     @property
     def y_support(self):
         supports = [part.y_support for part in self.parts if part.y_support is not None]
         return _Every(tuple(supports)) if supports else None
 
-    @property
-    def scratch(self):
-        return sum(part.scratch for part in self.parts)
+    classes = None
 
-    @property
-    def keep(self):
-        return "last" if any(part.keep == "last" for part in self.parts) else "best"
-
-    @property
-    def density(self):
-        kinds = {part.density for part in self.parts}
-        return next(kind for kind in ("none", "bound", "estimate", "exact") if kind in kinds)
-
-    @property
-    def reparameterized(self):
-        return all(part.reparameterized for part in self.parts)
-
-    @property
-    def invertible(self):
-        return all(part.invertible for part in self.parts)
-
-    @property
-    def tile(self):
-        return min((part.tile for part in self.parts if part.tile), default=None)
-
-    @property
-    def learning_rate(self):
-        return min(part.learning_rate for part in self.parts)
-
-    @property
-    def fit_method(self):
-        methods = {part.fit_method for part in self.parts}
-        return next(m for m in ("gradient", "em", "closed_form") if m in methods)
-
-    @property
-    def missing(self):
-        methods = {part.missing for part in self.parts}
-        return None if None in methods else "em" if "em" in methods else "closed_form"
-
-    @property
-    def frozen(self):
-        return tuple(f"{i}/{name}" for i, part in enumerate(self.parts) for name in part.frozen)
+    def _traits(self):
+        reparameterized = all(part.traits.reparameterized for part in self.parts)
+        return super()._traits()._replace(reparameterized=reparameterized)
 
     @property
     def support(self):
         return _Parts(self.parts)
 
-    @property
-    def rescalable(self):
-        each = [np.broadcast_to(p.rescalable, p.event_shape).reshape(-1) for p in self.parts]
-        return np.concatenate(each)
+    def _learning(self):
+        each = [
+            np.broadcast_to(part.learning.rescalable, part.event_shape).reshape(-1)
+            for part in self.parts
+        ]
+        noise = tuple(part.learning.noise for part in self.parts)
+        return super()._learning()._replace(rescalable=np.concatenate(each), noise=noise)
 
     def rescale(self, params, shift, scale):
         split = zip(self.parts, params, self._split(shift), self._split(scale), strict=True)
         return tuple(
-            part.rescale(*own) if np.any(part.rescalable) else own[0] for part, *own in split
+            part.rescale(*own) if np.any(part.learning.rescalable) else own[0]
+            for part, *own in split
         )
-
-    def for_data(self, x, y=None, params=None):
-        if params is not None:
-            return self
-        parts = tuple(part.for_data(None, y) for part in self.parts)
-        return self if parts == self.parts else dataclasses.replace(self, parts=parts)
 
     def init(self, key, x=None, y=None):
         if x is None:
@@ -128,20 +90,17 @@ class Product(Model):
                 made.append(part.init(key, own, y))
         return tuple(made)
 
-    def log_prob(self, params, x, y=None, seen=None):
-        split = zip(self.parts, params, self._split(x), self._known(seen), strict=True)
+    def log_prob(self, params, x, y=None, observed=None):
+        split = zip(self.parts, params, self._split(x), self._known(observed), strict=True)
         return sum(part.log_prob(p, v, y, **own) for part, p, v, own in split)
 
     def loss(self, params, noise, x, y=None):
         split = zip(self.parts, params, noise, self._split(x), strict=True)
         return sum(part.loss(p, z, v, y) for part, p, z, v in split)
 
-    def loss_noise(self):
-        return tuple(part.loss_noise() for part in self.parts)
-
     def modulate(self, params, change):
         each = zip(self.parts, params, change, strict=True)
-        return tuple(part.modulate(p, c) for part, p, c in each)
+        return tuple(modulate(part, p, c) for part, p, c in each)
 
     def noise(self):
         return tuple(part.noise() for part in self.parts)
@@ -155,8 +114,8 @@ class Product(Model):
         split = zip(self.parts, params, self._split(x), strict=True)
         return tuple(part.pull(p, v, y) for part, p, v in split)
 
-    def complete(self, params, noise, x, seen, y=None):
-        split = zip(self.parts, params, noise, self._split(x), self._split(seen), strict=True)
+    def complete(self, params, noise, x, observed, y=None):
+        split = zip(self.parts, params, noise, self._split(x), self._split(observed), strict=True)
         return jnp.concatenate([a.complete(p, z, v, s, y).reshape(-1) for a, p, z, v, s in split])
 
     def marginal(self, params, features):
@@ -182,20 +141,20 @@ class Product(Model):
         parts, left = zip(*rest, strict=True)
         return Product(parts), left
 
-    def estimate(self, x, y=None, weights=None, seen=None):
-        if seen is not None and namespace(x, weights) is np:
-            check_seen(seen)
-        split, made = zip(self.parts, self._split(x), self._known(seen), strict=True), []
+    def estimate(self, x, y=None, weights=None, observed=None):
+        if observed is not None and namespace(x, weights) is np:
+            check_observed(observed)
+        split, made = zip(self.parts, self._split(x), self._known(observed), strict=True), []
         for i, (part, v, own) in enumerate(split):
             with self._names(i):
                 made.append(part.estimate(v, y, weights, **own))
         return tuple(made)
 
-    def em_step(self, params, x, y=None, weights=None, seen=None):
+    def em_step(self, params, x, y=None, weights=None, observed=None):
         new, total = [], 0.0
-        split = zip(self.parts, params, self._split(x), self._known(seen), strict=True)
+        split = zip(self.parts, params, self._split(x), self._known(observed), strict=True)
         for part, p, v, own in split:
-            if (part.fit_method if seen is None else part.missing) == "em":
+            if (part.learning.method if observed is None else part.learning.missing) == "em":
                 p, score = part.em_step(p, v, y, weights, **own)
             else:
                 score = _scores(part, p, v, y, **own)
@@ -212,9 +171,11 @@ class Product(Model):
         first = self._places(i, (0,))[0]
         return Names(feature=lambda j: places.feature(first + j))
 
-    def _known(self, seen):
+    def _known(self, observed):
         """What each part is told of what is seen, as keywords."""
-        return map(known, [None] * len(self.parts) if seen is None else self._split(seen))
+        return map(
+            mask_argument, [None] * len(self.parts) if observed is None else self._split(observed)
+        )
 
     def _own(self, features):
         """By number of the part, the places within it of those features that are its own."""
@@ -251,11 +212,11 @@ def _size(part):
     return math.prod(part.event_shape)
 
 
-def _scores(part, params, x, y, seen=None):
+def _scores(part, params, x, y, observed=None):
     """Scores of rows, of what is seen of them."""
-    axes = (None, 0, None if y is None else 0, None if seen is None else 0)
-    score = lambda p, v, y, s: part.log_prob(p, v, y, **known(s))  # noqa: E731
-    return jax.vmap(score, axes)(params, x, y, seen)
+    axes = (None, 0, None if y is None else 0, None if observed is None else 0)
+    score = lambda p, v, y, s: part.log_prob(p, v, y, **mask_argument(s))  # noqa: E731
+    return jax.vmap(score, axes)(params, x, y, observed)
 
 
 def _shapes(params):

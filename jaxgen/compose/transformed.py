@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors import Bijector, Permute
-from jaxgen.core.model import Model, others
+from jaxgen.core.families import modulate, others
+from jaxgen.core.model import Model
 from jaxgen.core.places import Names, feature
 from jaxgen.core.sizes import size_class
-from jaxgen.core.wrapper import Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper
 
 
 class Transformed(Wrapper):
@@ -39,35 +40,25 @@ class Transformed(Wrapper):
 
     @property
     def inner(self):
-        return self.base
+        return (Inner(self.base, ("base",)),)
 
     @property
     def event_shape(self):
         return self.bijector.event_shape(self.base.event_shape)
 
-    @property
-    def reparameterized(self):
-        return self.base.reparameterized
-
-    @property
-    def invertible(self):
-        return self.base.invertible
-
-    @property
-    def frozen(self):
-        return tuple(f"base/{name}" for name in self.base.frozen)
+    def _traits(self):
+        return super()._traits()._replace(reparameterized=self.base.traits.reparameterized)
 
     @property
     def support(self):
         return self.bijector.support(self.event_shape)
 
-    @property
-    def rescalable(self):
+    def _learning(self):
+        learning = super()._learning()
         if isinstance(self.bijector, Permute):
-            return np.broadcast_to(self.base.rescalable, self.event_shape)[
-                list(self.bijector.order)
-            ]
-        return self.bijector.rescalable
+            rescalable = np.broadcast_to(learning.rescalable, self.event_shape)
+            return learning._replace(rescalable=rescalable[list(self.bijector.order)])
+        return learning._replace(rescalable=self.bijector.rescalable)
 
     def rescale(self, params, shift, scale):
         if isinstance(self.bijector, Permute):
@@ -97,11 +88,8 @@ class Transformed(Wrapper):
         z, log_det = self.bijector.inverse(params["bijector"], x)
         return self.base.loss(params["base"], noise, z, y) - log_det
 
-    def loss_noise(self):
-        return self.base.loss_noise()
-
     def modulate(self, params, change):
-        return {**params, "base": self.base.modulate(params["base"], change["base"])}
+        return {**params, "base": modulate(self.base, params["base"], change["base"])}
 
     def noise(self):
         return self.base.noise()

@@ -55,9 +55,8 @@ def log_prob(model: Model, params: Params, x, y=None) -> jax.Array:
     """log p(x) or log p(x|y) in nats, of shape x.shape without the event dimensions.
 
     Total: -inf outside the support and at +-inf, NaN where x or y is NaN or a traced y is none that
-    the model can take. But where the model declares how it learns from missing values
-    (``model.missing``), NaN in x is one: the score is that of the rest of the event, 0 where all is
-    missing.
+    the model can take. But if the model learns from missing values (``model.learning.missing``),
+    NaN in x is a missing value: the score is that of the observed features, 0 if there are none.
 
     Args:
       model: the spec.
@@ -104,7 +103,7 @@ def classify(model: Model, params: Params, x, prior=None) -> jax.Array:
 
 def _with_missing(model, x, score):
     """``score(missing)``, whether x has values missing, for a model that may be asked so."""
-    if model.missing is None:
+    if model.learning.missing is None:
         return score(False)
     found = jnp.isnan(x).any()
     if isinstance(found, jax.core.Tracer):  # under jit that of a constant is one too
@@ -137,7 +136,7 @@ def pull(model: Model, params: Params, x, y=None):
 
 def sample_rows(model, params, key, start, n, y):
     """Events of rows start .. start + n - 1; start is (2,) uint32, high word first."""
-    once = not (model.elementwise and _even(model))
+    once = not (model.traits.elementwise and _even(model))
     draws_label = y is None and model.classes is not None
     leaves = (model.noise(), _label_noise(model)) if draws_label else model.noise()
 
@@ -152,7 +151,7 @@ def sample_rows(model, params, key, start, n, y):
         return events if draws_label else of_known(model, y, events)
 
     dtype = inputs.float_dtype(params)
-    return _in_tiles(model.tile, rows, n, y)
+    return _in_tiles(model.traits.tile, rows, n, y)
 
 
 def complete_rows(model, params, key, start, x, y):
@@ -171,15 +170,17 @@ def complete_rows(model, params, key, start, x, y):
             posterior = _normal(_joint(model, params, prior, x, True))
             y = jax.vmap(choose, (0, -1))(jnp.exp(posterior), words)
             possible = ~jnp.isnan(posterior[:, 0])
-        seen = ~jnp.isnan(x)
+        observed = ~jnp.isnan(x)
         axes = None, -1, 0, 0, None if y is None else 0
-        done = over_rows(model.complete, axes)(params, noise, jnp.where(seen, x, 0), seen, y)
+        done = over_rows(model.complete, axes)(
+            params, noise, jnp.where(observed, x, 0), observed, y
+        )
         if possible is None:
             # an event is possible if what is seen of it is, and is scored in a fraction of the time
             possible = jnp.isfinite(_scores(model, params, done, y, False))
-        return jnp.where(seen, done, blanked(possible, done))
+        return jnp.where(observed, done, blanked(possible, done))
 
-    return _in_tiles(model.tile, rows, len(x), (x, y))
+    return _in_tiles(model.traits.tile, rows, len(x), (x, y))
 
 
 def log_prob_rows(model, params, x, y, missing=False):
@@ -187,13 +188,13 @@ def log_prob_rows(model, params, x, y, missing=False):
     if y is None and model.classes is not None:
         prior = model.log_prior(params)
         marginal = lambda _, __, x: logsumexp(_joint(model, params, prior, x, missing), 1)  # noqa: E731
-        return _in_tiles(model.tile, marginal, len(x), x)
+        return _in_tiles(model.traits.tile, marginal, len(x), x)
 
     def rows(_, __, own):
         x, y = own
         return _scores(model, params, x, y, missing)
 
-    return _in_tiles(model.tile, rows, len(x), (x, y))
+    return _in_tiles(model.traits.tile, rows, len(x), (x, y))
 
 
 def log_prob_and_k_rows(model, params, x, y):
@@ -201,7 +202,7 @@ def log_prob_and_k_rows(model, params, x, y):
 
     def one(x, y):
         finite = jnp.isfinite(x).all()
-        log_p, k = model.log_prob_and_k(params, jnp.where(finite, x, 0), y)
+        log_p, k = model.traits.log_prob_and_k(params, jnp.where(finite, x, 0), y)
         return _total(x, lambda _: log_p, -jnp.inf), jnp.where(finite, k, jnp.nan)
 
     def rows(_, __, own):
@@ -209,14 +210,14 @@ def log_prob_and_k_rows(model, params, x, y):
         log_p, k = over_rows(one, (0, None if y is None else 0))(x, y)
         return of_known(model, y, log_p), k
 
-    return _in_tiles(model.tile, rows, len(x), (x, y))
+    return _in_tiles(model.traits.tile, rows, len(x), (x, y))
 
 
 def classify_rows(model, params, prior, x, missing=False):
     """log p(y|x) (n, classes) of checked rows; prior is log p(y), or None for the learnt one."""
     prior = model.log_prior(params) if prior is None else prior
     rows = lambda _, __, x: _normal(_joint(model, params, prior, x, missing))  # noqa: E731
-    return _in_tiles(model.tile, rows, len(x), x)
+    return _in_tiles(model.traits.tile, rows, len(x), x)
 
 
 def _joint(model, params, prior, x, missing):
@@ -248,9 +249,9 @@ def _scores(model, params, x, y, missing, shared=False):
     def one(x, y):
         if not missing:
             return _total(x, lambda x: model.log_prob(params, x, y), -jnp.inf)
-        seen = ~jnp.isnan(x)
-        known = jnp.where(seen, x, 0)
-        return _total(known, lambda x: model.log_prob(params, x, y, seen=seen), -jnp.inf)
+        observed = ~jnp.isnan(x)
+        known = jnp.where(observed, x, 0)
+        return _total(known, lambda x: model.log_prob(params, x, y, observed=observed), -jnp.inf)
 
     if shared:
         return over_rows(one, (0, None))(x, y)
@@ -268,12 +269,12 @@ def loss_rows(model, params, key, x, y, events):
 
     def rows(first, count, xy):
         start = jnp.stack(_later(np.zeros(2, np.uint32), first))
-        noise = draw(model.loss_noise(), key, start, count, x.dtype, events)
+        noise = draw(model.learning.noise, key, start, count, x.dtype, events)
         if jax.tree_util.tree_leaves(noise):
             noise = computed_once(noise, key_words(key)[0])
         return over_rows(one, (-1, 0, None if y is None else 0))(noise, *xy)
 
-    return _in_tiles(model.tile, rows, len(x), (x, y))
+    return _in_tiles(model.traits.tile, rows, len(x), (x, y))
 
 
 def _total(x, score, at_infinity):
@@ -346,4 +347,4 @@ def _each(model, method, params, values, y):
         return over_rows(method, (None, 0, None if y is None else 0))(params, *both)
 
     n = len(jax.tree_util.tree_leaves(values)[0])
-    return _in_tiles(model.tile, rows, n, (values, y))
+    return _in_tiles(model.traits.tile, rows, n, (values, y))

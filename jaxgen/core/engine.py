@@ -112,7 +112,7 @@ def block_size(model, params, n: int, noise=(), more: int = 0) -> int:
     more: scalars of a row beside its event and its noise.
     """
     scalars = math.prod(model.event_shape) + more
-    if not model.elementwise:
+    if not model.traits.elementwise:
         leaves = jax.tree_util.tree_leaves(noise, is_leaf=is_leaf)
         scalars += sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves)
     budget = BLOCK_BYTES // (max(scalars, 1) * float_dtype(params).itemsize)
@@ -195,7 +195,7 @@ def _threads(model, devices) -> ThreadPoolExecutor | None:
 
     None where the calling thread has settings of its own, such as ``with jax.enable_x64(True)``.
     """
-    if model.tile is None or len(devices) > 1 or devices[0].platform != "cpu":
+    if model.traits.tile is None or len(devices) > 1 or devices[0].platform != "cpu":
         return None
     threads = _thread_pool()
     settings = _start(lambda: jax.config.values, (), threads)
@@ -248,11 +248,11 @@ def _join(parts, n, batch_shape=None):
 
 def _scored(model, y):
     """Scalars that scoring an event takes beside it."""
-    return model.scratch + (model.classes if y is None and model.classes is not None else 0)
+    return model.traits.scratch + (model.classes if y is None and model.classes is not None else 0)
 
 
 def _has_missing(model, x):
-    return model.missing is not None and has_missing(x)
+    return model.learning.missing is not None and has_missing(x)
 
 
 def _on_host(tree):

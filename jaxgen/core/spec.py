@@ -17,6 +17,8 @@ from typing import Annotated, Any, dataclass_transform
 
 import jax
 
+Params = Any  # a pytree of arrays
+
 _registry: dict[str, type[Spec]] = {}
 
 

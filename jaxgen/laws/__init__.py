@@ -141,7 +141,7 @@ def check(
     report = Report(model)
     for name in wanted:
         if not applies(name, model):
-            report.figures[name] = f"not judged: density is {model.density!r}"
+            report.figures[name] = f"not judged: density is {model.traits.density!r}"
             continue
         try:
             report.figures[name] = LAWS[name](subject)
@@ -157,6 +157,6 @@ def check(
 
 def applies(law: str, model: Model) -> bool:
     """Whether a law speaks of such a model: some need a density, or an exact one."""
-    if model.density == "none":
+    if model.traits.density == "none":
         return law in _WITHOUT_DENSITY
-    return model.density == "exact" or law not in _OF_EXACT_DENSITY
+    return model.traits.density == "exact" or law not in _OF_EXACT_DENSITY

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.model import is_invertible
 from jaxgen.core.random import Normal, Uniform, is_leaf
 from jaxgen.core.spec import Spec
 from jaxgen.laws import compiled
@@ -102,7 +103,7 @@ def totality(subject: Subject) -> str:
         np.fill_diagonal(x, value)
         got = subject.log_prob(x.reshape(-1, *subject.model.event_shape))
         same = np.isnan(got) if np.isnan(wanted) else got == wanted
-        if np.isnan(wanted) and subject.model.missing is not None:
+        if np.isnan(wanted) and subject.model.learning.missing is not None:
             same = np.isfinite(got)  # the score of the rest
         require(same.all(), f"log_prob is {got[~same][:1]} where an entry of x is {value}")
     return f"{len(points)} points"
@@ -138,7 +139,7 @@ def _numbers_in(value):
 def bijection(subject: Subject) -> str:
     """push and pull are inverse, and log p(x) = log p(noise) + log|det d pull / dx|."""
     model = subject.model
-    if not model.invertible:
+    if not is_invertible(model):
         raise NotJudged("not invertible")
     x = subject.few.astype(subject.dtype)
     back = compiled.round_trip(model, subject.params, x, subject.conditions(FEW))

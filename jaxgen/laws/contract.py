@@ -191,7 +191,7 @@ def refits(subject: Subject) -> str:
 
     y = subject.every_condition(LEARN)
     x = subject.draw(LEARN, y)
-    by_steps = subject.model.fit_method in ("em", "gradient")
+    by_steps = subject.model.learning.method in ("em", "gradient")
     options: dict[str, Any] = {"epochs": 1} if by_steps else {}
 
     def learn(n):

@@ -93,7 +93,7 @@ def support(subject: Subject) -> str:
     inside = subject.inside(x)
     require(inside.shape == (len(x),), f"support(x) has shape {inside.shape}, not {(len(x),)}")
     require(inside.all(), f"sample {x[~inside][:1]} is outside model.support")
-    if subject.model.density == "none":
+    if subject.model.traits.density == "none":
         return f"{len(x)} samples"
     bad = ~np.isfinite(subject.scores)
     require(not bad.any(), f"log_prob of sample {x[bad][:1]} is {subject.scores[bad][:1]}")
@@ -132,7 +132,7 @@ def units(subject: Subject) -> str:
     from jaxgen.training import fit
 
     model = subject.model
-    scales = np.broadcast_to(model.rescalable, model.event_shape)
+    scales = np.broadcast_to(model.learning.rescalable, model.event_shape)
     if not scales.any():
         raise NotJudged("no feature is rescalable")
     y = subject.every_condition(LEARN)
@@ -140,7 +140,7 @@ def units(subject: Subject) -> str:
     places = np.arange(scales.size).reshape(scales.shape)
     scale = np.where(scales, 10.0 ** np.array([-12, 12, 5, -3])[places % 4], 1.0)
     shift = np.where(scales, np.array([100, -30, 1])[places % 3] * scale * x.std(0), 0.0)
-    epochs = 1 if model.fit_method == "gradient" else None
+    epochs = 1 if model.learning.method == "gradient" else None
     fits = [
         fit(model, data, y, key=subject.key, epochs=epochs, progress=False)
         for data in (x, scale * x + shift)

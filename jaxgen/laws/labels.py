@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxgen.compose import Mixture
 from jaxgen.core import batch
-from jaxgen.core.model import Model
+from jaxgen.core.model import Model, is_invertible
 from jaxgen.core.wrapper import Wrapper
 from jaxgen.laws.compiled import FEW, tree_leaves, tree_map
 from jaxgen.laws.subject import NotJudged, Subject, require, require_close
@@ -74,7 +74,7 @@ def _traced(model, names, params, key, x, y, noise):
         "sample": jax.vmap(lambda y: fitted.sample(key, 1, y)[0])(y),
         "push": fitted.push(noise, y),
     }
-    if model.invertible:
+    if is_invertible(model):
         got["pull"] = fitted.pull(x, y)
     return got, slopes
 
@@ -82,7 +82,7 @@ def _traced(model, names, params, key, x, y, noise):
 def shares(subject: Subject) -> str:
     """Shares of classes, or of a mixture's parts, sum to one however small densities are."""
     model = subject.model
-    mixture = isinstance(model, (Mixture, GaussianMixture)) and model.fit_method == "em"
+    mixture = isinstance(model, (Mixture, GaussianMixture)) and model.learning.method == "em"
     if model.classes is None and not mixture:
         raise NotJudged("nothing has shares")
     worst = 0.0

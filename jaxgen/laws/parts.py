@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxgen.core import batch
-from jaxgen.core.model import others
+from jaxgen.core.families import others
 from jaxgen.laws.compiled import FEW, noise_rows
 from jaxgen.laws.subject import OWN, P_VALUE, NotJudged, Subject, require, require_close
 
@@ -34,15 +34,15 @@ def chain_rule(subject: Subject) -> str:
 def missing(subject: Subject) -> str:
     """Scores and completions from what is seen alone agree with marginals and conditionals."""
     model = subject.model
-    if model.missing is None:
+    if model.learning.missing is None:
         raise NotJudged("the model takes no missing values")
     for exact, limit in _LIMITS:
         _in_dtype(subject, exact, lambda s: _check_seen_scores(s, limit))  # noqa: B023
     x = subject.few.astype(subject.dtype)
-    seen = np.random.default_rng(5).random(x.shape) < 0.5
-    done = _complete(subject, x, seen)[: len(x)]
+    observed = np.random.default_rng(5).random(x.shape) < 0.5
+    done = _complete(subject, x, observed)[: len(x)]
     require(done.dtype == x.dtype, f"complete gives {done.dtype} of {x.dtype}")
-    _require_kept(done, x, seen)
+    _require_kept(done, x, observed)
     require(np.isfinite(subject.log_prob(done)).all(), "a completed event is impossible")
     _check_impossible(subject, subject.conditions(FEW))
     if model.classes is not None:
@@ -114,29 +114,29 @@ def _check_seen_scores(subject, limit):
         name = str(features)
         masks[name], wanted[name] = np.zeros(x.shape, bool), score
         masks[name].reshape(len(x), -1)[:, list(features)] = True
-    for name, seen in masks.items():
-        got = _score_seen(subject, x, seen)
+    for name, observed in masks.items():
+        got = _score_observed(subject, x, observed)
         require_close(got, wanted[name], f"score with {name} seen", limit, atol=limit)
 
 
-def _require_kept(done, x, seen):
-    require((done == x)[seen].all(), "complete changes what is seen")
+def _require_kept(done, x, observed):
+    require((done == x)[observed].all(), "complete changes what is seen")
 
 
 def _check_impossible(subject, y):
     """Where what is seen has no density, what is missing stays NaN; else it is drawn."""
     x = subject.few.astype(subject.dtype).reshape(FEW, -1)
-    seen = np.random.default_rng(6).random(x.shape) < 0.5
-    seen[:, 0], seen[:, 1:2] = True, False
+    observed = np.random.default_rng(6).random(x.shape) < 0.5
+    observed[:, 0], observed[:, 1:2] = True, False
     x[:, 0] = np.where(np.arange(FEW) % 2, np.resize(_AWKWARD, FEW), x[:, 0])
-    x, seen = (v.reshape(FEW, *subject.model.event_shape) for v in (x, seen))
-    score = subject.log_prob(np.where(seen, x, np.nan), y=y)
-    done = _complete(subject, x, seen, y)[:FEW]
-    _require_kept(done, x, seen)
+    x, observed = (v.reshape(FEW, *subject.model.event_shape) for v in (x, observed))
+    score = subject.log_prob(np.where(observed, x, np.nan), y=y)
+    done = _complete(subject, x, observed, y)[:FEW]
+    _require_kept(done, x, observed)
     possible = np.isfinite(score)
-    known = possible.reshape(FEW, *[1] * (x.ndim - 1)) | seen
+    known = possible.reshape(FEW, *[1] * (x.ndim - 1)) | observed
     for row in np.flatnonzero((np.isnan(done) == known).reshape(FEW, -1).any(1)):
-        what, value = x[row][seen[row]], done[row][~seen[row]]
+        what, value = x[row][observed[row]], done[row][~observed[row]]
         require(False, f"beside {what}, which scores {score[row]}, what is missing is {value}")
     whole = np.isfinite(subject.log_prob(done[possible], y=None if y is None else y[possible]))
     require(whole.all(), f"an impossible event is completed: {done[possible][~whole][:1]}")
@@ -170,22 +170,22 @@ def _scores_of_parts(model, splits, params, x, y):
     return jax.vmap(lambda x, y: list(one(x, y)), (0, None if y is None else 0))(x, y)
 
 
-def _score_seen(subject, x, seen):
+def _score_observed(subject, x, observed):
     """Scores of rows, with zeros for what is not seen."""
-    x = np.where(seen, x, 0).astype(subject.dtype)
-    return _scores_seen(subject.model, subject.params, x, subject.conditions(len(x)), seen)
+    x = np.where(observed, x, 0).astype(subject.dtype)
+    return _scores_observed(subject.model, subject.params, x, subject.conditions(len(x)), observed)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _scores_seen(model, params, x, y, seen):
-    score = lambda x, y, seen: model.log_prob(params, x, y, seen=seen)  # noqa: E731
-    return jax.vmap(score, (0, None if y is None else 0, 0))(x, y, seen)
+def _scores_observed(model, params, x, y, observed):
+    score = lambda x, y, observed: model.log_prob(params, x, y, observed=observed)  # noqa: E731
+    return jax.vmap(score, (0, None if y is None else 0, 0))(x, y, observed)
 
 
-def _complete(subject, x, seen, y=OWN):
+def _complete(subject, x, observed, y=OWN):
     """_DRAWS completions of rows of x; y (n, *y_shape) or None, by default the own."""
     y = subject.conditions(len(x)) if y is OWN else y
-    x = np.where(seen, x, np.nan).astype(subject.dtype)
+    x = np.where(observed, x, np.nan).astype(subject.dtype)
     x, y = (v if v is None else np.resize(v, (_DRAWS, *v.shape[1:])) for v in (x, y))
     key = jax.random.fold_in(subject.key, 2)  # not the noise that made x
     return np.asarray(_completed(subject.model, subject.params, key, x, y))
@@ -202,8 +202,8 @@ def _completion_p(subject, splits):
     key, y = jax.random.fold_in(subject.key, 1), subject.conditions(_DRAWS)
     drawn = _draws_given(subject.model, tuple(splits), subject.params, event.ravel(), key, y)
     for (features, rest), theirs in zip(splits, drawn, strict=True):
-        seen = np.isin(np.arange(event.size), features).reshape(event.shape)
-        ours = _complete(subject, event, seen).reshape(_DRAWS, -1)[:, list(rest)]
+        observed = np.isin(np.arange(event.size), features).reshape(event.shape)
+        ours = _complete(subject, event, observed).reshape(_DRAWS, -1)[:, list(rest)]
         # their sum, too, which shows how they depend on each other
         both = [np.concatenate([v, v.sum(1, keepdims=True)], 1).T for v in (ours, theirs)]
         yield from (_same_distribution_p(*columns) for columns in zip(*both, strict=True))

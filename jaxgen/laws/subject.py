@@ -133,7 +133,7 @@ class Subject:
         y = self.conditions(len(x)) if y is OWN else y
         with np.errstate(over="ignore"):  # beyond the dtype is infinite
             x = np.asarray(x).astype(self.dtype)
-        missing = self.model.missing is not None and bool(np.isnan(x).any())
+        missing = self.model.learning.missing is not None and bool(np.isnan(x).any())
 
         def block(_, x, y):
             return compiled.score(self.model, params, x, y, missing)
@@ -242,7 +242,7 @@ def away_from_init(model: Model, key: Any, y: Any = None, seed: int = 0) -> Any:
         subject = Subject(model, params, key=key, y=y)
         x = subject.draw(FEW)
         possible = np.isfinite(x).all() and subject.inside(x).all()
-        if possible and model.density != "none":
+        if possible and model.traits.density != "none":
             possible = np.isfinite(subject.log_prob(x)).all()
         if possible:
             return params

@@ -46,8 +46,12 @@ def _planes(figure, axes, report):
         ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=names[0], ylabel=names[1])
     ax = axes[2]
     conditional = fitted.model.y_shape is not None and fitted.model.classes is None
-    if fitted.model.density == "none" or conditional:
-        why = "no density" if fitted.model.density == "none" else "one density for each condition"
+    if fitted.model.traits.density == "none" or conditional:
+        why = (
+            "no density"
+            if fitted.model.traits.density == "none"
+            else "one density for each condition"
+        )
         _absent(ax, why)
         return
     sides = [np.linspace(low[j], high[j], _GRID) for j in (0, 1)]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.model import is_invertible
 from jaxgen.metrics import accuracy, generation, representation
 from jaxgen.metrics.sections import Representation
 
@@ -19,7 +20,7 @@ def likelihood(fitted, x, y, x_train, y_train, p_data, notes):
     model = fitted.model
     if p_data is None:
         notes["accuracy.kl"] = notes["accuracy.inside_support"] = "needs p_data"
-    if model.density == "none":
+    if model.traits.density == "none":
         for name in ("log_likelihood", "bits_per_dim", "zero_density", "kl"):
             notes[f"accuracy.{name}"] = f"{type(model).__name__} has no log_prob"
         return {}, None
@@ -43,8 +44,6 @@ def likelihood(fitted, x, y, x_train, y_train, p_data, notes):
         if outside < len(x):
             kl = accuracy.kl_divergence(true, log_p)
             found |= {"kl": kl.value, "kl_se": kl.se}
-    if model.density == "bound":
-        notes["accuracy.log_likelihood"] = "a lower bound"
         notes["accuracy.bits_per_dim"] = notes["accuracy.kl"] = "an upper bound"
     return found, log_p
 
@@ -97,7 +96,7 @@ def originality(test, drawn, train, notes):
 def pulled_noise(fitted, x, y, log_p, rng, most, notes):
     """Representation or None, and the pulled noise as probabilities (for the figure) or None."""
     model = fitted.model
-    if not model.invertible:
+    if not is_invertible(model):
         notes["representation"] = f"{type(model).__name__}: no pull"
         return None, None
     if y is None and model.classes is not None:

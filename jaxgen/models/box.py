@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.model import Model, check_seen, namespace, others
+from jaxgen.core.families import check_observed, namespace, others
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.places import Message, feature
 from jaxgen.core.random import Uniform
 from jaxgen.core.spec import Count, NonNegative
@@ -34,12 +35,8 @@ class Box(Model):
     dim: Count
     margin: NonNegative = 0.0
 
-    reparameterized = True
-    invertible = True
-    elementwise = True
-    fit_method = "closed_form"
-    missing = "closed_form"
-    frozen = ("low", "high")
+    learning = Learning("closed_form", missing="closed_form", frozen=("low", "high"))
+    traits = Traits(reparameterized=True, elementwise=True)
 
     @property
     def event_shape(self):
@@ -50,14 +47,14 @@ class Box(Model):
             return self.estimate(x)
         return {"low": jnp.zeros(self.dim), "high": jnp.ones(self.dim)}
 
-    def estimate(self, x, y=None, weights=None, seen=None):
+    def estimate(self, x, y=None, weights=None, observed=None):
         xp = namespace(x, weights)
         counted = xp.ones(len(x), bool) if weights is None else weights > 0
         counted = counted[:, None]
-        if seen is not None:
-            counted = counted & seen
+        if observed is not None:
+            counted = counted & observed
             if xp is np:
-                check_seen(counted)
+                check_observed(counted)
         low = xp.where(counted, x, xp.inf).min(0)
         high = xp.where(counted, x, -xp.inf).max(0)
         if xp is not jnp and (low == high).any():
@@ -68,11 +65,11 @@ class Box(Model):
             "high": high + self.margin * (high - low),
         }
 
-    def log_prob(self, params, x, y=None, seen=None):
+    def log_prob(self, params, x, y=None, observed=None):
         low, high = params["low"], params["high"]
         inside, log_widths = (x >= low) & (x <= high), jnp.log(high - low)
-        if seen is not None:
-            inside, log_widths = inside | ~seen, jnp.where(seen, log_widths, 0)
+        if observed is not None:
+            inside, log_widths = inside | ~observed, jnp.where(observed, log_widths, 0)
         return jnp.where(inside.all(), -log_widths.sum(), -jnp.inf)
 
     def noise(self):
@@ -85,8 +82,8 @@ class Box(Model):
     def pull(self, params, x, y=None):
         return (x - params["low"]) / (params["high"] - params["low"])
 
-    def complete(self, params, noise, x, seen, y=None):
-        return jnp.where(seen, x, self.push(params, noise))
+    def complete(self, params, noise, x, observed, y=None):
+        return jnp.where(observed, x, self.push(params, noise))
 
     def marginal(self, params, features):
         places = np.array(features)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.core.model import Model, check_seen, namespace, others
+from jaxgen.core.families import check_observed, namespace, others
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.random import Bits, Uniform
 from jaxgen.core.random.choice import choose, words_for
 from jaxgen.core.spec import AtLeast, Count, NonNegative
@@ -31,9 +32,8 @@ class Bernoulli(Model):
     shape: tuple[Count, ...]
     smoothing: NonNegative = 1.0
 
-    elementwise = True
-    fit_method = "closed_form"
-    missing = "closed_form"
+    learning = Learning("closed_form", missing="closed_form")
+    traits = Traits(elementwise=True)
 
     @property
     def event_shape(self):
@@ -46,25 +46,25 @@ class Bernoulli(Model):
     def init(self, key, x=None, y=None):
         return {"logits": jnp.zeros(self.shape)} if x is None else self.estimate(x)
 
-    def estimate(self, x, y=None, weights=None, seen=None):
+    def estimate(self, x, y=None, weights=None, observed=None):
         xp = namespace(x, weights)
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         off = 1 - x
-        if seen is not None:
+        if observed is not None:
             if xp is np:
-                check_seen(seen)
-            x, off = xp.where(seen, x, 0), xp.where(seen, off, 0)
+                check_observed(observed)
+            x, off = xp.where(observed, x, 0), xp.where(observed, off, 0)
         on, off = xp.tensordot(weights, x, 1), xp.tensordot(weights, off, 1)
         with np.errstate(divide="ignore"):
             return {"logits": xp.log(on + self.smoothing) - xp.log(off + self.smoothing)}
 
-    def log_prob(self, params, x, y=None, seen=None):
+    def log_prob(self, params, x, y=None, observed=None):
         inside = (x == 0) | (x == 1)
         # of either value, computed once for all events
         on, off = jax.nn.log_sigmoid(params["logits"]), jax.nn.log_sigmoid(-params["logits"])
         scores = jnp.where(x == 1, on, off)
-        if seen is not None:
-            inside, scores = inside | ~seen, jnp.where(seen, scores, 0)
+        if observed is not None:
+            inside, scores = inside | ~observed, jnp.where(observed, scores, 0)
         return jnp.where(inside.all(), scores.sum(), -jnp.inf)
 
     def modulate(self, params, change):
@@ -76,8 +76,8 @@ class Bernoulli(Model):
     def push(self, params, noise, y=None):
         return (noise < jax.nn.sigmoid(params["logits"])).astype(jnp.int32)
 
-    def complete(self, params, noise, x, seen, y=None):
-        return jnp.where(seen, x, self.push(params, noise).astype(x.dtype))
+    def complete(self, params, noise, x, observed, y=None):
+        return jnp.where(observed, x, self.push(params, noise).astype(x.dtype))
 
     def marginal(self, params, features):
         logits = params["logits"].reshape(-1)[np.array(features)]
@@ -104,8 +104,7 @@ class Categorical(Model):
     levels: Annotated[int, AtLeast(2)]
     smoothing: NonNegative = 1.0
 
-    fit_method = "closed_form"
-    missing = "closed_form"
+    learning = Learning("closed_form", missing="closed_form")
 
     @property
     def event_shape(self):
@@ -121,16 +120,16 @@ class Categorical(Model):
             return self.estimate(x)
         return {"logits": jnp.zeros((*self.shape, self.levels))}
 
-    def estimate(self, x, y=None, weights=None, seen=None):
+    def estimate(self, x, y=None, weights=None, observed=None):
         xp = namespace(x, weights)
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         features = math.prod(self.shape)
         flat = x.reshape(len(x), features).astype(int) + self.levels * xp.arange(features)
         repeated = xp.broadcast_to(weights[:, None], flat.shape)
-        if seen is not None:
+        if observed is not None:
             if xp is np:
-                check_seen(seen)
-            repeated = xp.where(seen.reshape(flat.shape), repeated, 0)
+                check_observed(observed)
+            repeated = xp.where(observed.reshape(flat.shape), repeated, 0)
         repeated = repeated.ravel()
         size = features * self.levels
         counts: Any
@@ -142,14 +141,14 @@ class Categorical(Model):
         with np.errstate(divide="ignore"):
             return {"logits": xp.log(counts / counts.sum(-1, keepdims=True))}
 
-    def log_prob(self, params, x, y=None, seen=None):
+    def log_prob(self, params, x, y=None, observed=None):
         level = x.astype(jnp.int32)
         inside = (level == x) & (level >= 0) & (level < self.levels)
         level = level.clip(0, self.levels - 1)
         log_probs = jax.nn.log_softmax(params["logits"], -1)
         scores = jnp.take_along_axis(log_probs, level[..., None], -1)
-        if seen is not None:
-            inside, scores = inside | ~seen, jnp.where(seen, scores[..., 0], 0)
+        if observed is not None:
+            inside, scores = inside | ~observed, jnp.where(observed, scores[..., 0], 0)
         return jnp.where(inside.all(), scores.sum(), -jnp.inf)
 
     def modulate(self, params, change):
@@ -162,8 +161,8 @@ class Categorical(Model):
         probs = jax.nn.softmax(params["logits"], -1).reshape(-1, self.levels)
         return jax.vmap(choose)(probs, noise.reshape(-1, noise.shape[-1])).reshape(self.shape)
 
-    def complete(self, params, noise, x, seen, y=None):
-        return jnp.where(seen, x, self.push(params, noise).astype(x.dtype))
+    def complete(self, params, noise, x, observed, y=None):
+        return jnp.where(observed, x, self.push(params, noise).astype(x.dtype))
 
     def marginal(self, params, features):
         logits = params["logits"].reshape(-1, self.levels)[np.array(features)]

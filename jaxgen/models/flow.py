@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from jaxgen.core.lanes import lanes
-from jaxgen.core.model import Model
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.networks.domains import Domain, Levels, Real, constraint, each
 from jaxgen.networks.frame import Conditions, Frame
 
@@ -22,11 +22,6 @@ class Flow(Model):
     dim: ClassVar[int]
     domain: ClassVar[tuple[Domain, ...] | None]
     y_domain: ClassVar[tuple[Domain, ...] | None]
-
-    reparameterized = True
-    invertible = True
-    frozen = ("frame",)
-    learning_rate = 2e-3
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,8 +45,13 @@ class Flow(Model):
         return self._conditions.support
 
     @property
-    def rescalable(self):
-        return np.array([isinstance(d, Real) for d in each(self.domain, self.dim)])
+    def learning(self):
+        rescalable = np.array([isinstance(d, Real) for d in each(self.domain, self.dim)])
+        return Learning(rate=2e-3, frozen=("frame",), rescalable=rescalable)
+
+    @property
+    def traits(self):
+        return Traits(reparameterized=True, invertible=True, tile=self._tile)
 
     def rescale(self, params, shift, scale):
         old = params["frame"]["x"]
@@ -91,6 +91,11 @@ class Flow(Model):
     def _given(self, params, y, like):
         """What a network is told of y, (numbers, ...); none where y is None."""
         return self._conditions.tell(params["frame"].get("y"), y, like)
+
+    @property
+    def _tile(self):
+        """Rows that the network takes at once on a CPU core."""
+        raise NotImplementedError
 
     @property
     def _conditions(self):

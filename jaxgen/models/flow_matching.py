@@ -54,7 +54,7 @@ class FlowMatching(Flow):
     y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     @property
-    def tile(self):
+    def _tile(self):
         return nets.tile_of(self.width * self.dim)
 
     def init(self, key, x=None, y=None):
@@ -66,8 +66,10 @@ class FlowMatching(Flow):
     def loss(self, params, noise, x, y=None):
         return lanes(self._mismatch)(params, noise, x, y)
 
-    def loss_noise(self):
-        return {"base": self._frame.noise(), "time": Uniform(())}
+    @property
+    def learning(self):
+        noise = {"base": self._frame.noise(), "time": Uniform(())}
+        return super().learning._replace(noise=noise)
 
     # What follows takes features first and, if any, rows last.
 

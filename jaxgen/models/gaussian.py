@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.core.model import Model, check_seen, namespace, others
+from jaxgen.core.families import check_observed, namespace, others
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.places import Message, feature
 from jaxgen.core.random import Normal
 from jaxgen.core.spec import Count, NonNegative
@@ -44,18 +45,14 @@ class Gaussian(Model):
     covariance: Literal["full", "diagonal"] = "full"
     jitter: NonNegative = 0.0
 
-    reparameterized = True
-    invertible = True
-    fit_method = "closed_form"
-    rescalable = True
+    @property
+    def learning(self):
+        diagonal = self.covariance == "diagonal"
+        return Learning("closed_form", missing="closed_form" if diagonal else "em", rescalable=True)
 
     @property
-    def elementwise(self):
-        return self.covariance == "diagonal"
-
-    @property
-    def missing(self):
-        return "closed_form" if self.covariance == "diagonal" else "em"
+    def traits(self):
+        return Traits(reparameterized=True, elementwise=self.covariance == "diagonal")
 
     @property
     def event_shape(self):
@@ -67,10 +64,10 @@ class Gaussian(Model):
         scale = jnp.ones(self.dim) if self.covariance == "diagonal" else jnp.eye(self.dim)
         return {"mean": jnp.zeros(self.dim), self._scale_name: scale}
 
-    def estimate(self, x, y=None, weights=None, seen=None):
+    def estimate(self, x, y=None, weights=None, observed=None):
         xp = namespace(x, weights)
-        if seen is not None:
-            return self._estimate_of_seen(x, weights, seen, xp)
+        if observed is not None:
+            return self._estimate_observed(x, weights, observed, xp)
         if xp is np and self.jitter == 0:
             self._check_varied(x.min(0), x.max(0))
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
@@ -84,24 +81,24 @@ class Gaussian(Model):
         scale = cholesky(covariance, floor) if xp is jnp else _host_cholesky(covariance)
         return {"mean": mean, "scale_tril": scale}
 
-    def em_step(self, params, x, y=None, weights=None, seen=None):
+    def em_step(self, params, x, y=None, weights=None, observed=None):
         """One step towards the params of highest likelihood of what is seen, with "full"."""
-        if seen is None or self.covariance == "diagonal":
+        if observed is None or self.covariance == "diagonal":
             return super().em_step(params, x, y, weights)
         from jaxgen.models.gaussian_mixture import GaussianMixture  # which imports this file
 
         one = {"logits": jnp.zeros(1, x.dtype), **{k: v[None] for k, v in params.items()}}
         mixture = GaussianMixture(self.dim, 1, self.covariance, self.jitter)
-        new, score = mixture.em_step(one, x, y, weights, seen)
+        new, score = mixture.em_step(one, x, y, weights, observed)
         return {k: new[k][0] for k in params}, score
 
-    def log_prob(self, params, x, y=None, seen=None):
+    def log_prob(self, params, x, y=None, observed=None):
         scale, mean = params[self._scale_name], params["mean"]
-        if seen is not None and self.covariance == "full":
-            return _score_of_seen(mean, scale, x, seen)
+        if observed is not None and self.covariance == "full":
+            return _score_observed(mean, scale, x, observed)
         constant = log_constant(scale, self.covariance)
-        if seen is not None:
-            x, constant = jnp.where(seen, x, mean), log_constant(scale, "diagonal", seen)
+        if observed is not None:
+            x, constant = jnp.where(observed, x, mean), log_constant(scale, "diagonal", observed)
         # squares of longer distances overflow, and their gradients with them
         spread = jnp.abs(scale if self.covariance == "diagonal" else jnp.diagonal(scale))
         near = (jnp.abs(x - mean) < furthest(x.dtype) * spread).all()
@@ -122,11 +119,11 @@ class Gaussian(Model):
         centred = x - params["mean"]
         return whiten * centred if whiten.ndim == 1 else product(whiten, centred)
 
-    def complete(self, params, noise, x, seen, y=None):
+    def complete(self, params, noise, x, observed, y=None):
         if self.covariance == "diagonal":
-            return jnp.where(seen, x, self.push(params, noise))
-        _, mean, root = condition(params["mean"], jnp.tril(params["scale_tril"]), x, seen)
-        return jnp.where(seen, x, mean + product(root, noise))
+            return jnp.where(observed, x, self.push(params, noise))
+        _, mean, root = condition(params["mean"], jnp.tril(params["scale_tril"]), x, observed)
+        return jnp.where(observed, x, mean + product(root, noise))
 
     def marginal(self, params, features):
         part = Gaussian(len(features), self.covariance, self.jitter)
@@ -179,16 +176,16 @@ class Gaussian(Model):
         # within EM weights may leave a component no variance of its own
         return self.jitter + smallest_variance(x.var(0))
 
-    def _estimate_of_seen(self, x, weights, seen, xp):
+    def _estimate_observed(self, x, weights, observed, xp):
         if self.covariance == "full":
             raise NotImplementedError("Gaussian: a full covariance of what is seen takes EM")
         if xp is np:
-            check_seen(seen)
+            check_observed(observed)
             if self.jitter == 0:
-                low, high = (np.where(seen, x, edge) for edge in (np.inf, -np.inf))
+                low, high = (np.where(observed, x, edge) for edge in (np.inf, -np.inf))
                 self._check_varied(low.min(0), high.max(0))
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
-        share = xp.where(seen, weights[:, None], 0)
+        share = xp.where(observed, weights[:, None], 0)
         share = share / share.sum(0)
         mean = (share * x).sum(0)
         variance = (share * (x - mean) ** 2).sum(0)
@@ -284,10 +281,10 @@ def _inverse_on_scalars(tril):
     return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
-def log_constant(scale, covariance, seen=None):
+def log_constant(scale, covariance, observed=None):
     """Log density at the mean, of the features seen; ``scale`` may have leading axes."""
-    if seen is not None:
-        return -jnp.where(seen, jnp.log(jnp.abs(scale)) + 0.5 * LOG_2PI, 0).sum(-1)
+    if observed is not None:
+        return -jnp.where(observed, jnp.log(jnp.abs(scale)) + 0.5 * LOG_2PI, 0).sum(-1)
     full = covariance == "full"
     diagonal = jnp.diagonal(scale, axis1=-2, axis2=-1) if full else scale
     return -jnp.log(jnp.abs(diagonal)).sum(-1) - 0.5 * scale.shape[-1] * LOG_2PI
@@ -323,7 +320,7 @@ def triangular(rows):
     return jnp.tril(columns.T)
 
 
-def condition(mean, root, x, seen):
+def condition(mean, root, x, observed):
     """What is seen of an event: its log density, and the normal of the event given it.
 
     Features are taken in one by one, and the root loses what lies along each one's row. That is
@@ -355,20 +352,20 @@ def condition(mean, root, x, seen):
         jnp.broadcast_to(v, s)
         for v, s in zip((jnp.zeros_like(x[0]), mean, root), shapes, strict=True)
     ]
-    (score, mean, root), _ = lax.scan(observe, tuple(start), (jnp.arange(len(x)), x, seen))
-    return score, jnp.where(seen, x, mean), jnp.where(seen[:, None], 0, root)
+    (score, mean, root), _ = lax.scan(observe, tuple(start), (jnp.arange(len(x)), x, observed))
+    return score, jnp.where(observed, x, mean), jnp.where(observed[:, None], 0, root)
 
 
-def _score_of_seen(mean, tril, x, seen):
+def _score_observed(mean, tril, x, observed):
     """The score of ``condition`` for a lower triangular root, on scalars: ten times as fast."""
     dim = len(x)
     if dim > SCALARS:
-        return condition(mean, tril, x, seen)[0]
+        return condition(mean, tril, x, observed)[0]
     score, mean = jnp.zeros((), x.dtype), list(mean)
     root = [[tril[i, k] for k in range(i + 1)] for i in range(dim)]
     for j in range(dim):
         square = sum(v * v for v in root[j])
-        term, z, scale = _observe(square, x[j] - mean[j], seen[j])
+        term, z, scale = _observe(square, x[j] - mean[j], observed[j])
         score = score + term
         direction = [v * scale for v in root[j]]
         for i in range(j + 1, dim):

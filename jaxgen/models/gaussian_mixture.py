@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxgen.core.by_index import by_index
-from jaxgen.core.model import Model, given_of_each
+from jaxgen.core.families import given_of_each
+from jaxgen.core.model import Learning, Model
 from jaxgen.core.numerics import logsumexp, logsumexp_of_tiles
 from jaxgen.core.random import Bits, Normal
 from jaxgen.core.random.choice import choose, words_for
@@ -60,9 +61,7 @@ class GaussianMixture(Model):
     covariance: Literal["full", "diagonal"] = "full"
     jitter: NonNegative = 1e-6
 
-    fit_method = "em"
-    missing = "em"
-    rescalable = True
+    learning = Learning("em", missing="em", rescalable=True)
 
     @property
     def event_shape(self):
@@ -81,9 +80,9 @@ class GaussianMixture(Model):
         mean = jax.random.normal(key, (self.components, self.dim))
         return {"logits": jnp.zeros(self.components), **stacked, "mean": mean}
 
-    def log_prob(self, params, x, y=None, seen=None):
-        if seen is not None:
-            return logsumexp(self._joint_of_seen(params, x, seen))
+    def log_prob(self, params, x, y=None, observed=None):
+        if observed is not None:
+            return logsumexp(self._joint_observed(params, x, observed))
         if self.dim > SCALARS:
             return logsumexp(lax.map(lambda part: self._score(part, x), self._parts(params)))
 
@@ -112,14 +111,14 @@ class GaussianMixture(Model):
         ]
         return jnp.stack(rows)
 
-    def complete(self, params, noise, x, seen, y=None):
-        weights = jax.nn.softmax(self._joint_of_seen(params, x, seen))
+    def complete(self, params, noise, x, observed, y=None):
+        weights = jax.nn.softmax(self._joint_observed(params, x, observed))
         component = choose(weights, noise["component"])
 
         def complete(normal, args):
             return self._normal.complete(normal, *args)
 
-        return by_index(complete, _normals(params), component, (noise["z"], x, seen))
+        return by_index(complete, _normals(params), component, (noise["z"], x, observed))
 
     def marginal(self, params, features):
         part, normals = jax.vmap(lambda p: self._normal.marginal(p, features))(_normals(params))
@@ -137,14 +136,14 @@ class GaussianMixture(Model):
     def rescale(self, params, shift, scale):
         return {**params, **self._normal.rescale(_normals(params), shift, scale)}
 
-    def em_step(self, params, x, y=None, weights=None, seen=None):
+    def em_step(self, params, x, y=None, weights=None, observed=None):
         """One EM step, Bishop equations 9.23 to 9.26; memory does not grow with n x components.
 
         Of what is not seen each component expects a mean and a covariance: Ghahramani and Jordan
         1994, "Supervised learning from incomplete data via an EM approach", section 3.
         """
-        if seen is not None:
-            return self._em_step_of_seen(params, x, weights, seen)
+        if observed is not None:
+            return self._em_step_observed(params, x, weights, observed)
         tile = min(_TILE, len(x))
         padding = -len(x) % tile
         # rows last, which sums over them want
@@ -162,7 +161,7 @@ class GaussianMixture(Model):
         (*moments, score), _ = lax.scan(add, self._zeros(x.dtype), (x, weights))
         return self._maximise(moments, params["mean"]), score / weights.sum()
 
-    def _em_step_of_seen(self, params, x, weights, seen):
+    def _em_step_observed(self, params, x, weights, observed):
         zeros = self._zeros(x.dtype)
         tile = min(max(_NUMBERS // zeros[2].size, 1), _TILE, len(x))
         padding = -len(x) % tile
@@ -174,8 +173,8 @@ class GaussianMixture(Model):
         normals, log_weights = _normals(params), jax.nn.log_softmax(params["logits"])
 
         def add(sums, rows):
-            x, weights, seen = rows
-            scores, means, spreads = lax.map(lambda n: self._expect(n, x, seen), normals)
+            x, weights, observed = rows
+            scores, means, spreads = lax.map(lambda n: self._expect(n, x, observed), normals)
             shares, score = _shares(log_weights[:, None] + scores, weights)
             centred = means - params["mean"][:, :, None]
             total, first, second = lax.map(lambda c: self._sums(*c), (shares, centred))
@@ -183,17 +182,17 @@ class GaussianMixture(Model):
             new = total, first, second, (weights * score).sum()
             return _map(jnp.add, sums, new), None
 
-        (*moments, score), _ = lax.scan(add, zeros, _map(tiles, (x, weights, seen)))
+        (*moments, score), _ = lax.scan(add, zeros, _map(tiles, (x, weights, observed)))
         return self._maximise(moments, params["mean"]), score / weights.sum()
 
-    def _expect(self, normal, x, seen):
+    def _expect(self, normal, x, observed):
         """Scores of what one component sees of (dim, rows), and x's mean and spread given that."""
         if self.covariance == "full":
             mean, root = normal["mean"][:, None], jnp.tril(normal["scale_tril"])[:, :, None]
-            return condition(mean, root, x, seen)
-        scores = jax.vmap(self._normal.log_prob, (None, 1, None, 1))(normal, x, None, seen)
+            return condition(mean, root, x, observed)
+        scores = jax.vmap(self._normal.log_prob, (None, 1, None, 1))(normal, x, None, observed)
         mean, scale = normal["mean"][:, None], normal["scale"][:, None]
-        return scores, jnp.where(seen, x, mean), jnp.where(seen, 0, scale)
+        return scores, jnp.where(observed, x, mean), jnp.where(observed, 0, scale)
 
     def _spread(self, share, spread):
         """Sum over rows of share times the covariance that ``spread`` is the root of."""
@@ -202,9 +201,9 @@ class GaussianMixture(Model):
         flat = spread.reshape(self.dim, -1)
         return product((spread * share).reshape(self.dim, -1), flat.T)
 
-    def _joint_of_seen(self, params, x, seen):
+    def _joint_observed(self, params, x, observed):
         """log w_k + log N(what is seen of x; k) of one event, (components,)."""
-        scores = lax.map(lambda n: self._normal.log_prob(n, x, None, seen), _normals(params))
+        scores = lax.map(lambda n: self._normal.log_prob(n, x, None, observed), _normals(params))
         return jax.nn.log_softmax(params["logits"]) + scores
 
     def _of(self, normal):

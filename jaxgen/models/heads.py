@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.core.model import namespace
+from jaxgen.core.families import namespace
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.networks.frame import FURTHEST

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.model import Model, namespace, others
+from jaxgen.core.families import namespace, others
+from jaxgen.core.model import Learning, Model
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.places import Message, feature, row
 from jaxgen.core.random import Bits, Uniform
@@ -38,8 +39,7 @@ class Histogram(Model):
     bounds: tuple[tuple[float, float], ...] | None = None
     smoothing: NonNegative = 0.03
 
-    fit_method = "closed_form"
-    frozen = ("low", "high")
+    learning = Learning("closed_form", frozen=("low", "high"))
 
     def __post_init__(self):
         super().__post_init__()

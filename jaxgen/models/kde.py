@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.core.model import Model, namespace, others
+from jaxgen.core.families import namespace, others
+from jaxgen.core.model import Learning, Model
 from jaxgen.core.numerics import logsumexp_of_tiles
 from jaxgen.core.places import Message, feature
 from jaxgen.core.random import Bits, Normal
@@ -60,9 +61,9 @@ class KDE(Model):
 
     dim: Count
 
-    fit_method = "closed_form"
-    rescalable = True
-    frozen = ("points", "log_weights", "bandwidth")
+    learning = Learning(
+        "closed_form", rescalable=True, frozen=("points", "log_weights", "bandwidth")
+    )
 
     @property
     def event_shape(self):

@@ -74,7 +74,7 @@ class MaskedAutoregressive(Flow):
     def __post_init__(self):
         super().__post_init__()
         bounded = self._frame.bounded.any()
-        if self.layers > 1 and not self.invertible:
+        if self.layers > 1 and not self._bijective:
             raise ValueError(
                 f'MaskedAutoregressive: layers must be 1 for head="{self.head}", got {self.layers}'
             )
@@ -90,23 +90,23 @@ class MaskedAutoregressive(Flow):
         return super().support
 
     @property
-    def rescalable(self):
-        return False if self.head == "categorical" else super().rescalable
+    def learning(self):
+        if self.head != "categorical":
+            return super().learning
+        frozen = "frame", "levels/log_shares"
+        return super().learning._replace(frozen=frozen, rescalable=False)
 
     @property
-    def reparameterized(self):
-        return self.invertible
+    def traits(self):
+        bijective = self._bijective
+        return super().traits._replace(reparameterized=bijective, invertible=bijective)
 
     @property
-    def invertible(self):
+    def _bijective(self):
         return self.head in ("spline", "affine")
 
     @property
-    def frozen(self):
-        return ("frame", "levels/log_shares") if self.head == "categorical" else ("frame",)
-
-    @property
-    def tile(self):
+    def _tile(self):
         widest = max(self.width, self._net.outputs * self.dim)
         # products of matrices gain from more rows, and logits are not made of all features at once
         return nets.tile_of(widest // 8 if self.head == "categorical" else widest)
@@ -127,7 +127,7 @@ class MaskedAutoregressive(Flow):
     def _score(self, params, x, y):
         if self.head == "categorical":
             return self._score_levels(params, x, y)
-        if self.invertible:
+        if self._bijective:
             z, log_det, possible = self._pull(params, x, y)
             return jnp.where(possible, self._frame.log_base(z) + log_det, -jnp.inf)
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
@@ -181,7 +181,7 @@ class MaskedAutoregressive(Flow):
         return z, log_det, possible
 
     def _push(self, params, noise, y):
-        if not self.invertible:
+        if not self._bijective:
             return self._draw(params, noise, y)
         z = self._frame.base(noise)
         given = self._given(params, y, z)

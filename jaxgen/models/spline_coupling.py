@@ -51,7 +51,7 @@ class SplineCoupling(Flow):
     y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     @property
-    def tile(self):
+    def _tile(self):
         return nets.tile_of(max(self.width, self._numbers * self._bent))
 
     def init(self, key, x=None, y=None):

@@ -9,7 +9,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from jaxgen.bijectors.bounded import Interval, Positive
-from jaxgen.core.model import namespace
+from jaxgen.core.families import namespace
 from jaxgen.core.spec import AtLeast, Spec
 
 __all__ = ["Circle", "Domain", "Interval", "Levels", "Positive", "Real", "constraint", "each"]

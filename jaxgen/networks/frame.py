@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors.spline import REACH, Kind
-from jaxgen.core.model import namespace
+from jaxgen.core.families import namespace
 from jaxgen.core.random import Normal, Uniform
 from jaxgen.networks.domains import (
     Circle,

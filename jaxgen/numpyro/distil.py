@@ -69,8 +69,8 @@ def distil(
                 f"{getattr(student, name)}"
             )
     for who, which in (("teacher", model), ("student", student)):
-        if which.density not in ("exact", "estimate"):
-            raise ValueError(f"{who} must have a density, not {which.density!r}: {which}")
+        if which.traits.density not in ("exact", "estimate"):
+            raise ValueError(f"{who} must have a density, not {which.traits.density!r}: {which}")
     of_events, of_order, of_fit = jax.random.split(inputs.as_key(key), 3)
     count = inputs.as_count(events, "events", 1)
     total = count + inputs.as_count(judged, "judged", 2)

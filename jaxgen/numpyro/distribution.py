@@ -63,7 +63,7 @@ def as_distribution(fitted: Fitted, y=None) -> Distribution:
             f"fitted must be a jaxgen.Fitted, as jaxgen.fit returns; got {type(fitted).__name__}"
         )
     model = fitted.model
-    if model.density == "none":
+    if model.traits.density == "none":
         raise ValueError(f"fitted must have a density, but {model} has none")
     batch_shape = ()
     if y is not None and model.y_shape is not None:
@@ -76,7 +76,7 @@ def as_distribution(fitted: Fitted, y=None) -> Distribution:
     y = inputs.as_conditions(model, y, batch_shape, inputs.float_dtype(fitted.params))
     y = None if y is None else jnp.asarray(y)
     params = jax.tree_util.tree_map_with_path(
-        functools.partial(_held, model.frozen), _map(jnp.asarray, fitted.params)
+        functools.partial(_held, model.learning.frozen), _map(jnp.asarray, fitted.params)
     )
     return ModelDistribution(model, params, y, batch_shape)
 
@@ -104,7 +104,7 @@ class ModelDistribution(Distribution):
 
     @property
     def has_rsample(self):
-        return self.model.reparameterized
+        return self.model.traits.reparameterized
 
     @property
     def has_enumerate_support(self):

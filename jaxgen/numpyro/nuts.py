@@ -12,8 +12,8 @@ from jax import lax
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 
-from jaxgen.compose.labelled import stack
 from jaxgen.core import compiler, places
+from jaxgen.core.labels import stack
 from jaxgen.core.places import Message
 from jaxgen.core.sizes import size_class
 from jaxgen.core.warn import warn

@@ -34,7 +34,7 @@ class Posterior(Spec):
     ``learnt`` are the values of its ``numpyro.param`` sites.
     """
 
-    fit_method: ClassVar[Literal["gradient", "mcmc"]] = "gradient"
+    method: ClassVar[Literal["gradient", "mcmc"]] = "gradient"
 
     is_random: ClassVar[bool] = True  # is it more than a point?
 
@@ -251,7 +251,7 @@ class NUTS(Posterior):
     target_accept: float = 0.8
     dense_mass: bool = False
 
-    fit_method = "mcmc"
+    method = "mcmc"
 
     @property
     def count(self):

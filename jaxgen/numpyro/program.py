@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from numpyro.distributions import biject_to
 
 from jaxgen.compose import Labelled
 from jaxgen.core import inputs
-from jaxgen.core.model import Model
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.numerics import blanked, logsumexp
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import Events, Key
@@ -158,9 +158,6 @@ class Program(Model):
     digest: str = dataclasses.field(default="", repr=False, compare=False)  # of what it reads
     log_p: tuple[float | None, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
-    learning_rate: ClassVar[float] = 0.02
-    keep: ClassVar[Literal["best", "last"]] = "last"
-
     def __post_init__(self):
         super().__post_init__()
         if self.described:
@@ -196,9 +193,29 @@ class Program(Model):
     def y_support(self):
         return conditions_of(self)
 
-    @property
-    def density(self):
-        return "estimate" if self.sites.locals else "exact"
+    @functools.cached_property
+    def learning(self):
+        parts = self.sites.globals, self.sites.params, self.proposal
+        noise = {
+            "globals": self.posterior.noise(self) if self.sites.globals else (),
+            "locals": Key() if self.sites.locals else (),
+            "events": Events(),
+        }
+        # without such parts nothing is learnt
+        method = self.posterior.method if any(parts) else "closed_form"
+        return Learning(method, keep="last", rate=0.02, noise=noise, hooks=self)
+
+    @functools.cached_property
+    def traits(self):
+        random = (*self.sites.locals, self.sites.observed)
+        # so that a block of ROWS rows may hold SCALARS scalars
+        scratch = math.ceil(self.together() * self.footprint * _ENGINE / blocks.SCALARS)
+        return Traits(
+            density="estimate" if self.sites.locals else "exact",
+            reparameterized=not self.sites.discrete and all(site.rsample for site in random),
+            scratch=scratch,
+            log_prob_and_k=self._log_prob_and_k if self.sites.locals else None,
+        )
 
     @property
     def method(self) -> str:
@@ -210,36 +227,17 @@ class Program(Model):
         return "enumerated" if self.sites.discrete else "exact"
 
     @property
-    def reparameterized(self):
-        random = (*self.sites.locals, self.sites.observed)
-        return not self.sites.discrete and all(site.rsample for site in random)
-
-    @property
-    def fit_method(self):
-        parts = self.sites.globals, self.sites.params, self.proposal
-        return self.posterior.fit_method if any(parts) else "closed_form"  # nothing is learnt
-
-    @property
-    def scratch(self):
-        # so that a block of ROWS rows may hold SCALARS scalars
-        held = self.together() * self.footprint
-        return math.ceil(held * _ENGINE / blocks.SCALARS)
-
-    @property
     def count(self) -> int:
         """Draws of the globals that the density is an average over."""
         return self.posterior.count if self.sites.globals else 1
 
-    def for_data(self, x, y=None, params=None):
+    def for_data(self, x, y=None):
         """The program with what the data say of it, after a check that it can score them.
 
         Raises:
           ValueError: rows do not follow from themselves alone, or a latent takes too many values.
         """
         found = self
-        if params is not None:
-            check_data(self, x, y, params)
-            return self
         if self.sites.varying:
             found = found.with_ranges(y)
         if not self.sites.bounded and x is not None:
@@ -247,6 +245,10 @@ class Program(Model):
             found = dataclasses.replace(found, large_counts=large or found.large_counts)
         check_data(found, x, y)
         return found
+
+    def check_fitted(self, params, x, y=None):
+        """Compare the rows again at the fitted globals: a wide prior may hide a difference."""
+        check_data(self, x, y, params)
 
     def with_ranges(self, y):
         """The program with the values that discrete latents take under the conditions y."""
@@ -343,16 +345,12 @@ class Program(Model):
         # a program may compute in JAX's own dtype, wider than that of the params
         return (logsumexp(self.log_prob_each(params, x, y)) - np.log(self.count)).astype(x.dtype)
 
-    @property
-    def log_prob_and_k(self):
-        return self._log_prob_and_k if self.sites.locals else None
-
     def _log_prob_and_k(self, params, x, y=None):
         log_weights = self.log_weights_each(params, x, y, fixed_key())
         log_p = logsumexp(log_weights) - np.log(log_weights.size)
         return log_p.astype(x.dtype), row_samples.tail_index(self, log_weights, x).astype(x.dtype)
 
-    def warn_of_k(self, k):
+    def warn_of_tails(self, k):
         warn_of_tails(k, self.program.name)
 
     def noise(self):
@@ -372,11 +370,6 @@ class Program(Model):
             values, cost = self.posterior.one(self, params["posterior"], learnt, noise["globals"])
         log_p = self.log_p_of_row(params, values, learnt, x, y, noise["locals"])
         return (cost / noise["events"] - log_p).astype(x.dtype)
-
-    def loss_noise(self):
-        own = self.posterior.noise(self) if self.sites.globals else ()
-        of_locals = Key() if self.sites.locals else ()
-        return {"globals": own, "locals": of_locals, "events": Events()}
 
     def draw_posteriors(self, keys, data, progress=None):
         params, histories = nuts.run(self, keys, data, progress)

@@ -10,29 +10,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.compose import Labelled, Mixture, PerClass
+from jaxgen.compose import Mixture
 from jaxgen.core import inputs
-from jaxgen.core.model import Model, known
+from jaxgen.core.families import mask_argument
+from jaxgen.core.model import Model
 from jaxgen.core.places import Names
 from jaxgen.core.promotion import standard_promotion
-from jaxgen.training import by_class, em, freezing, gradient, held_out, optimizers
+from jaxgen.core.wrapper import (
+    Inner,
+    inner_of,
+    params_at,
+    with_label_frequencies,
+    with_params_at,
+)
+from jaxgen.training import freezing, gradient, held_out, optimizers
 from jaxgen.training.checkpoint import Checkpoint, describe_data
-from jaxgen.training.epochs import JUDGING, STARTS
-from jaxgen.training.finite import check_params, check_slopes
+from jaxgen.training.finite import check_params
 from jaxgen.training.fitted import Fitted
-from jaxgen.training.held_out import hold_out
+from jaxgen.training.learn import How, adapted_to_data, learn
+from jaxgen.training.members import alike, by_label
 from jaxgen.training.rows import (
     Data,
     as_params,
     check_scores,
-    diagnosed,
-    diagnosed_each,
-    for_init,
     has_own_loss,
     member_keys,
-    noise_key,
     pad,
-    prepared,
     training_data,
 )
 from jaxgen.training.units import standard_units
@@ -80,7 +83,7 @@ def fit(
 ) -> Fitted:
     """Fit a model to data by maximum likelihood: params that maximise sum_i w_i log p(x_i | y_i).
 
-    The way is ``model.fit_method``: "closed_form" calls ``model.estimate``; "em" steps from
+    The way is ``model.learning.method``: "closed_form" calls ``model.estimate``; "em" steps from
     ``model.init`` until a step gains less than 1e-5 nats an event; "gradient" minimises
     ``model.loss``, the negative log-likelihood unless the model says otherwise, over minibatches
     and keeps the params that score best on held-out rows. An ``optimizer`` makes it "gradient" for
@@ -95,7 +98,7 @@ def fit(
         minibatches, between 20 and 1000).
       batch_size: rows in a minibatch (256); gradient only.
       optimizer: an optax GradientTransformation, or ``jaxgen.fit``'s Adam, or a list of Adams, one
-        a member of an ensemble; by default Adam at ``model.learning_rate``. Gradient only.
+        a member of an ensemble; by default Adam at ``model.learning.rate``. Gradient only.
       validation: share of the rows held out (0.1), or held-out data, as x or as a tuple (x, y);
         with 0 the training rows judge. Gradient only.
       patience: stop after so many epochs without a better score; by default no epoch is spared, as
@@ -164,11 +167,11 @@ def fit(
         if isinstance(validation, tuple) and len(validation) == 2:
             validation = validation[0], inputs.as_labels(validation[1], labels, "validation: y")
     key = inputs.as_key(key)
-    may_miss = spec.missing is not None and optimizer is None
+    may_miss = spec.learning.missing is not None and optimizer is None
     names = Names.known(columns, labels)
     with names:
         x, y, weights = training_data(spec, x, y, weights, may_miss)
-        spec = spec.for_data(x, y)
+        spec = adapted_to_data(spec, x, y)
     method = _method(
         spec,
         inputs.has_missing(x),
@@ -182,19 +185,17 @@ def fit(
         ensemble=ensemble,
         checkpoint=checkpoint,
     )
-    numbers_kept = np.arange(len(x))
+    data = Data(x, y, weights, np.arange(len(x)))
     if weights is not None and (weights == 0).any():
         # dropped here, they cannot matter to a start, a bound or a count either
-        numbers_kept = np.flatnonzero(weights)
-        x, weights = x[numbers_kept], weights[numbers_kept]
-        y = None if y is None else y[numbers_kept]
+        data = data.take(np.flatnonzero(weights))
     if epochs is not None:
         epochs = inputs.as_count(epochs, "epochs", 1)
     if restarts is not None:
         restarts = inputs.as_count(restarts, "restarts", 1)
         if restarts > 1 and start is not None:
             raise ValueError("restarts does not apply to a Fitted: EM starts from its params")
-    optimizer = optimizers.Adam(spec.learning_rate) if optimizer is None else optimizer
+    optimizer = optimizers.Adam(spec.learning.rate) if optimizer is None else optimizer
     ensemble = None if ensemble is None else inputs.as_count(ensemble, "ensemble", 1)
     settings = gradient.Settings(
         epochs=epochs,
@@ -209,93 +210,101 @@ def fit(
     )
     with names:
         validation = held_out.checked(spec, validation)
-    how = _How(method, key, 1 if restarts is None else restarts, validation, checkpoint, settings)
-    data = Data(x, y, weights, numbers_kept)
-    with names:
-        spec, params, history = _learn_in_standard_units(spec, start, data, how)
+        how = How(method, settings, restarts=1 if restarts is None else restarts)
+        run = _Run(spec, key, data, validation, start, checkpoint)
+        spec, params, history = _learn_in_standard_units(run, how)
     history["seconds"] = time.perf_counter() - began
     return Fitted(spec, check_params(spec, params), history, columns, labels)
 
 
-class _How(NamedTuple):
-    """How to learn, of arguments that are checked."""
+class _Run(NamedTuple):
+    """What a fit learns, of arguments that are checked."""
 
-    method: str
+    model: Any
     key: Any
-    restarts: int
+    data: Data
     validation: Any
+    start: Any
     checkpoint: Any
-    settings: gradient.Settings
 
 
-def _learn_in_standard_units(spec, start, data: Data, how: _How):
-    """``_learn`` on rescaled features, where the model can rescale; the params are those of x."""
-    units = standard_units(spec, data.x, data.weights)
+def _learn_in_standard_units(run: _Run, how: How):
+    """The model, its params and history, learnt from rescaled features where it can rescale."""
+    units = standard_units(run.model, run.data.x, run.data.weights)
     if units is None:
-        return _learn(spec, start, data, how)
-    data = data._replace(x=units.enter(data.x), units=units)
-    if isinstance(how.validation, tuple):
-        x, y = how.validation
-        how = how._replace(validation=(units.enter(x), y))
-    own = None if start is None else as_params(units.start(spec, start))
-    spec, learnt, history = _learn(spec, own, data, how)
+        return _learn(run, how)
+    start = None if run.start is None else as_params(units.start(run.model, run.start))
+    inside = run._replace(data=units.enter_data(run.data), start=start)
+    if isinstance(run.validation, Data):
+        inside = inside._replace(validation=units.enter_data(run.validation))
+    spec, learnt, history = _learn(inside, how)
     params = as_params(units.leave(spec, learnt))
     if start is not None and how.settings.members is None:
-        params = _map(_unless_unchanged, params, learnt, own, start)
+        params = _map(_unless_unchanged, params, learnt, start, run.start)
     return spec, params, history
 
 
-def _unless_unchanged(new, learnt, own, start):
+def _unless_unchanged(new, learnt, inside, start):
     """A leaf of ``start`` that training left alone keeps its last digit."""
-    return start if np.array_equal(learnt, own) else new
+    return start if np.array_equal(learnt, inside) else new
 
 
-def _learn(spec, start, data: Data, how: _How):
-    """The model, an ensemble's where there is one, with its learnt params and their history."""
-    settings = how.settings
-    if isinstance(spec, Labelled) and how.method != "closed_form":
-        own = None if start is None else start["model"]
-        names = freezing.below("model", settings.freeze, spec.frozen)
-        how = how._replace(settings=settings._replace(freeze=names))
-        model = spec.model
-        if not isinstance(spec, PerClass):
-            model, params, history = _learn(model, own, data, how)
-        elif how.method == "em":
-            params, history = by_class.em(
-                spec, own, data, how.key, settings.epochs, how.restarts, settings.progress
-            )
-        elif how.method == "mcmc":
-            params, history = by_class.mcmc(spec, data, how.key, settings.progress)
-        else:
-            params, history = by_class.gradient(
-                spec, own, data, how.key, how.validation, how.checkpoint, how.settings
-            )
-        spec = type(spec)(model, spec.classes)
-        return spec, by_class.with_frequencies(spec, {"model": params}, data), history
+def _learn(run: _Run, how: How):
+    """The model, an ensemble's if there is one, with its learnt params and their history."""
+    model, data = run.model, run.data
     if how.method == "closed_form":
-        return spec, *_closed_form(spec, data)
-    if how.method == "mcmc":
-        rows = data.x, data.y, data.weights
-        with Names.of_rows(data.numbers):
-            params, (history,) = spec.draw_posteriors(how.key[None], [rows], settings.progress)
-        return spec, _map(lambda v: v[0], params), history
-    if how.method == "em":
-        found = em.run(spec, start, data, how.key, settings.epochs, how.restarts, settings.progress)
-        return spec, *found
-    params, history = _by_gradient(spec, start, data, how)
-    if settings.members is not None:
-        spec = Mixture(spec, settings.members)
-        params = {"logits": jnp.asarray(np.zeros(settings.members)), "component": params}
-    return spec, by_class.with_frequencies(spec, params, data), history
+        return model, *_closed_form(model, data)
+    if how.method != "gradient":
+        run = run._replace(validation=0.0)  # all rows are learnt from
+    if run.checkpoint is not None:
+        how = how._replace(checkpoint=functools.partial(_checkpoint, run))
+    count = how.settings.members
+    each_label = [inner for inner in inner_of(model) if inner.per_label]
+    if each_label:
+        if count is not None:
+            raise ValueError(f"ensemble does not apply to {model}, whose classes are trained so")
+        params, history = _learn_each_label(run, how, each_label[0])
+    elif count is None:
+        members = alike(run.key, data, run.validation, run.start, 1)
+        params, history = learn(model, members, run.key, how)
+    else:
+        members = alike(run.key, data, run.validation, run.start, count)
+        keys, how = member_keys(run.key, count), how._replace(noun="member")
+        params, history = learn(model, members, keys, how)
+        model = Mixture(model, count)
+        params = {"logits": jnp.asarray(np.zeros(count)), "component": params}
+    return model, with_label_frequencies(model, params, data.y, data.weights), history
+
+
+def _learn_each_label(run: _Run, how: How, inner: Inner):
+    """Params of a model with a copy for each label, each learnt from the events with that label."""
+    place = "/".join(map(str, inner.place))
+    freeze = freezing.below(place, how.settings.freeze, run.model.learning.frozen)
+    how = how._replace(noun="class", settings=how.settings._replace(freeze=freeze))
+    keys = member_keys(run.key, run.model.classes)
+    start = None if run.start is None else params_at(run.start, inner.place)
+    members = by_label(list(keys), run.data, run.validation, start, run.model.classes)
+    params, history = learn(inner.model, members, keys, how)
+    history["classes"] = history.pop("members")
+    return with_params_at(None, inner.place, params), history
+
+
+def _checkpoint(run: _Run, settings: gradient.Settings) -> Checkpoint:
+    """The checkpoint of a run with these settings."""
+    x, y, weights = run.data[:3]
+    validation = run.validation[:2] if isinstance(run.validation, Data) else run.validation
+    description = gradient.describe(run.model, run.key, settings)
+    description |= describe_data(x, y, weights, validation, run.start)
+    return Checkpoint(run.checkpoint, description)
 
 
 def _closed_form(spec, data: Data):
-    x, y, weights, numbers, _ = data
-    what, seen = x, None
+    x, y, weights, numbers = data[:4]
+    what, observed = x, None
     if inputs.has_missing(x):
-        what, seen = np.nan_to_num(x), ~np.isnan(x)
+        what, observed = np.nan_to_num(x), ~np.isnan(x)
     with Names.of_rows(numbers):
-        params = as_params(spec.estimate(what, y, weights, **known(seen)))
+        params = as_params(spec.estimate(what, y, weights, **mask_argument(observed)))
     numbers_held = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
     count = int(np.clip(_READ // max(numbers_held, 1), 64, _CHECKED))  # a KDE's grow with the rows
     some = np.random.default_rng(0).permutation(len(x))[:count]
@@ -307,11 +316,11 @@ def _closed_form(spec, data: Data):
 
 def _method(spec, missing: bool, **given) -> str:
     """How to fit, after checking that every argument given applies."""
-    method = spec.fit_method
+    method = spec.learning.method
     if given["optimizer"] is not None and method != "mcmc":
         method = "gradient"
     if missing:
-        method = spec.missing
+        method = spec.learning.missing
     if method not in _ARGUMENTS:
         raise ValueError(f"{spec}: fit_method must be one of {tuple(_ARGUMENTS)}, got {method!r}")
     for name, value in given.items():
@@ -323,63 +332,6 @@ def _method(spec, missing: bool, **given) -> str:
                 f"{name} does not apply: {spec} is fitted by {method}, and {name} is for "
                 f"{' and '.join(others)}{hint}"
             )
-    if method == "gradient" and spec.density == "none" and not has_own_loss(spec):
+    if method == "gradient" and spec.traits.density == "none" and not has_own_loss(spec):
         raise ValueError(f"{spec} cannot be fitted by gradient: it has no density and no loss")
     return method
-
-
-def _by_gradient(spec, start, data: Data, how: _How):
-    """Learnt params, with a leading axis of members where there are some, and the history."""
-    x, y, weights, kept, _ = data
-    volume = 0.0 if has_own_loss(spec) else data.log_volume()
-    settings = how.settings._replace(log_volume=volume)
-    key, validation, checkpoint = how.key, how.validation, how.checkpoint
-    optimizers.prepare(settings.optimizer)  # raises before anything is computed
-    each = 1.0 if weights is None else weights.mean()
-    if weights is not None:
-        weights = weights / each  # their ratios matter; tiny ones would underflow
-    split, held, places, held_places = hold_out(key, x, y, weights, validation)
-    if settings.epochs is None:
-        epochs = gradient.planned_epochs(len(split[0]), settings.batch_size)
-        settings = settings._replace(epochs=epochs)
-    keys = [key] if settings.members is None else list(member_keys(key, settings.members))
-    own_x, own_y, own_weights = split
-    train = pad(own_x, own_y, own_weights, each)
-    if start is None:
-        rows = for_init(*split)
-        with Names.of_rows(kept[places]):
-            starts = [as_params(spec.init(jax.random.fold_in(k, STARTS), *rows)) for k in keys]
-        starts = [prepared(spec, own, lambda: train) for own in starts]
-    else:
-        starts = [start] * len(keys)
-    mask = freezing.learnt(starts[0], settings.freeze, spec.frozen)
-    if checkpoint is not None:
-        judged_by = held if isinstance(validation, tuple) else validation
-        of = gradient.describe(spec, key, settings)
-        of |= describe_data(x, y, weights, judged_by, start)
-        checkpoint = Checkpoint(checkpoint, of)
-    own_x, own_y, own_weights = split
-    train = pad(own_x, own_y, own_weights, each)
-    held_rows = None if held is None else pad(*held)
-
-    def check(member):
-        """Raise where the member's start gives a row no finite score or gradient."""
-        own_key = noise_key(spec, keys[member], JUDGING)
-        own = functools.partial(check_scores, spec, starts[member], key=own_key)
-        own(train, kept[places], "x")
-        if held_rows is not None and held_places is None:
-            own(held_rows, np.arange(len(held[0])), "validation")
-        elif held_rows is not None:
-            own(held_rows, kept[held_places], "x")
-        check_slopes(spec, starts[member], mask, train, kept[places], own_key, data.units)
-
-    key = key if settings.members is None else member_keys(key, settings.members)
-    params, history = gradient.run(
-        spec, starts, check, mask, train, held_rows, key, settings, checkpoint
-    )
-    with Names.of_rows(kept[places]):
-        if settings.members is None:
-            return params, diagnosed(spec, params, lambda: train, key, history)
-        known = spec, params, lambda _: train, keys, history["members"]
-        history["members"] = diagnosed_each(*known, "member")
-    return params, history

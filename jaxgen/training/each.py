@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any
 
@@ -10,27 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.compose.labelled import stack
 from jaxgen.core import inputs
+from jaxgen.core.labels import stack
 from jaxgen.core.model import Model
 from jaxgen.core.places import Message
 from jaxgen.core.promotion import standard_promotion
-from jaxgen.training import freezing, gradient, optimizers
-from jaxgen.training.epochs import JUDGING, STARTS
-from jaxgen.training.finite import check_params, check_slopes
+from jaxgen.training import gradient, optimizers
+from jaxgen.training.finite import check_params
 from jaxgen.training.fitted import Fitted
-from jaxgen.training.rows import (
-    as_params,
-    check_scores,
-    diagnosed_each,
-    for_init,
-    has_own_loss,
-    member_keys,
-    noise_key,
-    pad,
-    prepared,
-    training_data,
-)
+from jaxgen.training.learn import How, adapted_to_data, learn
+from jaxgen.training.members import Member, member_of
+from jaxgen.training.rows import Data, as_params, member_keys, training_data
 from jaxgen.training.units import standard_units
 
 _map = jax.tree_util.tree_map
@@ -77,31 +66,45 @@ def fit_each(
     began = time.perf_counter()
     if not isinstance(model, Model):
         raise TypeError(f"model must be a Model such as Gaussian(2), got {model!r:.60}")
-    if model.classes is not None or model.fit_method not in ("gradient", "mcmc"):
+    if model.classes is not None or model.learning.method not in ("gradient", "mcmc"):
         raise ValueError(
             f"model must be fitted by gradients or mcmc, without labels of its own, got {model}"
         )
     key = inputs.as_key(key)
     data = _data_sets(model, x, y)
     together = [None if v[0] is None else np.concatenate(v) for v in zip(*data, strict=True)]
-    model = model.for_data(*together[:2])
-    keys = member_keys(key, len(data))
-    if model.fit_method == "mcmc":
-        if optimizer is not None or epochs is not None:
-            raise ValueError(f"optimizer and epochs do not apply: {model} is fitted by mcmc")
-        params, histories = model.draw_posteriors(keys, data, progress)
-    else:
-        optimizer = optimizers.Adam(model.learning_rate) if optimizer is None else optimizer
-        batch_size = inputs.as_count(batch_size, "batch_size", 1)
-        if epochs is None:
-            epochs = gradient.planned_epochs(len(data[0][0]), batch_size)
-        epochs = inputs.as_count(epochs, "epochs", 1)
-        settings = gradient.Settings(
-            epochs, batch_size, None, optimizer, (), len(data), progress, own_rows=True
-        )
-        params, histories = _by_gradient(model, data, keys, settings)
-    history = {"fits": histories, "seconds": time.perf_counter() - began}
+    model = adapted_to_data(model, *together[:2])
+    if model.learning.method == "mcmc" and not (optimizer is None and epochs is None):
+        raise ValueError(f"optimizer and epochs do not apply: {model} is fitted by mcmc")
+    optimizer = optimizers.Adam(model.learning.rate) if optimizer is None else optimizer
+    settings = gradient.Settings(
+        epochs=None if epochs is None else inputs.as_count(epochs, "epochs", 1),
+        batch_size=inputs.as_count(batch_size, "batch_size", 1),
+        patience=None,
+        optimizer=optimizer,
+        freeze=(),
+        members=None,
+        progress=progress,
+    )
+    how = How(model.learning.method, settings, noun="data set", warns=False)
+    params, history = _learn_in_standard_units(model, data, member_keys(key, len(data)), how)
+    history = {"fits": history["members"], "seconds": time.perf_counter() - began}
     return Fitted(model, check_params(model, params), history)
+
+
+def _learn_in_standard_units(model, data, keys, how):
+    """Params and history of fits, each learnt in units of its own where the model can rescale."""
+    rows = [Data(x, y, weights, np.arange(len(x))) for x, y, weights in data]
+    units: list[Any] = [standard_units(model, own.x) for own in rows]
+    if units[0] is not None:
+        rows = [u.enter_data(own) for u, own in zip(units, rows, strict=True)]
+    members = [Member(own, number=i) for i, own in enumerate(rows)]
+    params, history = learn(model, members, keys, how)
+    if units[0] is not None:
+        host = jax.device_get(params)
+        each = [u.leave(model, member_of(host, i)) for i, u in enumerate(units)]
+        params = stack(each)
+    return as_params(params), history
 
 
 def unstack(fitted: Fitted) -> list[Fitted]:
@@ -138,37 +141,3 @@ def _data_sets(model, x, y):
         except (TypeError, ValueError) as error:
             raise type(error)(Message(f"of data set {i}: ", error)) from None
     return data
-
-
-def _by_gradient(model, data, keys, settings):
-    each, units = list(keys), list[Any](standard_units(model, x) for x, _, _ in data)
-    if units[0] is not None:
-        data = [(u.enter(x), y, weights) for u, (x, y, weights) in zip(units, data, strict=True)]
-        if not has_own_loss(model):
-            volumes = [u.log_volume(x) for u, (x, _, _) in zip(units, data, strict=True)]
-            settings = settings._replace(log_volume=np.array(volumes))
-    padded = [pad(*rows) for rows in data]
-    starts = [
-        as_params(model.init(jax.random.fold_in(own, STARTS), *for_init(*rows)))
-        for own, rows in zip(each, data, strict=True)
-    ]
-    get = padded.__getitem__
-    starts = [prepared(model, own, functools.partial(get, i)) for i, own in enumerate(starts)]
-    mask = freezing.learnt(starts[0], settings.freeze, model.frozen)
-    train = stack(padded)
-    train = _map(jnp.asarray, train)._replace(count=padded[0].count)
-
-    def check(i):
-        own = noise_key(model, each[i], JUDGING)
-        numbers = np.arange(len(data[i][0]))
-        check_scores(model, starts[i], padded[i], numbers, "x", key=own)
-        check_slopes(model, starts[i], mask, padded[i], numbers, own, units[i])
-
-    params, history = gradient.run(model, starts, check, mask, train, None, keys, settings, None)
-    known = model, params, get, each, history["members"]
-    histories = diagnosed_each(*known, None)
-    if units[0] is not None:
-        host = jax.device_get(params)
-        own = [_map(lambda v, i=i: v[i], host) for i in range(len(data))]
-        params = stack([u.leave(model, p) for u, p in zip(units, own, strict=True)])
-    return as_params(params), histories

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.core import inputs
-from jaxgen.core.model import check_seen, known
+from jaxgen.core.families import check_observed, mask_argument
 from jaxgen.core.places import Names
 from jaxgen.core.warn import warn
 from jaxgen.training.progress import Progress, chunk_length
@@ -44,9 +44,9 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
     Every returned param set has been scored: the result is the best that was seen of its run.
     """
     epochs = EPOCHS if epochs is None else epochs
-    x, y, weights, numbers, _ = data
+    x, y, weights, numbers = data[:4]
     if inputs.has_missing(x):
-        check_seen(~np.isnan(x))
+        check_observed(~np.isnan(x))
     rows, volume = pad(x, y, weights), data.log_volume()
     results, failure = [], None
     with Progress(progress, epochs * restarts) as bar:
@@ -80,7 +80,7 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
 
 def _start(model, key, x, y, weights):
     """The starting params from which a short run on some of the rows gets highest."""
-    if model.fit_method == "closed_form":  # EM is for missing values alone
+    if model.learning.method == "closed_form":  # EM is for missing values alone
         return as_params(model.init(key, *for_init(x, y, weights)))
     n = len(x)
     if n > SHORT_ROWS:
@@ -134,10 +134,10 @@ def _one(model, start, rows: Rows, epochs, bar, volume=0.0):
 def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
     """Steps up to ``end``, fewer when EM stops; and the scores of the params they began with."""
     first = state.step
-    x, seen = rows.x, None
+    x, observed = rows.x, None
     if missing:
-        seen = ~jnp.isnan(x)
-        x = jnp.where(seen, x, 0)
+        observed = ~jnp.isnan(x)
+        x = jnp.where(observed, x, 0)
 
     def more(carry):
         state, _ = carry
@@ -145,7 +145,7 @@ def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
 
     def step(carry):
         state, scores = carry
-        new, score = model.em_step(state.params, x, rows.y, rows.weights, **known(seen))
+        new, score = model.em_step(state.params, x, rows.y, rows.weights, **mask_argument(observed))
         new = jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, state.params)
         score = score.astype(state.score.dtype)
         finite, gain = jnp.isfinite(score), score - state.score

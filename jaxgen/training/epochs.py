@@ -15,14 +15,14 @@ from jaxgen.training.rows import Rows, mean_score, noise_key
 from jaxgen.training.shuffle import order
 
 RUNNING, PATIENCE, LIMIT, NAN = range(4)
-STARTS, _SHUFFLES, _NOISE, JUDGING = range(4)  # streams of a fit's key
+STARTS, _SHUFFLES, _NOISE, VALIDATION = range(4)  # streams of a fit's key
 
 
 class Fixed(NamedTuple):
     """What does not change in a run. All of it is traced."""
 
     train: Rows
-    judge: Rows  # rows that decide which params are best
+    validation: Rows  # rows that decide which params are best
     rest: list  # params that are not learnt
     key: Any
     hyperparameters: Any
@@ -57,7 +57,7 @@ class Program(NamedTuple):
     room: int
     members: int | None  # None: a single fit
     own_rows: bool = False  # has each member data of its own?
-    judged: bool = True  # do rows decide which params are best, or are held out?
+    scored: bool = True  # do rows decide which params are best, or are held out?
 
 
 def begin(program: Program, fixed: Fixed, learnt: list) -> State:
@@ -65,7 +65,9 @@ def begin(program: Program, fixed: Fixed, learnt: list) -> State:
         live = freezing.pack(learnt, program.layout)
         state = _transformation(program, fixed).init(live)
         zero = jnp.zeros((), jnp.int32)
-        return State(live, state, live, _judged(program, fixed, live), zero, zero, zero, zero)
+        return State(
+            live, state, live, _validation_score(program, fixed, live), zero, zero, zero, zero
+        )
 
     return _each(program, one, 0)(fixed, learnt)
 
@@ -97,12 +99,12 @@ def _each(program, one, *axes):
         return one
     by_member = _BY_MEMBER
     if program.own_rows:
-        by_member = by_member._replace(train=_OWN_ROWS, judge=_OWN_ROWS)
+        by_member = by_member._replace(train=_OWN_ROWS, validation=_OWN_ROWS)
     return jax.vmap(one, in_axes=(by_member, *axes))
 
 
 def _epoch(program, fixed, state, epoch):
-    """Every minibatch once, then a score on the rows that judge."""
+    """Every minibatch once, then a score on the validation rows."""
     train, transformation = fixed.train, _transformation(program, fixed)
     n, batches = train.count, _batches(program, fixed)
     noises = noise_key(program.model, fixed.key, _NOISE)
@@ -143,8 +145,8 @@ def _epoch(program, fixed, state, epoch):
     start = state.live, state.optimizer, total, batches
     live, memory, total, bad = lax.fori_loop(jnp.zeros_like(batches), batches, step, start)
     score = total / batches
-    if program.judged:
-        score = _judged(program, fixed, live).astype(total.dtype)
+    if program.scored:
+        score = _validation_score(program, fixed, live).astype(total.dtype)
 
     running = state.status == RUNNING
     # a density of inf is no score; params may only be infinite where they were
@@ -152,7 +154,7 @@ def _epoch(program, fixed, state, epoch):
     for a, b in zip(*map(jax.tree_util.tree_leaves, (live, state.best)), strict=True):
         sound &= (jnp.isfinite(a) | (a == b)).all()
     better = running & sound
-    if program.model.keep == "best":
+    if program.model.learning.keep == "best":
         better &= score > state.best_score
     best = jax.tree_util.tree_map(lambda a, b: jnp.where(better, a, b), live, state.best)
     best_epoch = jnp.where(better, epoch + 1, state.best_epoch)
@@ -172,11 +174,11 @@ def _epoch(program, fixed, state, epoch):
     return state, (total / batches, score)
 
 
-def _judged(program, fixed, live):
-    """The score of the rows that judge: with the same noise every time, so that epochs compare."""
+def _validation_score(program, fixed, live):
+    """The score of the validation rows, with the same noise each time, so that epochs compare."""
     params = freezing.merge(live, fixed.rest, program.layout)
-    key = noise_key(program.model, fixed.key, JUDGING)
-    return mean_score(program.model, params, key, fixed.judge)
+    key = noise_key(program.model, fixed.key, VALIDATION)
+    return mean_score(program.model, params, key, fixed.validation)
 
 
 def _batches(program, fixed):

@@ -68,10 +68,11 @@ class Fitted:
             return batch.log_prob(self.model, self.params, x, y)
         x, y, shape = self._rows(x, y)
         device, marginal = inputs.as_place(device), y is None and self.model.classes is not None
-        if self.model.log_prob_and_k is None or marginal:
+        if self.model.traits.log_prob_and_k is None or marginal:
             return engine.log_prob(self.model, self.params, x, y, shape, device)
         log_p, k = engine.log_prob_and_k(self.model, self.params, x, y, shape, device)
-        self.model.warn_of_k(k)
+        if self.model.learning.hooks is not None:
+            self.model.learning.hooks.warn_of_tails(k)
         return log_p
 
     @standard_promotion
@@ -208,10 +209,10 @@ class Fitted:
 
         Raises:
           TypeError, ValueError: an argument of the wrong kind or shape, by its name.
-          NotImplementedError: the model has no missing values (``model.missing`` is None).
+          NotImplementedError: the model has no missing values (``model.learning.missing`` is None).
         """
         model = self.model
-        if model.missing is None:
+        if model.learning.missing is None:
             raise NotImplementedError(f"{model} does not say how a part of an event follows")
         if inputs.is_tracing(self.params, x, key, y):
             raise TypeError("impute runs on the host and cannot be called within jit, grad or vmap")

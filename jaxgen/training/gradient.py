@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.compose.labelled import stack
 from jaxgen.core import compiler
+from jaxgen.core.labels import stack
 from jaxgen.core.sizes import size_class
 from jaxgen.core.warn import warn
 from jaxgen.training import freezing, optimizers
@@ -53,14 +53,14 @@ class Settings(NamedTuple):
     log_volume: Any = 0.0  # by how much scores in standard units are larger than in those of x
 
 
-class _Trail(NamedTuple):
+class RunState(NamedTuple):
     """How far a run has come: all that a checkpoint holds."""
 
     state: State
     rest: list
     epoch: Any
     train: Any  # scores, (epochs,) or (epochs, members)
-    judged: Any
+    validation: Any
 
 
 def planned_epochs(n: int, batch_size: int) -> int:
@@ -90,12 +90,12 @@ def run(
     check: Callable[[int], None],
     mask: tuple[bool, ...],
     train: Rows,
-    judge: Rows | None,
+    validation: Rows | None,
     key,
     settings: Settings,
     checkpoint: Checkpoint | None,
 ):
-    """The params that score best on ``judge``, or on the training rows where it is None.
+    """The params that score best on ``validation``, or on the training rows where it is None.
 
     Args:
       starts: params to start from: one, or of an ensemble one a member.
@@ -112,42 +112,42 @@ def run(
     layout = freezing.layout(starts[0], mask, flat=static is optimizers.Adam)
     length, room = chunk_length(epochs)
     size = min(settings.batch_size, size_class(int(train.count)))
-    judged = judge is not None or model.keep == "best"
-    program = Program(model, static, layout, size, room, members, settings.own_rows, judged)
+    scored = validation is not None or model.learning.keep == "best"
+    program = Program(model, static, layout, size, room, members, settings.own_rows, scored)
     start = starts[0] if members is None else _map(jnp.asarray, stack(starts))
     learnt, rest = freezing.split(start, mask)
     # unless asked to, no early end: the low learning rates at the end settle the params
     patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)
-    judges = train if judge is None else judge
-    fixed = Fixed(train, judges, rest, key, hyperparameters, np.int32(epochs), patience)
-    trail = _resumed(checkpoint, program, fixed, learnt)
-    if trail is None:
+    scored_rows = train if validation is None else validation
+    fixed = Fixed(train, scored_rows, rest, key, hyperparameters, np.int32(epochs), patience)
+    run_state = _resumed(checkpoint, program, fixed, learnt)
+    if run_state is None:
         state = _begin(program, fixed, learnt)
         _check_each(check, ~np.isfinite(state.best_score))
         none = np.zeros((0, *state.best_score.shape))
-        trail = _Trail(state, rest, np.int32(0), none, none)
-    fixed = fixed._replace(rest=trail.rest)
+        run_state = RunState(state, rest, np.int32(0), none, none)
+    fixed = fixed._replace(rest=run_state.rest)
     try:
         with Progress(settings.progress, epochs) as bar:
-            if trail.epoch:
-                bar.advance(*_news(trail, 0))
-            while (np.asarray(trail.state.status) == RUNNING).any():
-                done, began = int(trail.epoch), time.perf_counter()
-                later = _further(program, fixed, trail, length, settings.log_volume)
+            if run_state.epoch:
+                bar.advance(*_news(run_state, 0))
+            while (np.asarray(run_state.state.status) == RUNNING).any():
+                done, began = int(run_state.epoch), time.perf_counter()
+                later = _further(program, fixed, run_state, length, settings.log_volume)
                 if not done:
                     state = later.state
                     _check_each(check, (state.status == NAN) & (state.epochs == 0))
-                trail = later
+                run_state = later
                 if checkpoint is not None:
-                    checkpoint.offer(trail)
-                bar.advance(*_news(trail, done))
+                    checkpoint.offer(run_state)
+                bar.advance(*_news(run_state, done))
                 if time.perf_counter() - began < SOON:
                     length = min(2 * length, room)
     finally:  # an interrupt too leaves the last complete chunk behind
-        if checkpoint is not None and trail.epoch:
-            checkpoint.write(trail)
-    params = freezing.collect(trail.state.best, trail.rest, layout)
-    history = _history(trail, members, judge is not None, settings.log_volume)
+        if checkpoint is not None and run_state.epoch:
+            checkpoint.write(run_state)
+    params = freezing.collect(run_state.state.best, run_state.rest, layout)
+    history = _history(run_state, members, validation is not None, settings.log_volume)
     _warn_of_nan(model, history)
     return params, history
 
@@ -157,17 +157,17 @@ def _check_each(check, failed):
         check(member)
 
 
-def _further(program, fixed, trail, length, log_volume):
-    end = np.int32(trail.epoch + length)
-    state, epoch, records = _chunk(program, fixed, trail.state, trail.epoch, end)
+def _further(program, fixed, run_state, length, log_volume):
+    end = np.int32(run_state.epoch + length)
+    state, epoch, records = _chunk(program, fixed, run_state.state, run_state.epoch, end)
     epoch, records = jax.device_get((epoch, records))
-    train, judged = (np.asarray(r[: epoch - trail.epoch], np.float64) for r in records)
-    return _Trail(
+    train, validation = (np.asarray(r[: epoch - run_state.epoch], np.float64) for r in records)
+    return RunState(
         state,
-        trail.rest,
+        run_state.rest,
         epoch,
-        np.concatenate([trail.train, train - log_volume]),
-        np.concatenate([trail.judged, judged - log_volume]),
+        np.concatenate([run_state.train, train - log_volume]),
+        np.concatenate([run_state.validation, validation - log_volume]),
     )
 
 
@@ -175,27 +175,27 @@ def _resumed(checkpoint, program, fixed, learnt):
     if checkpoint is None or not checkpoint.exists():
         return None
     state = jax.eval_shape(functools.partial(begin, program), fixed, learnt)
-    return checkpoint.read(_Trail(state, fixed.rest, None, None, None))
+    return checkpoint.read(RunState(state, fixed.rest, None, None, None))
 
 
-def _news(trail, done):
+def _news(run_state, done):
     """For the bar: epochs since then, and the score they reached."""
-    last = trail.judged[-1]
+    last = run_state.validation[-1]
     known = last[np.isfinite(last)]
-    return int(trail.epoch) - done, float(known.mean()) if known.size else math.nan
+    return int(run_state.epoch) - done, float(known.mean()) if known.size else math.nan
 
 
-def _history(trail, members, held_out, log_volume):
-    scores = trail.train if held_out else trail.judged, trail.judged
-    state = jax.device_get(trail.state._replace(live=None, optimizer=None, best=None))
+def _history(run_state, members, held_out, log_volume):
+    scores = run_state.train if held_out else run_state.validation, run_state.validation
+    state = jax.device_get(run_state.state._replace(live=None, optimizer=None, best=None))
     state = state._replace(best_score=state.best_score - log_volume)
     if members is None:
         return _history_of_one(state, *scores, held_out)
     each = []
     for i in range(members):
         own = jax.tree_util.tree_map(lambda v, i=i: v[i], state)
-        train, judged = (s[:, i] for s in scores)
-        each.append(_history_of_one(own, train, judged, held_out))
+        train, validation = (s[:, i] for s in scores)
+        each.append(_history_of_one(own, train, validation, held_out))
     epochs = max(state.epochs)
     training = np.arange(epochs)[:, None] < state.epochs  # the mean is of those that still do
     means = [np.mean(s[:epochs], 1, where=training).tolist() for s in scores]
@@ -210,14 +210,14 @@ def _history(trail, members, held_out, log_volume):
     }
 
 
-def _history_of_one(state, train, judged, held_out):
+def _history_of_one(state, train, validation, held_out):
     status, step, epochs = int(state.status), int(state.step), int(state.epochs)
     return {
         "method": "gradient",
         "epochs": epochs,
         "steps": step,
         "train": train[:epochs].tolist(),
-        "validation": judged[:epochs].tolist() if held_out else [],
+        "validation": validation[:epochs].tolist() if held_out else [],
         "best_epoch": int(state.best_epoch),
         "best_score": float(state.best_score),
         "stopped": {PATIENCE: "patience", LIMIT: "epochs", NAN: f"nan at step {step}"}[status],

@@ -1,25 +1,27 @@
-"""The rows that are held out of training and judge it."""
+"""Rows that are held out of training, to decide which params are best."""
 
 from __future__ import annotations
 
 import numbers
+from typing import Any
 
 import jax
 import numpy as np
 
+from jaxgen.core.model import Model
 from jaxgen.core.places import Message
-from jaxgen.training.rows import training_data
+from jaxgen.training.rows import Data, training_data
 
 SHARE = 0.1
 
 
-def share_of(model) -> float:
+def share_of(model: Model) -> float:
     """The default share of rows to hold out; 0 if the model keeps its last params."""
-    return SHARE if model.keep == "best" else 0.0
+    return SHARE if model.learning.keep == "best" else 0.0
 
 
-def checked(model, validation):
-    """The share of rows to hold out, a number, or checked validation data (x, y)."""
+def checked(model: Model, validation: Any) -> float | Data:
+    """The share of rows to hold out, or checked validation data."""
     if validation is None:
         return share_of(model)
     if isinstance(validation, numbers.Real) and not isinstance(validation, bool):
@@ -33,28 +35,20 @@ def checked(model, validation):
             raise ValueError(f"a tuple must be (x, y), got {len(data)} entries")
         if len(data) == 1 and model.classes is not None:
             raise ValueError("labelled data is held out as a tuple (x, y)")
-        return training_data(model, data[0], data[1] if len(data) == 2 else None, None)[:2]
+        x, y, _ = training_data(model, data[0], data[1] if len(data) == 2 else None, None)
+        return Data(x, y, None, np.arange(len(x)), name="validation")
     except (TypeError, ValueError) as error:
         raise type(error)(Message("validation: ", error)) from None
 
 
-def hold_out(key, x, y, weights, validation):
-    """Training data, held-out data or None, and in x the places of both (None: not of x).
-
-    validation is what ``checked`` returns.
-    """
-    everything = np.arange(len(x))
-    if isinstance(validation, tuple):
-        return (x, y, weights), (*validation, None), everything, None
-    count = int(validation * len(x))
+def hold_out(key: jax.Array, data: Data, validation: float | Data) -> tuple[Data, Data | None]:
+    """Rows to train with, and those held out or None; validation is what ``checked`` returns."""
+    if isinstance(validation, Data):
+        return data, validation
+    count = int(validation * len(data.x))
     if count == 0:
-        return (x, y, weights), None, everything, None
+        return data, None
     # on the host, since a compiled permutation would be compiled for every n
     seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    shuffled = np.random.default_rng(seed).permutation(len(x))
-    held_rows, rows = np.sort(shuffled[:count]), np.sort(shuffled[count:])
-
-    def take(rows):
-        return x[rows], None if y is None else y[rows], None if weights is None else weights[rows]
-
-    return take(rows), take(held_rows), rows, held_rows
+    shuffled = np.random.default_rng(seed).permutation(len(data.x))
+    return data.take(np.sort(shuffled[count:])), data.take(np.sort(shuffled[:count]))

@@ -21,7 +21,7 @@ from jaxgen.bijectors import Permute
 from jaxgen.compose.importance import GivenByImportance, MarginalByImportance, defensive
 from jaxgen.compose.transformed import Transformed
 from jaxgen.core import inputs
-from jaxgen.core.model import others
+from jaxgen.core.families import others
 from jaxgen.core.numerics import blanked
 from jaxgen.core.warn import warn
 from jaxgen.models.gaussian_mixture import GaussianMixture
@@ -51,7 +51,7 @@ def marginal(fitted: Fitted, features: Any, *, key: jax.Array | None = None) -> 
     """The model of some features alone, in the order given; the others are integrated out.
 
     In closed form where the model has one. Else its draws are exact, being those of the model, and
-    its log density is estimated by importance sampling: ``model.density`` is "estimate".
+    its log density is estimated by importance sampling: ``model.traits.density`` is "estimate".
 
     Args:
       fitted: the model.
@@ -233,8 +233,8 @@ def _key_for(what, fitted, key, *values):
     why = None
     if model.y_shape is not None:
         why = "the model must have no y"
-    elif model.density not in ("exact", "estimate"):
-        why = f"log_prob must be the density, not {model.density!r}"
+    elif model.traits.density not in ("exact", "estimate"):
+        why = f"log_prob must be the density, not {model.traits.density!r}"
     elif model.support.is_discrete:
         why = "features must be real numbers"
     if why is not None:
@@ -347,7 +347,7 @@ def _conditional(model, params, features, values):
 @functools.partial(jax.jit, static_argnums=0)
 def _points(spec, params, x):
     """Log weights of the points of each event, (n, candidates)."""
-    return lax.map(lambda x: spec.log_weights(params, x), x, batch_size=spec.tile)
+    return lax.map(lambda x: spec.log_weights(params, x), x, batch_size=spec.traits.tile)
 
 
 def _history(effective, of, error):

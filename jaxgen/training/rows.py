@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.compose import Dequantized, Labelled, PerClass, Product, Transformed
 from jaxgen.core import batch, inputs, places
-from jaxgen.core.model import Model
-from jaxgen.core.places import Message, Names
+from jaxgen.core.model import overrides
+from jaxgen.core.places import Message
 from jaxgen.core.random import is_leaf
 from jaxgen.core.sizes import size_class
-from jaxgen.core.warn import warn
+from jaxgen.core.wrapper import inner_of
 from jaxgen.training.units import Units
 
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
@@ -32,6 +29,17 @@ class Data(NamedTuple):
     weights: Any
     numbers: Any  # of each row in what the user gave
     units: Units | None = None  # those of x, where it is in standard units
+    name: str = "x"  # the argument that the rows came in
+
+    def take(self, rows) -> Data:
+        """Some of the rows, by index."""
+        x, y, weights, numbers = (None if v is None else v[rows] for v in self[:4])
+        return self._replace(x=x, y=y, weights=weights, numbers=numbers)
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights."""
+        return float(len(self.x) if self.weights is None else self.weights.sum())
 
     def log_volume(self) -> float:
         """By how much scores in standard units are larger than in the units of the data."""
@@ -92,53 +100,7 @@ def for_init(x, y, weights):
     return inputs.filled(x, np.nanmean)[rows], None if y is None else y[rows]
 
 
-def prepared(model, params, rows: Callable[[], Rows]):
-    """Params to start training from, of those of ``init`` and all rows."""
-    if type(model).prepare is Model.prepare:
-        return params
-    own = rows()
-    return as_params(model.prepare(params, own.x, own.y, _event_weights(own)))
-
-
-def diagnosed(model, params, rows: Callable[[], Rows], key, history, whose="") -> dict[str, Any]:
-    """``history`` with what the model records of its fitted params; it may warn.
-
-    whose: the warning's beginning; None: neither a warning nor a check with the data.
-    """
-    if type(model).diagnose is Model.diagnose or history["stopped"].startswith("nan"):
-        return history
-    own = rows()
-    weights = _event_weights(own)
-    if whose is not None:
-        count = int(own.count)
-        model.for_data(*(v if v is None else np.asarray(v)[:count] for v in own[:2]), params)
-    found, warning = model.diagnose(params, own.x, own.y, weights, key, history["train"])
-    if warning and whose is not None:
-        warn(whose + warning)
-    return history | found
-
-
-def diagnosed_each(
-    model, params, rows: Callable[[int], Rows], keys, histories, whose: str | None, numbers=None
-) -> list[dict[str, Any]]:
-    """The histories of fits side by side, whose params have a leading axis, likewise.
-
-    whose: what a fit is called in warnings, or None as in ``diagnosed``. numbers: of the rows of
-    each fit in what the user gave.
-    """
-    if type(model).diagnose is Model.diagnose:
-        return histories
-    host, found = jax.device_get(params), []
-    for i, history in enumerate(histories):
-        own = jax.tree_util.tree_map(lambda v, i=i: v[i], host)
-        name = None if whose is None else f"{whose} {i}: "
-        with contextlib.nullcontext() if numbers is None else Names.of_rows(numbers[i]):
-            rows_of = functools.partial(rows, i)
-            found.append(diagnosed(model, own, rows_of, keys[i], history, name))
-    return found
-
-
-def _event_weights(rows: Rows):
+def event_weights(rows: Rows):
     """Weights that sum to the number of events."""
     weights = np.asarray(rows.weights)  # eager operations of JAX take longer
     return weights * (np.asarray(rows.events) / weights.sum())
@@ -205,19 +167,17 @@ def check_scores(model, params, rows: Rows, numbers, name, which="the starting",
 
 def noise_key(model, key, number):
     """The key of a loss's noise, folded; as it came where there is none: hashes compile slowly."""
-    if not jax.tree_util.tree_leaves(model.loss_noise(), is_leaf=is_leaf):
+    if not jax.tree_util.tree_leaves(model.learning.noise, is_leaf=is_leaf):
         return key
     return jax.random.fold_in(key, number)
 
 
-def has_own_loss(model) -> bool:
-    """Does training minimise something other than the negative log-likelihood?"""
-    loss = type(model).loss
-    if loss is Product.loss:
-        return any(map(has_own_loss, model.parts))
-    if loss in (Transformed.loss, Dequantized.loss, Labelled.loss, PerClass.loss):
-        return has_own_loss(model.inner)
-    return loss is not Model.loss
+def has_own_loss(model: Any) -> bool:
+    """Whether training minimises something other than the negative log-likelihood."""
+    inside = inner_of(model)
+    if inside:
+        return model.provides("loss") and any(has_own_loss(inner.model) for inner in inside)
+    return overrides(model, "loss")
 
 
 def mean_score(model, params, key, rows: Rows):

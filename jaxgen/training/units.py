@@ -30,6 +30,10 @@ class Units(NamedTuple):
         """Events (n, *event_shape) in standard units."""
         return (x - self.shift) / self.scale
 
+    def enter_data(self, data):
+        """Rows of training data in standard units."""
+        return data._replace(x=self.enter(data.x), units=self)
+
     def start(self, model, params):
         """Params in standard units, of params in the units of the data."""
         return model.rescale(_in_float64(params), -self.shift / self.scale, 1 / self.scale)
@@ -55,7 +59,7 @@ def standard_units(model, x, weights=None) -> Units | None:
 
     x may hold NaN, but not in all rows of a feature.
     """
-    rescalable = np.broadcast_to(model.rescalable, model.event_shape)
+    rescalable = np.broadcast_to(model.learning.rescalable, model.event_shape)
     if not rescalable.any():
         return None
     few = slice(None, None, -(-len(x) // _ROWS))

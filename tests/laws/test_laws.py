@@ -35,7 +35,7 @@ def checks():
 @pytest.mark.parametrize(("case", "setting", "law"), list(checks()))
 def test_law(case, setting, law):
     if not applies(law, case.model):
-        pytest.skip(f"its density is {case.model.density!r}")
+        pytest.skip(f"its density is {case.model.traits.density!r}")
     judged = subject(case, setting)
     try:
         if law == "learning":

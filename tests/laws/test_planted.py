@@ -14,6 +14,7 @@ from jax.custom_batching import custom_vmap
 from numpyro.distributions import constraints
 
 from jaxgen import Model, bijectors, compose, models
+from jaxgen.core.model import Traits
 from jaxgen.core.random import Uniform
 from jaxgen.laws import LAWS, LawError, Subject, check
 
@@ -254,30 +255,30 @@ class GivenNothing(HonestPlane):
 
 
 class CompletedBlindly(HonestPlane):
-    def complete(self, params, noise, x, seen, y=None):
-        return jnp.where(seen, x, self.push(params, noise))
+    def complete(self, params, noise, x, observed, y=None):
+        return jnp.where(observed, x, self.push(params, noise))
 
 
 class SeenAsZero(HonestPlane):
     """Scores zeros in the place of what is missing."""
 
-    def log_prob(self, params, x, y=None, seen=None):
+    def log_prob(self, params, x, y=None, observed=None):
         return super().log_prob(params, x)
 
 
 class Forgetful(HonestPlane):
     """Draws all anew."""
 
-    def complete(self, params, noise, x, seen, y=None):
-        return super().complete(params, noise, x, jnp.zeros_like(seen))
+    def complete(self, params, noise, x, observed, y=None):
+        return super().complete(params, noise, x, jnp.zeros_like(observed))
 
 
 class ForgetsTheFirst(HonestPlane):
     """Draws one seen value anew if it is possible, and the others as they should be."""
 
-    def complete(self, params, noise, x, seen, y=None):
-        done = super().complete(params, noise, x, seen, y)
-        anew = seen[0] & (jnp.abs(x[0]) < 1e6)
+    def complete(self, params, noise, x, observed, y=None):
+        done = super().complete(params, noise, x, observed, y)
+        anew = observed[0] & (jnp.abs(x[0]) < 1e6)
         return done.at[0].set(jnp.where(anew, self.push(params, noise)[0], done[0]))
 
 
@@ -288,9 +289,9 @@ class HonestBox(models.Box):
 class NeverImpossible(HonestBox):
     """Scores what is seen outside of it like the least likely event."""
 
-    def log_prob(self, params, x, y=None, seen=None):
-        score = super().log_prob(params, x, y, seen)
-        return score if seen is None else jnp.maximum(score, -1e4)
+    def log_prob(self, params, x, y=None, observed=None):
+        score = super().log_prob(params, x, y, observed)
+        return score if observed is None else jnp.maximum(score, -1e4)
 
 
 class AnyLabel(compose.PerClass):
@@ -306,7 +307,7 @@ class HonestParts(compose.Mixture):
 class SharesOfALargeSum(HonestParts):
     """Subtracts the logarithm of the sum from joint densities, beside which it is rounded off."""
 
-    def em_step(self, params, x, y=None, weights=None, seen=None):
+    def em_step(self, params, x, y=None, weights=None, observed=None):
         joint = jax.vmap(self._joint, (None, 0))(params, x, None)
         score = jax.scipy.special.logsumexp(joint, 1)
         shares = jnp.exp(joint - score[:, None]) * weights[:, None]
@@ -438,12 +439,12 @@ def test_check_refuses_unknown_laws():
         check(Erlang(), laws=("gravity",))
 
 
-def test_bound_is_not_held_to_one():
-    class Bound(Erlang):
-        density = "bound"
+def test_an_estimate_is_not_held_to_one():
+    class Estimate(Erlang):
+        traits = Traits(density="estimate")
 
         def log_prob(self, params, x, y=None):
             return super().log_prob(params, x) - math.log(2)
 
-    report = check(Bound(), laws=("normalisation", "support"))
+    report = check(Estimate(), laws=("normalisation", "support"))
     assert "not judged" in report.figures["normalisation"]

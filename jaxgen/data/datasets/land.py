@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from numpyro.distributions import constraints
 
-from jaxgen.core.model import Model
+from jaxgen.core.model import Learning, Model
 from jaxgen.core.random import Bits, Uniform
 from jaxgen.data.datasets import land_geometry
 
@@ -51,7 +51,7 @@ class Land(Model):
     measure: Literal["map", "sphere"] = "map"
 
     event_shape: ClassVar[tuple[int, ...]] = (2,)
-    fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "closed_form"
+    learning = Learning("closed_form")
 
     @property
     def support(self):

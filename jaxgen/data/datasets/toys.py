@@ -6,13 +6,13 @@ dynamics for scalable reversible generative models".
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from jaxgen.core.model import Model
+from jaxgen.core.model import Learning, Model
 from jaxgen.core.random import Normal, Uniform
 from jaxgen.models.gaussian_mixture import GaussianMixture
 
@@ -28,7 +28,7 @@ class _Toy(Model):
     """Base: an event is a point of the plane, and there is nothing to learn."""
 
     event_shape: ClassVar[tuple[int, ...]] = (2,)
-    fit_method: ClassVar[Literal["closed_form", "em", "gradient"]] = "closed_form"
+    learning = Learning("closed_form")
     _entropy: ClassVar[float]
 
     def _numbers(self) -> dict[str, Any]:

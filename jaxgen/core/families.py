@@ -1,0 +1,69 @@
+"""Functions that families of models share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.model import Model
+from jaxgen.core.places import Message, feature
+from jaxgen.core.spec import Params
+
+
+def namespace(*arrays: Any) -> Any:
+    """The module whose functions suit the arrays: jax.numpy for JAX arrays, else numpy.
+
+    It lets one ``estimate`` serve ``fit`` (float64 on the host) and EM (traced) alike.
+    """
+    return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+
+
+def mask_argument(observed: Any) -> dict[str, Any]:
+    """``observed`` as a keyword argument, or no argument where it is None.
+
+    Models without missing values do not take the argument, and are never given it.
+    """
+    return {} if observed is None else {"observed": observed}
+
+
+def others(model: Model, features: tuple[int, ...]) -> tuple[int, ...]:
+    """Indices in the flattened event that are not among the features, in order."""
+    named = set(features)
+    return tuple(j for j in range(math.prod(model.event_shape)) if j not in named)
+
+
+def given_of_each(model: Model, params: Params, log_weights, features, values):
+    """The conditional of each of many models that share a spec, as in a mixture.
+
+    params have a leading axis. Returns the model of all other features given these, its params
+    with that axis, and the log weights plus the log density of the values under each model.
+    """
+    part, part_params = jax.vmap(lambda one: model.marginal(one, features))(params)
+    scores = jax.vmap(lambda one: part.log_prob(one, values))(part_params)
+    rest, rest_params = jax.vmap(lambda one: model.given(one, features, values))(params)
+    return rest, rest_params, log_weights + scores
+
+
+def check_observed(observed: np.ndarray) -> None:
+    """Raise if no row has a value of some feature; observed is (n, *event_shape), on the host."""
+    never = ~observed.any(0).reshape(-1)
+    if never.any():
+        raise ValueError(Message("x has no value of ", feature(never.argmax())))
+
+
+def modulate(model: Model, params: Params, change: Params) -> Params:
+    """Params moved by unbounded numbers, a pytree like params, such as a network's outputs.
+
+    Zeros change nothing, and frozen params stay as they are.
+
+    Raises:
+      NotImplementedError: the model does not define ``modulate(params, change)``.
+    """
+    method = getattr(model, "modulate", None)
+    if method is None:
+        raise NotImplementedError(f"{type(model).__name__} does not define modulate")
+    return method(params, change)

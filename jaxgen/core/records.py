@@ -1,0 +1,112 @@
+"""Records in which a model states how it is learnt and how it is computed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from jaxgen.core.spec import Params
+
+Method = Literal["closed_form", "em", "gradient", "mcmc"]
+
+
+class Learning(NamedTuple):
+    """How ``fit`` learns a model.
+
+    Attributes:
+      method: "closed_form" calls ``estimate``, "em" repeats ``em_step``, "gradient" minimises
+        ``loss``, and "mcmc" calls ``hooks.draw_posteriors``.
+      keep: which params a fit by gradients returns, those of the best epoch or of the last.
+      rate: peak learning rate of the optimizer that ``fit`` takes by default.
+      frozen: names of the params that gradients must not change, such as bounds; "a/b" is within
+        nested params.
+      missing: how ``fit`` learns from missing values (NaN in x); None if it cannot. A model that
+        sets it takes the argument ``observed`` in ``log_prob``, ``estimate`` and ``em_step``, and
+        defines ``complete``.
+      rescalable: whether ``rescale`` can change the units of the features: one answer, or an array
+        of the event's shape with one for each feature.
+      noise: pytree of noise leaves (see ``jaxgen.random``) that the loss of one event takes, drawn
+        anew at each step. An ``Events`` leaf is the number of events that are learnt from, by which
+        a loss can weigh a prior of the params.
+      hooks: steps that the model adds to ``fit``; None for most models.
+    """
+
+    method: Method = "gradient"
+    keep: Literal["best", "last"] = "best"
+    rate: float = 5e-3
+    frozen: tuple[str, ...] = ()
+    missing: Literal["closed_form", "em"] | None = None
+    rescalable: bool | np.ndarray = False
+    noise: Any = ()
+    hooks: Hooks | None = None
+
+
+class Traits(NamedTuple):
+    """How a model is computed. Only the first three change what a user may ask of it.
+
+    Attributes:
+      density: what ``log_prob`` returns: the exact log density, an estimate of it, or none at all.
+      reparameterized: whether gradients pass through samples.
+      invertible: whether ``pull`` works; None if that follows from the class defining it.
+      elementwise: whether ``push`` reads each noise scalar once, so that XLA can fuse the two.
+      tile: rows that a network takes at once on a CPU core; None for all of them.
+      scratch: scalars that scoring one event holds in memory, beside the event.
+      log_prob_and_k: for a density by importance sampling, a function like ``log_prob`` that
+        returns log p and the Pareto k of the weights.
+    """
+
+    density: Literal["exact", "estimate", "none"] = "exact"
+    reparameterized: bool = False
+    invertible: bool | None = None
+    elementwise: bool = False
+    tile: int | None = None
+    scratch: int = 0
+    log_prob_and_k: Any = None
+
+
+class Hooks(Protocol):
+    """Steps that a model adds to ``fit``, and a warning that it adds to scores.
+
+    All run on the host, outside of every trace.
+    """
+
+    def for_data(self, x: Any, y: Any = None) -> Any:
+        """The model to fit to these rows, called before anything is computed.
+
+        x is a NumPy array (n, *event_shape), or None where only y is known.
+
+        Raises:
+          ValueError: the model cannot be fitted to them.
+        """
+
+    def prepare(self, params: Params, x: Any, y: Any, weights: Any) -> Params:
+        """Params to start training by gradients from, made of those of ``init``.
+
+        x and y are JAX arrays of all rows; weights (n,) sum to the number of events, and rows
+        without weight are padding.
+        """
+
+    def check_fitted(self, params: Params, x: Any, y: Any = None) -> None:
+        """Raise ValueError if the model does not suit the rows at its fitted params."""
+
+    def diagnose(
+        self, params: Params, x: Any, y: Any, weights: Any, key: Any, scores: Any
+    ) -> tuple[dict[str, Any], str]:
+        """What to add to the history after training by gradients, and a warning or "".
+
+        x, y and weights are those of ``prepare``; scores (epochs,) are the mean scores of the
+        training rows, in nats.
+        """
+
+    def warn_of_tails(self, k: Any) -> None:
+        """Warn of rows whose density estimate cannot be trusted, by the Pareto k (n,) of them."""
+
+    def draw_posteriors(
+        self, keys: Any, data: list, progress: bool | None = None
+    ) -> tuple[Params, list[dict]]:
+        """Params that hold draws of posteriors, for the method "mcmc", and their histories.
+
+        keys are (fits,); data is a list of (x, y, weights) with as many rows in each. The params
+        have a leading axis of fits.
+        """
