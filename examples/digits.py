@@ -1,4 +1,9 @@
-"""Images made of pixels: a mixture of independent pixels, fitted by EM to scikit-learn's digits."""
+"""A mixture of models with independent pixels, fitted by EM to scikit-learn's images of digits.
+
+    python examples/digits.py [picture]
+
+The figure shows images of the data, and samples of one such model and of a mixture of 30.
+"""
 
 import sys
 
@@ -25,12 +30,12 @@ for line, model in zip(
 ):
     fitted = jaxgen.fit(model, train, key=jax.random.key(0))
     score = float(fitted.log_prob(test).mean())
-    print(f"{type(model).__name__:<10} held-out log-likelihood {score:7.2f} nats an image")
+    print(f"{type(model).__name__:<10} held-out log-likelihood {score:7.2f} nats per image")
     for ax, image in zip(line, np.asarray(fitted.sample(jax.random.key(1), 12)), strict=True):
         ax.imshow(image, cmap="gray_r")
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
-for ax, label in zip(axes[:, 0], ["data", "independent pixels", "30 kinds"], strict=True):
+for ax, label in zip(axes[:, 0], ["data", "independent pixels", "mixture of 30"], strict=True):
     ax.set_ylabel(label)
 
 path = sys.argv[1] if len(sys.argv) > 1 else "digits.png"

@@ -1,9 +1,11 @@
-"""A learnt prior: a flow fitted to data, and one measurement of a new point, by NumPyro's own NUTS.
+"""A flow as a learnt prior in a NumPyro program, whose posterior NumPyro's NUTS draws.
 
-The flow learns p(theta) of two moons from 20,000 points. Of another point only a sum is measured,
-theta_1 - theta_2 with an error of 0.4, which alone would leave it anywhere along a strip. Expect
-the posterior to follow the moon that the strip meets, and the two means of it to agree: that of
-NUTS, and that of draws of the prior, weighted by the likelihood.
+    python examples/flow_prior.py [picture]
+
+The flow learns p(theta) from 20,000 points of the two moons. Then theta_1 - theta_2 of a new point
+is measured, with an error of 0.4. By itself this measurement allows any point within a strip.
+Expect the posterior to follow the moon that the strip crosses, and two estimates of its mean to
+agree: the mean of the draws by NUTS, and the mean of prior draws weighted by the likelihood.
 """
 
 import sys
@@ -17,7 +19,6 @@ from matplotlib.figure import Figure
 from numpyro.infer import MCMC, NUTS
 
 import jaxgen
-from jaxgen.numpyro import as_distribution
 
 toy = jaxgen.datasets.two_moons()
 x = jaxgen.sample(toy, toy.init(None), jax.random.key(0), 20_000)
@@ -28,7 +29,7 @@ direction, error, measured = jnp.array([1.0, -1.0]), 0.4, 2.5
 
 
 def program(y):
-    theta = numpyro.sample("theta", as_distribution(fitted))
+    theta = numpyro.sample("theta", jaxgen.numpyro.as_distribution(fitted))
     numpyro.sample("y", dist.Normal(theta @ direction, error), obs=y)
 
 
@@ -42,10 +43,10 @@ weights = weights / weights.sum()
 mean = weights @ prior
 for name, centre, spread in (
     ("500 draws by NUTS", posterior.mean(0), posterior.std(0)),
-    ("100,000 of the prior, weighted", mean, np.sqrt(weights @ (prior - mean) ** 2)),
+    ("100,000 prior draws, weighted", mean, np.sqrt(weights @ (prior - mean) ** 2)),
 ):
-    told = ", ".join(f"{a:5.2f} ± {b:.2f}" for a, b in zip(centre, spread, strict=True))
-    print(f"{name:<32}theta = {told}")
+    text = ", ".join(f"{a:5.2f} ± {b:.2f}" for a, b in zip(centre, spread, strict=True))
+    print(f"{name:<32}theta = {text}")
 
 figure = Figure(figsize=(7.2, 4.8), layout="constrained")
 ax = figure.subplots()

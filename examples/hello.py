@@ -1,4 +1,9 @@
-"""The hello-world game: see a few dozen points, guess the rule that made them, draw new ones."""
+"""Hello world: fit three models to 40 points, and draw new points from each.
+
+    python examples/hello.py [picture]
+
+The figure shows the observations and the new points of each model.
+"""
 
 import sys
 
@@ -8,7 +13,7 @@ from matplotlib.figure import Figure
 
 import jaxgen
 
-# the rule, which the model is not told: a tilted band
+# the true distribution, unknown to the models: uniform on a parallelogram
 rng = np.random.default_rng(0)
 x = rng.uniform(-1, 1, (40, 2)) @ np.array([[2.0, 1.0], [0.0, 0.5]]) + 3.0
 
@@ -22,7 +27,7 @@ for ax, model in zip(axes, models, strict=True):
     print(f"{type(model).__name__:<10} mean log p of the observations {score:6.3f} nats")
     ax.plot(*new.T, "x", color="tab:orange", markersize=4, label="200 new points")
     ax.plot(*x.T, "o", color="navy", markersize=5, label="40 observations")
-    ax.set_title(f"{type(model).__name__}: {score:.2f} nats a point")
+    ax.set_title(f"{type(model).__name__}: {score:.2f} nats per point")
     ax.set_xlabel("first feature")
 axes[0].set_ylabel("second feature")
 axes[1].legend(loc="lower right")

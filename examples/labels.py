@@ -1,9 +1,10 @@
-"""Labels by Bayes' rule: a normal distribution for each digit, beside logistic regression.
+"""Labels by Bayes' rule: a Gaussian for each digit, compared with logistic regression.
 
     python examples/labels.py [picture]
 
-The discriminative model learns p(y|x) alone. The generative one learns p(x|y) and p(y): it says
-which label is likely as well, and can draw digits, tell what is no digit, and do without pixels.
+The discriminative model learns p(y|x) only. The generative model learns p(x|y) and p(y). It
+classifies digits too, and it can also draw digits, recognise images that are not digits, and work
+with missing pixels.
 """
 
 import sys
@@ -17,13 +18,10 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 import jaxgen
-from jaxgen.compose import PerClass
-from jaxgen.metrics import calibration
 from jaxgen.metrics.calibration import draw_reliability
-from jaxgen.models import Gaussian
 
 SIZES, REPEATS, STEPS = (30, 100, 300, 1000), 5, 300
-JUDGED = 1  # the size at which reliability is shown: there both err often enough
+RELIABILITY = 1  # index of the size whose reliability is shown: there both models err often
 PENALTIES = np.array([1e-4, 1e-3, 1e-2, 1e-1])
 GENERATIVE, DISCRIMINATIVE = "PerClass(Gaussian)", "logistic regression"
 STYLES = {GENERATIVE: ("o-", "navy"), DISCRIMINATIVE: ("^--", "tab:orange")}
@@ -37,7 +35,7 @@ x_test, y_test, x, y = x[:500], y[:500], x[500:], y[500:]
 
 @jax.jit
 def logistic(x, y, penalty):
-    """Weights (65, 10) of least mean log loss plus penalty |weights|^2, by Adam."""
+    """Weights (65, 10) that minimise the mean log loss plus penalty |weights|^2, by Adam."""
 
     def loss(weights):
         log_p = log_probabilities(weights, x)
@@ -57,44 +55,47 @@ def log_probabilities(weights, x):
 
 
 def penalised(x, y):
-    """Logistic regression with the penalty that does best on a quarter held out."""
-    held, rest = slice(len(x) // 4), slice(len(x) // 4, None)
-    tried = jax.vmap(logistic, (None, None, 0))(x[rest], y[rest], PENALTIES)
-    scores = [log_probabilities(w, x[held])[np.arange(len(y[held])), y[held]] for w in tried]
+    """Logistic regression with the penalty that scores best on a held-out quarter of the rows."""
+    validation, train = slice(len(x) // 4), slice(len(x) // 4, None)
+    tried = jax.vmap(logistic, (None, None, 0))(x[train], y[train], PENALTIES)
+    scores = [
+        log_probabilities(w, x[validation])[np.arange(len(y[validation])), y[validation]]
+        for w in tried
+    ]
     return logistic(x, y, PENALTIES[np.mean(scores, 1).argmax()])
 
 
-def some(size):
-    """Numbers of rows, as many of each label."""
+def balanced(size):
+    """Indices of rows, equally many for each label."""
     return np.concatenate(
         [rng.permutation(np.flatnonzero(y == k))[: size // 10] for k in range(10)]
     )
 
 
 accuracy = {name: np.zeros((len(SIZES), REPEATS)) for name in STYLES}
-few = {name: [] for name in STYLES}
+kept = {name: [] for name in STYLES}
 for i, size in enumerate(SIZES):
     for j in range(REPEATS):
-        rows = rng.permutation(some(size))
-        fitted = jaxgen.fit(
-            PerClass(Gaussian(64, jitter=0.5), 10), x[rows], y[rows], key=jax.random.key(j)
-        )
+        rows = rng.permutation(balanced(size))
+        model = jaxgen.compose.PerClass(jaxgen.models.Gaussian(64, jitter=0.5), 10)
+        fitted = jaxgen.fit(model, x[rows], y[rows], key=jax.random.key(j))
         weights = penalised(x[rows], y[rows])
         log_p = {GENERATIVE: fitted.classify(x_test)}
         log_p[DISCRIMINATIVE] = log_probabilities(weights, x_test)
-        for name, of_model in log_p.items():
-            accuracy[name][i, j] = calibration(of_model, y_test).accuracy
-            few[name] += [of_model] if i == JUDGED else []
+        for name, scores in log_p.items():
+            accuracy[name][i, j] = jaxgen.metrics.calibration(scores, y_test).accuracy
+            kept[name] += [scores] if i == RELIABILITY else []
 
 print(f"{'accuracy after':<34}" + "".join(f"{size:>7}" for size in SIZES) + " digits")
-for name, found in accuracy.items():
-    print(f"{name:<34}" + "".join(f"{value:7.3f}" for value in found.mean(1)))
-judged = {}
-for name, of_models in few.items():
-    judged[name] = calibration(np.concatenate(of_models), np.tile(y_test, REPEATS), bins=8)
-    print(f"\n{name} after {SIZES[JUDGED]} digits\n{judged[name]}")
+for name, values in accuracy.items():
+    print(f"{name:<34}" + "".join(f"{value:7.3f}" for value in values.mean(1)))
+measured = {}
+for name, parts in kept.items():
+    labels = np.tile(y_test, REPEATS)
+    measured[name] = jaxgen.metrics.calibration(np.concatenate(parts), labels, bins=8)
+    print(f"\n{name} after {SIZES[RELIABILITY]} digits\n{measured[name]}")
 
-# what is no digit: log p(x) tells, and how sure a classifier is tells less
+# log p(x) recognises images that are not digits better than the confidence of a classifier
 others = {
     "turned by 90°": np.rot90(x_test.reshape(-1, 8, 8), axes=(1, 2)).reshape(-1, 64),
     "pixels shuffled": rng.permuted(x_test, axis=1),
@@ -103,24 +104,24 @@ print(f"\n{'P(scored below a digit)':<34}{'log p(x)':>10}{'logistic regression, 
 scores = {"digits": np.asarray(fitted.log_prob(x_test))}
 for name, images in others.items():
     scores[name] = np.asarray(fitted.log_prob(images))
-    sure = [np.asarray(log_probabilities(weights, v)).max(1) for v in (x_test, images)]
+    confidence = [np.asarray(log_probabilities(weights, v)).max(1) for v in (x_test, images)]
     truth = np.repeat([1, 0], 500)
-    pairs = (scores["digits"], scores[name]), sure
-    apart = [roc_auc_score(truth, np.concatenate(pair)) for pair in pairs]
-    print(f"{name:<34}{apart[0]:>10.3f}{apart[1]:>34.3f}")
+    pairs = (scores["digits"], scores[name]), confidence
+    auc = [roc_auc_score(truth, np.concatenate(pair)) for pair in pairs]
+    print(f"{name:<34}{auc[0]:>10.3f}{auc[1]:>34.3f}")
 
-# pixels that are missing are integrated out; the other needs them filled in
+# the generative model integrates missing pixels out; logistic regression needs values for them
 missing = rng.random(x_test.shape) < 0.3
 holes = np.where(missing, np.nan, x_test)
 means = np.where(missing, x.mean(0), x_test)
 drawn = fitted.impute(holes, jax.random.key(1))
 print(f"\naccuracy after {SIZES[-1]} digits, 30 % of the pixels missing")
-for name, of_model in {
+for name, log_p in {
     GENERATIVE: fitted.classify(holes),
     DISCRIMINATIVE + ", means filled in": log_probabilities(weights, means),
     DISCRIMINATIVE + ", draws filled in": log_probabilities(weights, drawn),
 }.items():
-    print(f"{name:<38}{calibration(of_model, y_test).accuracy:.3f}")
+    print(f"{name:<38}{jaxgen.metrics.calibration(log_p, y_test).accuracy:.3f}")
 
 figure = Figure(figsize=(11, 9), layout="constrained")
 curves, sheet, outliers, reliability = figure.subplots(2, 2).ravel()
@@ -128,7 +129,9 @@ for name, (line, colour) in STYLES.items():
     mean, spread = accuracy[name].mean(1), accuracy[name].std(1, ddof=1)
     curves.errorbar(SIZES, mean, spread, fmt=line, color=colour, capsize=3, label=name)
 curves.set(xscale="log", xticks=SIZES, xticklabels=SIZES, xlabel="training digits")
-curves.set(ylabel="accuracy on 500 others", title=f"mean and spread of {REPEATS} training sets")
+curves.set(
+    ylabel="accuracy on 500 test digits", title=f"mean and deviation of {REPEATS} training sets"
+)
 curves.minorticks_off()
 curves.legend(loc="lower right")
 
@@ -139,13 +142,15 @@ sheet.set(xticks=[], yticks=np.arange(4.5, 100, 10), yticklabels=range(10), ylab
 sheet.set_title(f"ten draws of p(x|y) for each label, after {SIZES[-1]:,} digits")
 
 bins = np.linspace(min(np.min(v) for v in scores.values()), max(scores["digits"]), 61)
-looks = zip(scores.items(), (("navy", "-"), ("tab:orange", "--"), ("0.4", ":")), strict=True)
-for (name, values), (colour, line) in looks:
+styles = zip(scores.items(), (("navy", "-"), ("tab:orange", "--"), ("0.4", ":")), strict=True)
+for (name, values), (colour, line) in styles:
     outliers.hist(values, bins, histtype="step", color=colour, linestyle=line, lw=2, label=name)
-outliers.set(xlabel="log p(x), nats", ylabel="images", title="what is no digit is improbable")
+outliers.set(
+    xlabel="log p(x), nats", ylabel="images", title="images that are not digits are improbable"
+)
 outliers.legend(loc="upper left")
-draw_reliability(reliability, judged)
-reliability.set_title(f"reliability after {SIZES[JUDGED]} digits, {REPEATS} training sets")
+draw_reliability(reliability, measured)
+reliability.set_title(f"reliability after {SIZES[RELIABILITY]} digits, {REPEATS} training sets")
 
 path = sys.argv[1] if len(sys.argv) > 1 else "labels.png"
 figure.savefig(path, dpi=110)

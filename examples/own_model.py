@@ -1,10 +1,9 @@
-"""A model of your own: write it for one event, and the library adds the rest."""
+"""A model of your own: write it for one event, and jaxgen adds batches, fits, samples and tests."""
 
 import jax
 import jax.numpy as jnp
 
 import jaxgen
-from jaxgen.core.random import Uniform
 
 
 class Exponential(jaxgen.Model):
@@ -24,7 +23,7 @@ class Exponential(jaxgen.Model):
         return jnp.where((x >= 0).all(), score, -jnp.inf)
 
     def noise(self):
-        return Uniform((self.dim,))
+        return jaxgen.random.Uniform((self.dim,))
 
     def push(self, params, noise, y=None):
         return -jnp.log(noise) * jnp.exp(-params["log_rate"])
@@ -34,5 +33,5 @@ model = Exponential(2)
 print(jaxgen.check(model))
 x = jax.random.exponential(jax.random.key(0), (5000, 2)) / jnp.array([1.0, 4.0])
 fitted = jaxgen.fit(model, x, key=jax.random.key(1), epochs=20)
-print("rates", jnp.exp(fitted.params["log_rate"]), "where the truth is 1 and 4")
+print("fitted rates", jnp.exp(fitted.params["log_rate"]), "and the true rates are 1 and 4")
 print("three new events", fitted.sample(jax.random.key(2), 3))

@@ -2,16 +2,15 @@
 
 from jaxgen import bijectors, compose, laws, metrics, models, networks, numpyro, training
 from jaxgen.core import random
-from jaxgen.core.batch import classify, log_prob, sample
 from jaxgen.core.compiler import cache_compilations
 from jaxgen.core.model import Model
+from jaxgen.core.verbs import classify, log_prob, sample
 from jaxgen.data import datasets
-from jaxgen.data.model_file import load
 from jaxgen.laws import check
 from jaxgen.metrics import Report, evaluate
 from jaxgen.networks import domains
 from jaxgen.training import fit, fit_each, unstack
-from jaxgen.training.fitted import Fitted
+from jaxgen.training.fitted import Fitted, load
 
 __all__ = [
     "Fitted",

@@ -1,6 +1,8 @@
 """Laws of the code itself: every model has a row, and imports point one way."""
 
 import ast
+import importlib
+import inspect
 import itertools
 import pathlib
 import re
@@ -8,27 +10,35 @@ import re
 from cases import CASES
 
 import jaxgen
-from jaxgen import bijectors, compose, models
+from jaxgen import Model, bijectors, compose, models
 from jaxgen.core.spec import Spec
 
+Posterior = next(c for c in jaxgen.numpyro.Point.__mro__ if c.__name__ == "Posterior")
 PACKAGE = pathlib.Path(jaxgen.__file__).parent
-FOUNDATION = {
-    "model",
-    "random",
-    "spec",
-    "by_index",
-    "choice",
-    "kmeans",
-    "numerics",
-    "places",
-    "promotion",
-    "sizes",
-    "nets",
-    "lanes",
-    "domains",
-    "frame",
-}
-FOUNDATION |= {"bijectors", "models"}
+ROOMS = [  # each may import those below it
+    "cli",
+    "laws",
+    "metrics",
+    "numpyro",
+    "training",
+    "data",
+    "compose",
+    "models",
+    "networks",
+    "bijectors",
+    "core",
+]
+PUBLIC = (
+    jaxgen.bijectors,
+    jaxgen.compose,
+    jaxgen.datasets,
+    jaxgen.laws,
+    jaxgen.metrics,
+    jaxgen.models,
+    jaxgen.networks,
+    jaxgen.numpyro,
+    jaxgen.training,
+)
 
 
 def specs_in(spec):
@@ -73,27 +83,162 @@ def test_every_model_file_is_listed():
         assert found <= set(module.__all__), f"{folder}/__init__.py does not list all its models"
 
 
+def module_name(file):
+    """The dotted name of a file of the package; a package stands for its ``__init__``."""
+    parts = ("jaxgen", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
 def imports_of(file):
-    """Modules of jaxgen that a file imports, by the first name below the package."""
+    """Modules of jaxgen that a file imports, anywhere in it, functions included."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names = [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.name}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [(node.module, alias.name) for alias in node.names]
         else:
             continue
-        yield from (name.split(".")[1] for name in names if name.startswith("jaxgen."))
+        for module, name in names:
+            if module.split(".")[0] == "jaxgen":
+                submodule = f"{module}.{name}"
+                yield submodule if submodule in MODULES else module
 
 
-def test_imports_point_one_way():
-    for folder in ("models", "compose", "bijectors"):
-        for file in (PACKAGE / folder).glob("*.py"):
-            allowed = FOUNDATION | ({"compose"} if folder == "compose" else set())
-            strange = set(imports_of(file)) - allowed
-            assert not strange, f"{folder}/{file.name} imports jaxgen.{strange.pop()}"
-    assert set(imports_of(PACKAGE / "model.py")) <= {"spec", "random", "places"}
-    assert set(imports_of(PACKAGE / "spec.py")) == set()
+def circles(graph):
+    """Modules on a circle of imports."""
+    found, stack, state = [], [], {}
+
+    def visit(module):
+        state[module] = "open"
+        stack.append(module)
+        for other in sorted(graph[module]):
+            if state.get(other) == "open":
+                found.append([*stack[stack.index(other) :], other])
+            elif other not in state:
+                visit(other)
+        stack.pop()
+        state[module] = "done"
+
+    for module in sorted(graph):
+        if module not in state:
+            visit(module)
+    return found
+
+
+def test_no_circle_of_imports():
+    graph = {name: set(imports_of(file)) for name, file in MODULES.items()}
+    assert not circles(graph), "\n".join(" -> ".join(circle) for circle in circles(graph))
+
+
+def test_a_circle_would_be_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(graph) == [["b", "c", "b"]]
+
+
+def room_of(module):
+    return module.split(".")[1] if "." in module else "jaxgen"
+
+
+def test_imports_point_down_the_list_of_rooms():
+    """A package imports those below it in ROOMS and itself; a third party's name is no matter."""
+    for module, file in MODULES.items():
+        room = room_of(module)
+        if room in ("jaxgen", "__main__"):
+            continue
+        allowed = ROOMS[ROOMS.index(room) :]
+        for other in imports_of(file):
+            assert room_of(other) in allowed, f"{module} imports {other}"
+
+
+def test_few_entries_each_explained():
+    entries = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert len(entries) <= 14
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text()
+    for entry in entries:
+        name = f"{entry}/" if (PACKAGE / entry).is_dir() else entry
+        assert f"`{name}`" in text, f"ARCHITECTURE.md does not explain {name}"
+    for room in ROOMS:
+        assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+
+
+def subclasses(cls):
+    for child in cls.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def test_no_class_of_a_model_is_asked_for_outside_its_file():
+    """``isinstance(model, PerClass)`` elsewhere would misjudge somebody else's wrapper."""
+    own = {c for base in (Model, Posterior) for c in subclasses(base)}
+    home = {c.__name__: c.__module__ for c in own if c.__module__.startswith("jaxgen.")}
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            asked = []
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "isinstance",
+                "issubclass",
+            ):
+                asked = list(ast.walk(node.args[1]))
+            elif isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                if any(isinstance(s, ast.Call) and getattr(s.func, "id", "") == "type" for s in sides):
+                    asked = [n for side in sides for n in ast.walk(side)]
+            names = {getattr(n, "id", getattr(n, "attr", "")) for n in asked} & set(home)
+            strange = {name for name in names if home[name] != module}
+            assert not strange, f"{module}, line {node.lineno}: asks for {strange}"
+
+
+def test_the_contract_is_small():
+    public = [name for name in vars(Model) if not name.startswith("_")]
+    public += [name for name in Model.__annotations__ if name not in public]
+    assert len(set(public)) <= 20, sorted(set(public))
+    required = [
+        name
+        for name in ("init", "log_prob", "noise", "push")
+        if "must define" in inspect.getsource(getattr(Model, name))
+    ]
+    assert len(required) == 4  # and event_shape
+    page = (PACKAGE / "core" / "model.py").read_text().splitlines()
+    assert len(page) < 200
+
+
+def test_what_dir_shows_is_public_and_explained():
+    assert dir(jaxgen) == sorted(jaxgen.__all__)
+    for name in jaxgen.__all__:
+        doc = inspect.getdoc(getattr(jaxgen, name))
+        assert doc, f"jaxgen.{name} has no docstring"
+        assert ">>>" in doc, f"jaxgen.{name} has no example"
+
+
+def public_functions():
+    """Functions and methods that a user can reach, with their names."""
+    for module in MODULES:
+        namespace = importlib.import_module(module)
+        for name, value in vars(namespace).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != module:
+                continue
+            if inspect.isfunction(value):
+                yield f"{module}.{name}", value
+
+
+def test_public_functions_are_annotated():
+    """Those of the packages' ``__all__`` and of the modules that a user imports."""
+    public = {id(getattr(jaxgen, name)) for name in jaxgen.__all__}
+    for package in PUBLIC:
+        public |= {id(getattr(package, name)) for name in package.__all__}
+    for name, function in public_functions():
+        if id(function) not in public:
+            continue
+        signature = inspect.signature(function)
+        missing = [
+            p.name for p in signature.parameters.values() if p.annotation is inspect.Parameter.empty
+        ]
+        assert not missing, f"{name}: no type for {missing}"
+        assert signature.return_annotation is not inspect.Signature.empty, f"{name}: no return type"
 
 
 def test_places_in_the_data_are_named_in_one_way():

@@ -1,4 +1,4 @@
-"""The engine: runs the pure functions over any number of rows, in compiled blocks of few sizes.
+"""The engine: answers requests about any number of rows, in compiled blocks of few sizes.
 
 A program is compiled for (spec, dtype, block size) and never for n: rows go through in blocks of
 one of a few sizes, the last one padded. Since noise is keyed by row, neither the blocks nor the
@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec, Sharding
 
-from jaxgen.core import batch, compiler
+from jaxgen.core import compiler
 from jaxgen.core.inputs import float_dtype, has_missing
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import is_leaf
+from jaxgen.core.verbs import Request
 
 # block sizes: few, so that few programs are compiled; they hold round numbers with little padding
 RUNGS = (64, 512, 2048, 10240, 40960, 250880, 1003520)
@@ -38,72 +39,18 @@ _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 _map = jax.tree_util.tree_map
 
 
-def sample(model, params, key, n, y, place=None):
-    """n events as one array; y is checked, (n, *y_shape) or None; place as in ``devices_of``."""
-    devices = devices_of(params, place)
-    size = block_size(model, params, n, model.noise())
-    parts = _blocks(_sample_block, model, size, (params, key), (y,), 0, n, devices)
-    return _placed(_join(parts, n), place)
+def run(request: Request, place: jax.Device | Sharding | None = None) -> Any:
+    """The answer to a request, its rows joined; place as in ``devices_of``."""
+    devices = devices_of(request.params, place)
+    answer = _join(_blocks(request, devices), request.n, request.shape)
+    return answer if place is None else jax.device_put(answer, place)
 
 
 @standard_promotion
-def stream(model, params, key, n, y, start, place=None) -> Iterator[jax.Array]:
-    """Events of rows start .. start + n - 1 in blocks; y is that of the n rows."""
-    devices = devices_of(params, place)
-    size = block_size(model, params, n, model.noise())
-    parts = _blocks(_sample_block, model, size, (params, key), (y,), start, n, devices)
-    for rows, block in parts:
+def stream(request: Request, place: jax.Device | Sharding | None = None) -> Iterator[jax.Array]:
+    """The answer to a request in blocks of rows, in order."""
+    for rows, block in _blocks(request, devices_of(request.params, place)):
         yield block if rows == len(block) else _join(iter([(rows, block)]), rows)
-
-
-def log_prob(model, params, x, y, batch_shape, place=None):
-    """Scores, of the shape batch_shape, of checked events (n, *event_shape)."""
-    devices = devices_of(params, place)
-    size = block_size(model, params, len(x), more=_scored(model, y))
-    program = _log_prob_missing if _has_missing(model, x) else _log_prob_block
-    parts = _blocks(program, model, size, params, (x, y), 0, len(x), devices)
-    return _placed(_join(parts, len(x), batch_shape), place)
-
-
-def log_prob_and_k(model, params, x, y, batch_shape, place=None):
-    """Scores as of ``log_prob``, and Pareto k of their importance weights."""
-    devices = devices_of(params, place)
-    size = block_size(model, params, len(x), more=_scored(model, y))
-    parts = _blocks(_log_prob_and_k_block, model, size, params, (x, y), 0, len(x), devices)
-    log_p, k = _join(parts, len(x), batch_shape)
-    return _placed(log_p, place), k
-
-
-def classify(model, params, x, prior, batch_shape):
-    """log p(y|x), (*batch_shape, classes); prior is log p(y), or None for the learnt one."""
-    size = block_size(model, params, len(x), more=_scored(model, None))
-    program = _classify_missing if _has_missing(model, x) else _classify_block
-    shared = params, prior
-    parts = _blocks(program, model, size, shared, (x, None), 0, len(x), devices_of(params))
-    return _join(parts, len(x), batch_shape)
-
-
-def complete(model, params, key, x, y, batch_shape):
-    """Events whose NaN are drawn given the rest."""
-    size = block_size(model, params, len(x), model.noise())
-    shared, devices = (params, key), devices_of(params)
-    parts = _blocks(_complete_block, model, size, shared, (x, y), 0, len(x), devices)
-    return _join(parts, len(x), batch_shape)
-
-
-def pull(model, params, x, y):
-    """Noise of checked events (n, *event_shape): a pytree with rows leading."""
-    size = block_size(model, params, len(x))
-    devices = devices_of(params)
-    return _join(_blocks(_pull_block, model, size, params, (x, y), 0, len(x), devices), len(x))
-
-
-def push(model, params, noise, y):
-    """Events of noise whose rows lead."""
-    n = len(jax.tree_util.tree_leaves(noise)[0])
-    size = block_size(model, params, n)
-    devices = devices_of(params)
-    return _join(_blocks(_push_block, model, size, params, (noise, y), 0, n, devices), n)
 
 
 def block_size(model, params, n: int, noise=(), more: int = 0) -> int:
@@ -145,14 +92,20 @@ def _addressable(sharding):
     return sorted(sharding.addressable_devices, key=lambda device: device.id)
 
 
-def _blocks(function, model, size, shared, rows, start, n, devices):
-    """Yield (number of rows that count, result) of each block of ``function``, in order.
+def _blocks(request, devices):
+    """Yield (number of rows that count, result) of each block of the answer, in order.
 
-    ``shared`` goes to every block whole, of ``rows`` each block gets its own. With several devices
-    one step runs a block on each of them.
+    ``shared`` goes to every block whole; of the values and y each block gets its rows. With several
+    devices one step runs a block on each of them.
     """
+    verb, model, params, shared, values, y, n, _, start = request
+    noise = model.noise() if verb.draws else ()
+    size = block_size(model, params, n, noise, _scratch(model, y) if verb.scores else 0)
+    by_missing = verb.missing is not None and model.learning.missing is not None
+    function = verb.missing if by_missing and has_missing(values) else verb.rows
+    rows, shared = (values, y), (params, shared)
     devices = devices if n > size else devices[:1]
-    program = _program(function, devices)
+    program = _program(devices)
     if len(devices) == 1 and devices != _default_device():
         shared = jax.device_put(shared, devices[0])
     step = size * len(devices)
@@ -162,8 +115,8 @@ def _blocks(function, model, size, shared, rows, start, n, devices):
     for first in range(0, max(n, 1), step):
         starts = [start + first + i * size for i in range(len(devices))]
         words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
-        own = _map(functools.partial(_cut, first=first, size=step), rows)
-        arguments = model, size, shared, (words, own)
+        cut = _map(functools.partial(_cut, first=first, size=step), rows)
+        arguments = function, model, size, shared, (words, cut)
         # the first compiles, for all
         block = _start(program, arguments, None if first == 0 else threads)
         under_way.append((min(step, n - first), block))
@@ -246,13 +199,10 @@ def _join(parts, n, batch_shape=None):
     return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
 
 
-def _scored(model, y):
+def _scratch(model, y):
     """Scalars that scoring an event takes beside it."""
-    return model.traits.scratch + (model.classes if y is None and model.classes is not None else 0)
-
-
-def _has_missing(model, x):
-    return model.learning.missing is not None and has_missing(x)
+    marginal = y is None and model.classes is not None
+    return model.traits.scratch + (model.classes if marginal else 0)
 
 
 def _on_host(tree):
@@ -269,64 +219,25 @@ def _aligned(shape, dtype):
     return raw[first : first + size].view(dtype).reshape(shape)
 
 
-def _placed(array, place):
-    return array if place is None else jax.device_put(array, place)
-
-
 @functools.cache
-def _program(function: Callable, devices: tuple[jax.Device, ...]) -> Callable:
-    """``function(model, size, shared, rows)``, compiled to run a block on each of the devices."""
+def _program(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    """``_block``, compiled to run on each of the devices."""
     if len(devices) == 1:
-        return compiler.jit(function, static_argnums=(0, 1))
+        return compiler.jit(_block, static_argnums=(0, 1, 2))
     mesh = Mesh(np.array(devices), ("rows",))
-    every, own = PartitionSpec(), PartitionSpec("rows")
+    every, split = PartitionSpec(), PartitionSpec("rows")
 
-    def spread(model, size, shared, rows):
-        one = functools.partial(function, model, size)
-        each = jax.shard_map(one, mesh=mesh, in_specs=(every, own), out_specs=own, check_vma=False)
+    def spread(function, model, size, shared, rows):
+        one = functools.partial(_block, function, model, size)
+        each = jax.shard_map(
+            one, mesh=mesh, in_specs=(every, split), out_specs=split, check_vma=False
+        )
         return each(shared, rows)
 
-    return compiler.jit(spread, static_argnums=(0, 1))
+    return compiler.jit(spread, static_argnums=(0, 1, 2))
 
 
-def _sample_block(model, size, shared, rows):
-    (params, key), (start, (y,)) = shared, rows
-    return batch.sample_rows(model, params, key, start[0], size, y)
-
-
-def _log_prob_and_k_block(model, size, params, rows):
-    _, (x, y) = rows
-    return batch.log_prob_and_k_rows(model, params, x, y)
-
-
-def _log_prob_block(model, size, params, rows, missing=False):
-    _, (x, y) = rows
-    return batch.log_prob_rows(model, params, x, y, missing)
-
-
-def _log_prob_missing(model, size, params, rows):
-    return _log_prob_block(model, size, params, rows, True)
-
-
-def _classify_block(model, size, shared, rows, missing=False):
-    (params, prior), (_, (x, _)) = shared, rows
-    return batch.classify_rows(model, params, prior, x, missing)
-
-
-def _classify_missing(model, size, shared, rows):
-    return _classify_block(model, size, shared, rows, True)
-
-
-def _complete_block(model, size, shared, rows):
-    (params, key), (start, (x, y)) = shared, rows
-    return batch.complete_rows(model, params, key, start[0], x, y)
-
-
-def _pull_block(model, size, params, rows):
-    _, (x, y) = rows
-    return batch.pull_rows(model, params, x, y)
-
-
-def _push_block(model, size, params, rows):
-    _, (noise, y) = rows
-    return batch.push_rows(model, params, noise, y)
+def _block(function, model, size, shared, rows):
+    """The results of one block of rows, by the function of a verb."""
+    (params, shared), (start, (values, y)) = shared, rows
+    return function(model, params, shared, start[0], size, values, y)

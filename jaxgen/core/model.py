@@ -56,19 +56,9 @@ __all__ = ["Learning", "Model", "Params", "Traits", "is_invertible", "overrides"
 class Model(Spec):
     """Base of every model: give it fields, ``event_shape`` and the methods that raise below.
 
-    >>> class Unit(jaxgen.Model):
-    ...     event_shape = (2,)
-    ...     def init(self, key, x=None, y=None):
-    ...         return {"low": jnp.zeros(2)}
-    ...     def log_prob(self, params, x, y=None):
-    ...         z = x - params["low"]
-    ...         return jnp.where(((z >= 0) & (z <= 1)).all(), 0.0, -jnp.inf)
-    ...     def noise(self):
-    ...         return jaxgen.random.Uniform((2,))
-    ...     def push(self, params, noise, y=None):
-    ...         return params["low"] + noise
-    >>> jaxgen.sample(Unit(), {"low": jnp.zeros(2)}, jax.random.key(0), 3).shape
-    (3, 2)
+    >>> model = jaxgen.models.Gaussian(2)
+    >>> model.event_shape, model.learning.method, model.traits.density
+    ((2,), 'closed_form', 'exact')
     """
 
     # Required.

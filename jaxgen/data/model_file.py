@@ -15,7 +15,7 @@ import json
 import math
 import os
 import re
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,11 @@ import safetensors
 import safetensors.numpy
 
 from jaxgen.core import inputs
-from jaxgen.core.model import Model
+from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.spec import from_json, spec_name, to_json
 from jaxgen.data import params as params_of
 from jaxgen.data.output import write_atomically
-from jaxgen.training.fitted import Fitted
 
 FORMAT = 2  # raised when an older jaxgen could no longer read the file
 _REORDERED = "SplineCoupling", "MaskedAutoregressive"  # their splines' numbers, in format 2
@@ -54,14 +53,24 @@ _DTYPES = {"bool", "float16", "float32", "float64"} | {
 }
 
 
-def save(fitted: Fitted, path: str | os.PathLike) -> None:
+class SavedModel(NamedTuple):
+    """What a file holds: see ``jaxgen.Fitted`` for the fields."""
+
+    model: Model
+    params: Params
+    columns: tuple[str, ...] | None = None
+    labels: tuple[str | int, ...] | None = None
+
+
+def save(fitted: Any, path: str | os.PathLike) -> None:
     """Write a fitted model to one file, bit for bit; ``load`` reads it back.
 
     An existing file is replaced, and only once the new one is complete and on disk. The history of
     the fit is not kept. Equal models give equal files.
 
     Args:
-      fitted: the model, whose params are dicts, lists, tuples and None around arrays.
+      fitted: a ``Fitted`` or ``SavedModel``, whose params are dicts, lists, tuples and None around
+        arrays.
       path: the file to write; any ending will do.
 
     Raises:
@@ -70,10 +79,10 @@ def save(fitted: Fitted, path: str | os.PathLike) -> None:
       OSError: the file cannot be written.
 
     >>> save(fitted, "land.jaxgen")
-    >>> load("land.jaxgen").sample(jax.random.key(0), 3).shape
-    (3, 2)
+    >>> load("land.jaxgen").model
+    Gaussian(dim=2, covariance='full', jitter=0.0)
     """
-    if not isinstance(fitted, Fitted):
+    if not all(hasattr(fitted, name) for name in SavedModel._fields):
         raise TypeError(f"fitted must be a Fitted, got {type(fitted).__name__}")
     arrays: dict[str, np.ndarray] = {}
     tree = _take_apart(fitted.params, "params", arrays)
@@ -101,7 +110,7 @@ def save(fitted: Fitted, path: str | os.PathLike) -> None:
 
 
 @standard_promotion
-def load(path: str | os.PathLike) -> Fitted:
+def load(path: str | os.PathLike) -> SavedModel:
     """Read a fitted model that ``save`` wrote.
 
     Only classes that are already defined are built: import the module of your own model first.
@@ -115,7 +124,7 @@ def load(path: str | os.PathLike) -> Fitted:
       path: the file. Of a file that is no model no more than its header is read.
 
     Returns:
-      The ``Fitted``, with JAX arrays of the dtypes that were saved.
+      The model, with JAX arrays of the dtypes that were saved.
 
     Raises:
       ValueError: the file is damaged or no jaxgen model, its spec is unknown here, its params hold
@@ -124,10 +133,9 @@ def load(path: str | os.PathLike) -> Fitted:
       OSError: there is no such file, or it cannot be read.
     """
     with open(path, "rb") as file:
-        fitted = _load(file, path)
-    # apart from what the content can cause: a machine without the device raises here
-    fitted.params = _on_device(fitted.params)
-    return fitted
+        saved = _load(file, path)
+    # not among the errors of the content: a machine without the device raises here
+    return saved._replace(params=_on_device(saved.params))
 
 
 def read_safetensors(file: IO[bytes], entry: str, other: str) -> tuple[bytes, Any]:
@@ -170,7 +178,7 @@ def _check_size(found, size):
         raise ValueError(f"damaged: it has {found:,} bytes, where its header says {size:,}")
 
 
-def _load(file: IO[bytes], path: str | os.PathLike) -> Fitted:
+def _load(file: IO[bytes], path: str | os.PathLike) -> SavedModel:
     """The model in an open file, its params NumPy arrays, or a ValueError that names the file."""
     try:
         raw, header = read_safetensors(file, _ENTRY, "not a jaxgen model, or damaged")
@@ -180,7 +188,7 @@ def _load(file: IO[bytes], path: str | os.PathLike) -> Fitted:
         raise ValueError(f"{os.fspath(path)}: {why}") from error
 
 
-def _checked(raw: bytes, header: Any) -> Fitted:
+def _checked(raw: bytes, header: Any) -> SavedModel:
     place = _DIGEST.search(raw)
     if place is None:
         raise ValueError("damaged: it holds no digest")
@@ -214,10 +222,10 @@ def _checked(raw: bytes, header: Any) -> Fitted:
     if labels is not None and not all(type(name) in (str, int) for name in labels):
         raise ValueError("its labels are not names")
     columns, labels = (None if v is None else tuple(v) for v in (columns, labels))
-    fitted = Fitted(model, params, columns=columns, labels=labels)
+    saved = SavedModel(model, params, columns, labels)
     params_of.check(model, params)
-    _check_names(fitted)
-    return fitted
+    _check_names(saved)
+    return saved
 
 
 def _check_names(fitted):

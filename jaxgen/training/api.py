@@ -1,4 +1,4 @@
-"""fit: one function for closed forms, expectation-maximisation and gradients."""
+"""``fit``: closed forms, expectation-maximisation, gradients and draws of posteriors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _map = jax.tree_util.tree_map
 _BATCH_SIZE = 256
 _CHECKED = 1024  # rows on which a closed form is checked, fewer where one reads many params
 _READ = 2**28  # params that they may read in all
-_ARGUMENTS = {  # those that apply to each method, of those that not all take
+_ARGUMENTS = {  # of the arguments that some methods ignore, those that apply to each
     "closed_form": (),
     "em": ("epochs", "restarts", "progress"),
     "gradient": (
@@ -83,67 +83,69 @@ def fit(
 ) -> Fitted:
     """Fit a model to data by maximum likelihood: params that maximise sum_i w_i log p(x_i | y_i).
 
-    The way is ``model.learning.method``: "closed_form" calls ``model.estimate``; "em" steps from
-    ``model.init`` until a step gains less than 1e-5 nats an event; "gradient" minimises
-    ``model.loss``, the negative log-likelihood unless the model says otherwise, over minibatches
-    and keeps the params that score best on held-out rows. An ``optimizer`` makes it "gradient" for
-    any model with a density.
+    ``model.learning.method`` is the method: "closed_form" calls ``model.estimate``; "em" repeats
+    ``model.em_step`` until a step gains less than 1e-5 nats an event; "gradient" minimises
+    ``model.loss``, by default the negative log-likelihood, over minibatches, and keeps the params
+    that score best on held-out rows; "mcmc" draws from a posterior. An ``optimizer`` makes the
+    method "gradient" for any model with a density.
 
     Args:
       model: a spec, or a Fitted, whose params EM and gradients then start from.
       x: events (n, *event_shape), finite and within the model's support.
       y: conditions (n, *y_shape), for a conditional model.
       key: a typed PRNG key, for starts, shuffles and the noise of losses.
-      epochs: at most so many EM steps (200) or passes over the rows (as many as make 5000
-        minibatches, between 20 and 1000).
+      epochs: largest number of EM steps (200), or of passes over the rows (by default as many as
+        make 5000 minibatches, between 20 and 1000).
       batch_size: rows in a minibatch (256); gradient only.
-      optimizer: an optax GradientTransformation, or ``jaxgen.fit``'s Adam, or a list of Adams, one
-        a member of an ensemble; by default Adam at ``model.learning.rate``. Gradient only.
+      optimizer: an optax GradientTransformation, a ``jaxgen.training.Adam``, or a list of Adams for
+        the members of an ensemble; by default Adam at ``model.learning.rate``. Gradient only.
       validation: share of the rows held out (0.1), or held-out data, as x or as a tuple (x, y);
-        with 0 the training rows judge. Gradient only.
-      patience: stop after so many epochs without a better score; by default no epoch is spared, as
-        the low learning rates at the end help most. The best params are kept all the same;
-        gradient only.
+        with 0 the training rows decide which params are best. Gradient only.
+      patience: number of epochs without a better score after which training stops; by default
+        training runs all epochs, as the low learning rates at the end help most. The best params
+        are kept either way. Gradient only.
       restarts: number of starts of EM, the best of which is kept (1).
-      weights: (n,) non-negative weights; an integer weight counts as so many equal rows
-        (but a KDE tells copies of an event from weight in its bandwidth).
+      weights: (n,) non-negative weights; an integer weight counts as that many equal rows. For a
+        KDE, duplicated rows and weights give different bandwidths.
       freeze: names of params to leave as they are, such as "mean", or "base/mean" within nested
         params; gradient only.
-      ensemble: train so many fits side by side, in one program, and return the average of their
-        densities; by default one for each entry of a list of optimizers, else a single fit. Member
-        i is the fit of ``jax.random.fold_in(key, i)``, but for the rows held out, which are those
-        of ``key``; gradient only.
-      checkpoint: path of a file that follows the training: an equal call goes on from it after an
-        interrupt, to the same bits on the same machine, and returns at once when all is done;
-        gradient only.
+      ensemble: number of fits to train side by side, in one program; the result is the average of
+        their densities. By default one for each entry of a list of optimizers, else a single fit.
+        Member i is the fit of ``jax.random.fold_in(key, i)``, except that all hold out the same
+        rows. Gradient only.
+      checkpoint: path of a file that keeps the state of the training: after an interrupt an equal
+        call resumes from it, to the same bits on the same machine, and returns at once if the
+        training is complete. Gradient only.
       progress: show a bar; by default on a terminal, in a run over two seconds.
 
     Returns:
-      A Fitted with params in JAX's default float dtype; an ensemble's is that of
-      ``compose.Mixture(model, ensemble)``, in equal shares. Its ``history`` holds "method",
-      "steps", "epochs", "train" and "validation" (mean log-likelihoods in nats, or minus the mean
-      loss where a model has its own: of each epoch, or of the start and each step of EM), "seconds"
-      and "stopped" ("closed form", "converged", "patience", "epochs" or "nan at step N", with a
-      RuntimeWarning; an epoch that meets NaN is finished first; "draws" of a posterior, whose
-      diagnostics ``jaxgen.numpyro.NUTS`` names). By gradient also "best_epoch" and
-      "best_score", of the params returned; of an ensemble, instead, "members", a history for each,
-      while "train" and "validation" are means over the members that still train. Of a NumPyro
-      program, and of each member or class of one, also "converged", whether its score has stopped
-      rising over the last two fifths of the epochs, and unless its posterior is a point, from
-      importance ratios log p(x, globals | y) - log q(globals) of 100 to 500 draws of the fitted
-      posterior q: "pareto_k", the tail index of their weights; "efficiency", the effective share of
-      the draws; and by site, of an array's worst entry, "shift", by how many deviations weighting
-      moves the mean, and "deviation", by what it multiplies the deviation (within the central 98 %
-      of the draws). A RuntimeWarning names the program and its worst globals where pareto_k is
-      above 0.7 and efficiency below 0.8, a shift is above 0.5, a deviation beyond a factor of 1.5,
-      or the score is still rising.
+      A Fitted with params in JAX's default float dtype. The model of an ensemble is
+      ``compose.Mixture(model, ensemble)``, with equal weights. ``history`` holds:
+
+      - "method", "steps", "epochs" and "seconds".
+      - "train" and "validation": mean log-likelihoods in nats, or minus the mean loss if the model
+        defines a loss, for each epoch, or for the start and each step of EM.
+      - "stopped": "closed form", "converged", "patience", "epochs", "draws" (of a posterior, whose
+        diagnostics ``jaxgen.numpyro.NUTS`` lists) or "nan at step N", with a RuntimeWarning.
+      - with gradients, "best_epoch" and "best_score", for the params returned; for an ensemble
+        instead "members", a history each, and "train" and "validation" are then means over the
+        members that still train. For ``compose.PerClass``, "classes", a history each.
+      - for a NumPyro program fitted by gradients, "converged", whether the score has stopped rising
+        over the last two fifths of the epochs. Unless its posterior is a point, also diagnostics by
+        importance ratios log p(x, globals | y) - log q(globals) of 100 to 500 draws of the fitted
+        posterior q: "pareto_k", the tail index of the weights; "efficiency", the effective share of
+        the draws; and for each site, at an array's worst entry, "shift", the number of deviations
+        by which weighting moves the mean, and "deviation", the factor by which it changes the
+        deviation (within the central 98 % of the draws). A RuntimeWarning names the program and its
+        worst globals if pareto_k is above 0.7 and efficiency below 0.8, a shift is above 0.5, a
+        deviation is beyond a factor of 1.5, or the score is still rising.
 
     Raises:
-      TypeError, ValueError: an argument of the wrong kind, shape or range, or one that does not
-        apply to the method, by its name; a start that gives a training row no density, or a
-        loss or gradient that is not finite, so that training fails in its first epoch; params that
-        would not be finite; a checkpoint that is damaged or of another run.
-      OSError: no file can be put at ``checkpoint``.
+      TypeError, ValueError: an argument that has the wrong kind, shape or range, or does not apply
+        to the method (the message names it); a start that gives a training row no density, or a
+        loss or gradient that is not finite; params that would not be finite; a checkpoint that is
+        damaged or of another run.
+      OSError: no file can be written at ``checkpoint``.
 
     Source: Dempster, Laird and Rubin 1977 (EM).
 
@@ -187,7 +189,7 @@ def fit(
     )
     data = Data(x, y, weights, np.arange(len(x)))
     if weights is not None and (weights == 0).any():
-        # dropped here, they cannot matter to a start, a bound or a count either
+        # dropped here, such rows cannot affect a start, a bound or a count
         data = data.take(np.flatnonzero(weights))
     if epochs is not None:
         epochs = inputs.as_count(epochs, "epochs", 1)

@@ -1,7 +1,7 @@
-"""Checkpoints: the state of a training run in one file, from which an equal call goes on.
+"""Checkpoints: the state of a training run in one file, from which an equal call resumes.
 
-A safetensors file. Its metadata says of which run it is, and holds a SHA-256 of that and of all
-arrays, which finds accidents.
+It is a safetensors file. Its metadata describes the run, and holds a SHA-256 of that description
+and of all arrays, which detects damage.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jaxgen.core.warn import warn
 from jaxgen.data.model_file import MALFORMED, read_safetensors
 from jaxgen.data.output import writable, write_atomically
 
-PAUSE = 1.0  # seconds at least between two writes, so that short runs are not held up
-SHARE = 0.1  # of a run's time that writing may take
+PAUSE = 1.0  # least seconds between two writes, so that short runs are not slowed down
+SHARE = 0.1  # largest share of a run's time that writing may take
 _ENTRY = "jaxgen-checkpoint"
 
 
@@ -32,11 +32,12 @@ class Checkpoint:
     """The file of one run.
 
     Args:
-      path: where it is, or will be.
-      run: what the run is, as strings by name: a file of any other run is refused.
+      path: where the file is, or will be.
+      run: a description of the run, as strings by name: the file of any other run is refused.
 
     Raises:
-      TypeError, OSError: path is no path, or no file can be put there; a pipe or a device is none.
+      TypeError: path is no path.
+      OSError: no regular file can be written there.
     """
 
     def __init__(self, path: Any, run: dict[str, str]):
@@ -53,7 +54,7 @@ class Checkpoint:
         return self._path.exists()
 
     def read(self, like: Any) -> Any:
-        """The saved pytree, or None where there is no file.
+        """The saved pytree, or None if there is no file.
 
         Args:
           like: a pytree of the same structure, whose leaves have ``shape`` and ``dtype``; None
@@ -89,15 +90,15 @@ class Checkpoint:
         return state
 
     def offer(self, state: Any) -> None:
-        """Write the pytree of arrays, unless that was done a moment ago."""
+        """Write the pytree of arrays, unless the last write was a moment ago."""
         if time.monotonic() >= self._due:
             self.write(state)
 
     def write(self, state: Any) -> None:
         """Write the pytree of arrays, unless the file holds it already.
 
-        A full disk is no reason to lose the training: where the file cannot be written it stays as
-        it is, with a warning the first time.
+        If the file cannot be written, as on a full disk, it stays as it is and training goes on,
+        with a warning the first time.
         """
         if state is self._written:
             return
@@ -127,12 +128,12 @@ class Checkpoint:
 
 
 def versions(*packages: str) -> str:
-    """Their names and versions."""
+    """The names and versions of installed packages."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def describe_data(x, y, weights, validation, start) -> dict[str, str]:
-    """What a run learns from, as part of a checkpoint's description.
+    """The data of a run, as part of a checkpoint's description.
 
     validation: the share of the rows held out, or the arrays of other rows.
     """
@@ -147,7 +148,7 @@ def describe_data(x, y, weights, validation, start) -> dict[str, str]:
 
 
 def digest(*arrays: Any) -> str:
-    """A SHA-256 of arrays, their shapes and dtypes; None counts as an array of its own kind."""
+    """A SHA-256 of arrays, their shapes and dtypes; None differs from every array."""
     found = hashlib.sha256()
     for array in arrays:
         array = None if array is None else np.ascontiguousarray(array)
@@ -188,7 +189,7 @@ def _is_key(leaf):
 
 def _as_array(leaf) -> np.ndarray:
     array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf, order="C")
-    # safetensors knows few dtypes; those it may lack, such as bfloat16, go as bytes
+    # safetensors lacks some dtypes, such as bfloat16; arrays of these are stored as bytes
     return array if array.dtype.kind in "biuf" else np.frombuffer(array.tobytes(), np.uint8)
 
 

@@ -21,7 +21,7 @@ from jaxgen.training.rows import Data, Rows, as_params, check_scores, for_init, 
 TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
 EPOCHS = 200
 
-# Each start is the best of a few short runs, since EM ends at the top nearest to where it begins:
+# EM ends at the local optimum nearest to its start, so each start is the best of a few short runs:
 # Biernacki, Celeux and Govaert 2003, "Choosing starting values for the EM algorithm".
 SHORT_RUNS = 8
 SHORT_STEPS = 10
@@ -33,15 +33,15 @@ _RUNNING, _CONVERGED, _LIMIT, _NAN = range(4)
 class _State(NamedTuple):
     previous: Any  # params one step back, whose score is known
     params: Any
-    score: Any  # of previous while running, of params once stopped
+    score: Any  # that of previous while running, that of params once stopped
     step: Any
     status: Any
 
 
 def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
-    """Params of highest likelihood over the restarts, and the history of that one.
+    """Params of highest likelihood over the restarts, and the history of that run.
 
-    Every returned param set has been scored: the result is the best that was seen of its run.
+    The params returned are those of the best score in their run.
     """
     epochs = EPOCHS if epochs is None else epochs
     x, y, weights, numbers = data[:4]
@@ -79,8 +79,8 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
 
 
 def _start(model, key, x, y, weights):
-    """The starting params from which a short run on some of the rows gets highest."""
-    if model.learning.method == "closed_form":  # EM is for missing values alone
+    """The starting params from which a short run on some of the rows scores best."""
+    if model.learning.method == "closed_form":  # EM serves missing values only
         return as_params(model.init(key, *for_init(x, y, weights)))
     n = len(x)
     if n > SHORT_ROWS:
@@ -88,7 +88,7 @@ def _start(model, key, x, y, weights):
         x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
     else:
         some = np.arange(n)
-    x = inputs.filled(x, np.nanmean)  # a step with missing values takes many times as long
+    x = inputs.filled(x, np.nanmean)  # a step with missing values is many times slower
     rows, data = pad(x, y, weights), for_init(x, y, weights)
 
     def rank(start):
@@ -124,7 +124,7 @@ def _one(model, start, rows: Rows, epochs, bar, volume=0.0):
     if status == _NAN and step == 0:
         return None, {}
     if len(train) > 1 and train[-1] < train[-2]:
-        train.pop()  # the step that lost likelihood was taken back
+        train.pop()  # the step that lost likelihood is undone
     reason = {_CONVERGED: "converged", _LIMIT: "epochs", _NAN: f"nan at step {step}"}[status]
     history = {"method": "em", "steps": step, "epochs": step, "train": train}
     return state.params, {**history, "validation": [], "stopped": reason}
@@ -132,7 +132,7 @@ def _one(model, start, rows: Rows, epochs, bar, volume=0.0):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
-    """Steps up to ``end``, fewer when EM stops; and the scores of the params they began with."""
+    """The state after steps up to ``end``, or until EM stops, and the score before each step."""
     first = state.step
     x, observed = rows.x, None
     if missing:

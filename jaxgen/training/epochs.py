@@ -19,7 +19,7 @@ STARTS, _SHUFFLES, _NOISE, VALIDATION = range(4)  # streams of a fit's key
 
 
 class Fixed(NamedTuple):
-    """What does not change in a run. All of it is traced."""
+    """State that does not change during training. All of it is traced."""
 
     train: Rows
     validation: Rows  # rows that decide which params are best
@@ -31,11 +31,11 @@ class Fixed(NamedTuple):
 
 
 _BY_MEMBER = Fixed(None, None, 0, 0, 0, None, None)  # type: ignore[arg-type]
-_OWN_ROWS = Rows(0, 0, 0, None, 0)  # of each member; as many for all
+_OWN_ROWS = Rows(0, 0, 0, None, 0)  # the same number of rows for each member
 
 
 class State(NamedTuple):
-    """What does. In an ensemble, every array has a leading axis of members."""
+    """State that changes during training. Arrays of many members have a leading axis of them."""
 
     live: Any
     optimizer: Any
@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What a program is compiled for."""
+    """The static arguments that a program is compiled for."""
 
     model: Any
     optimizer: Any
@@ -56,8 +56,8 @@ class Program(NamedTuple):
     batch: int
     room: int
     members: int | None  # None: a single fit
-    own_rows: bool = False  # has each member data of its own?
-    scored: bool = True  # do rows decide which params are best, or are held out?
+    own_rows: bool = False  # does each member have its own rows?
+    scored: bool = True  # are epochs scored on the validation rows?
 
 
 def begin(program: Program, fixed: Fixed, learnt: list) -> State:
@@ -73,9 +73,9 @@ def begin(program: Program, fixed: Fixed, learnt: list) -> State:
 
 
 def chunk(program: Program, fixed: Fixed, state: State, first, end):
-    """Epochs ``first`` to ``end``, fewer when all training stops.
+    """Run epochs ``first`` to ``end``, or until all members stop.
 
-    Returns the state, the number of the next epoch, and what each epoch scored on both sets.
+    Returns the state, the number of the next epoch, and the scores of each epoch on both sets.
     """
     epoch_of_each = _each(program, functools.partial(_epoch, program), 0, None)
 
@@ -94,7 +94,7 @@ def chunk(program: Program, fixed: Fixed, state: State, first, end):
 
 
 def _each(program, one, *axes):
-    """``one`` for every member, each with its own share of ``Fixed``."""
+    """``one`` for every member, with the member's part of ``Fixed``."""
     if program.members is None:
         return one
     by_member = _BY_MEMBER
@@ -109,10 +109,10 @@ def _epoch(program, fixed, state, epoch):
     n, batches = train.count, _batches(program, fixed)
     noises = noise_key(program.model, fixed.key, _NOISE)
     shuffles = jax.random.fold_in(jax.random.fold_in(fixed.key, _SHUFFLES), epoch)
-    rows = None  # of one batch the order does not matter
+    rows = None  # the order does not matter if there is one batch
     if len(train.x) > program.batch:
         rows = order(shuffles, n, len(train.x))
-    least, more = n // batches, n % batches  # batches of nearly equal size: no noisy last one
+    least, more = n // batches, n % batches  # nearly equal batches, so that none is noisier
     weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
     slots = jnp.arange(program.batch)
 
@@ -140,7 +140,7 @@ def _epoch(program, fixed, state, epoch):
         return live, memory, total - value, jnp.where(jnp.isfinite(value), bad, jnp.minimum(bad, i))
 
     # No early end within an epoch: under vmap its predicate would differ between members, and each
-    # step would then choose between the old and the new of all that it carries.
+    # step would then select between the old and the new values of the whole carry.
     total = jnp.zeros((), state.best_score.dtype)
     start = state.live, state.optimizer, total, batches
     live, memory, total, bad = lax.fori_loop(jnp.zeros_like(batches), batches, step, start)
@@ -149,7 +149,7 @@ def _epoch(program, fixed, state, epoch):
         score = _validation_score(program, fixed, live).astype(total.dtype)
 
     running = state.status == RUNNING
-    # a density of inf is no score; params may only be infinite where they were
+    # an infinite density is no score; only params that were infinite before may be infinite
     sound = (bad == batches) & (score < jnp.inf)
     for a, b in zip(*map(jax.tree_util.tree_leaves, (live, state.best)), strict=True):
         sound &= (jnp.isfinite(a) | (a == b)).all()
@@ -192,6 +192,6 @@ def _transformation(program, fixed):
 
 
 def _like(new, old):
-    """A loop's carry keeps its dtypes, whatever an optimizer promotes."""
+    """``new`` in the dtype of ``old``: a loop's carry must keep its dtypes."""
     new = jnp.asarray(new) if isinstance(new, (bool, int, float)) else new
     return new if new.dtype == old.dtype else new.astype(old.dtype)

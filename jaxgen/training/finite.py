@@ -1,4 +1,4 @@
-"""Fits end in finite params, or in an error that says what stands in the way."""
+"""Checks that params, scores and gradients of a fit are finite, with errors that name the cause."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SHOWN = 6  # numbers of a row in an error
 
 
 def check_params(model: Model, params: Any) -> Any:
-    """The fitted params; an error where they are not finite.
+    """The fitted params; an error if they are not finite.
 
-    A probability of 0 is sound: params whose name starts with "log" may be -inf, and log-odds, in
-    "logits", inf too.
+    Probabilities may be 0: params whose name starts with "log" may be -inf, and log-odds, named
+    "logits", also inf.
     """
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -53,14 +53,15 @@ def check_slopes(
     key: Any,
     units: Units | None = None,
 ) -> None:
-    """Raise where the starting params give a real row a gradient of the loss that is not finite.
+    """Raise if the gradient of the loss at the starting params is not finite for some real row.
 
     Args:
-      model, params: whose loss it is.
+      model, params: the model and its starting params.
       mask: which leaves are learnt.
-      rows: padded rows; ``numbers`` names them.
-      key: of the losses' noise.
-      units: those of x in the rows, where they are not the user's.
+      rows: padded rows.
+      numbers: the number of each row in what the user gave.
+      key: key of the losses' noise.
+      units: those of x in the rows, if they are not the user's.
     """
     finite = np.asarray(_finite_slopes(model, mask, params, key, rows))
     bad = ~finite[: int(rows.count)] & (np.asarray(rows.weights)[: int(rows.count)] > 0)
@@ -87,7 +88,7 @@ def described(x, y) -> str:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _finite_slopes(model, mask, params, key, rows):
-    """Of each row, whether the gradient of its loss in the learnt params is finite."""
+    """Whether the gradient of each row's loss in the learnt params is finite."""
     leaves, tree = jax.tree_util.tree_flatten(params)
 
     def loss(learnt, i, x, y):

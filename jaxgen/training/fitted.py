@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxgen.core import batch, engine, inputs
+from jaxgen.core import engine, inputs, verbs
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.data import model_file
+from jaxgen.training import parts
 
 Place: TypeAlias = jax.Device | jax.sharding.Sharding | None
 
@@ -20,13 +23,19 @@ Place: TypeAlias = jax.Device | jax.sharding.Sharding | None
 class Fitted:
     """A model with params. A pytree: it passes through jit, grad and vmap.
 
+    Within a transformation a label that is a number may be an argument; an unknown label, which
+    cannot raise an error there, gives NaN.
+
     Attributes:
       model: the spec.
       params: pytree of arrays.
       history: what ``fit`` recorded, a dict of lists or numbers; lost inside a transformation.
       columns: names of the event's features, or None.
-      labels: names of the labels that y may be, strings or ints, in the order of their places; None
-        where they are 0, 1, .. or y is no label.
+      labels: names of the labels that y may be, strings or ints, in order; None if they are 0, 1,
+        ... or y is no label.
+
+    >>> jaxgen.Fitted(jaxgen.models.Gaussian(2), fitted.params).sample(jax.random.key(0), 3).shape
+    (3, 2)
     """
 
     def __init__(
@@ -55,61 +64,41 @@ class Fitted:
         count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
         return f"Fitted({self.model}, {count} parameters)"
 
-    @standard_promotion
-    def log_prob(self, x, y=None, *, device: Place = None) -> jax.Array:
-        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``.
-
-        Where y is a label, without it the score is the marginal, log sum_y p(y) p(x|y). Inside a
-        transformation a label that is a number may be an argument; of an unknown one, which cannot
-        raise there, every method gives NaN.
-        """
-        y = inputs.as_labels(y, self.labels)
-        if inputs.is_tracing(self.params, x, y):
-            return batch.log_prob(self.model, self.params, x, y)
-        x, y, shape = self._rows(x, y)
-        device, marginal = inputs.as_place(device), y is None and self.model.classes is not None
-        if self.model.traits.log_prob_and_k is None or marginal:
-            return engine.log_prob(self.model, self.params, x, y, shape, device)
-        log_p, k = engine.log_prob_and_k(self.model, self.params, x, y, shape, device)
+    def log_prob(self, x: ArrayLike, y: Any = None, *, device: Place = None) -> jax.Array:
+        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``."""
+        request = self._request(verbs.to_log_prob, x, self._labels(y))
+        marginal = request.y is None and self.model.classes is not None
+        if self.model.traits.log_prob_and_k is None or marginal or _is_traced(request):
+            return _answer(request, device)
+        log_p, k = _answer(request._replace(verb=verbs.LOG_PROB_AND_K), device)
         if self.model.learning.hooks is not None:
             self.model.learning.hooks.warn_of_tails(k)
         return log_p
 
-    @standard_promotion
-    def classify(self, x, prior=None) -> jax.Array:
+    def classify(self, x: ArrayLike, prior: ArrayLike | None = None) -> jax.Array:
         """log p(y|x) of each label by Bayes' rule, (..., classes): see ``jaxgen.classify``.
 
         >>> best = np.array(labelled.labels)[labelled.classify(x).argmax(-1)]
         """
-        if inputs.is_tracing(self.params, x, prior):
-            return batch.classify(self.model, self.params, x, prior)
-        prior = inputs.as_prior(self.model, prior, inputs.float_dtype(self.params))
-        x, _, shape = self._rows(x, None)
-        return engine.classify(self.model, self.params, x, prior, shape)
+        return _answer(self._request(verbs.to_classify, x, prior))
 
-    @standard_promotion
-    def sample(self, key: jax.Array, n: int, y=None, *, device: Place = None) -> jax.Array:
+    def sample(self, key: jax.Array, n: int, y: Any = None, *, device: Place = None) -> jax.Array:
         """n events, (n, *event_shape): see ``jaxgen.sample``.
 
         Args:
           key: a typed PRNG key.
           n: number of events.
           y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model,
-            and for one of labels, which then draws y from p(y) first.
+            and for a model of labels, which then draws y from p(y) first.
           device: where the events are to be, a ``jax.Device`` or a ``jax.sharding.Sharding``, whose
-            devices then also draw them. By default all local devices draw (or the one that JAX's
+            devices also draw them. By default all local devices draw (or the one that JAX's
             ``jax_default_device`` or the params are bound to), and the first has the result. The
-            events are the same wherever they are drawn. Inside a transformation it has no meaning.
+            events do not depend on it, and a transformation ignores it.
         """
-        y = inputs.as_labels(y, self.labels)
-        if inputs.is_tracing(self.params, key, y):
-            return batch.sample(self.model, self.params, key, n, y)
-        key, n, y = self._draws(key, n, y)
-        return engine.sample(self.model, self.params, key, n, y, inputs.as_place(device))
+        return _answer(self._request(verbs.to_sample, key, n, self._labels(y)), device)
 
-    @standard_promotion
     def stream(
-        self, key: jax.Array, n: int, y=None, *, start: int = 0, device: Place = None
+        self, key: jax.Array, n: int, y: Any = None, *, start: int = 0, device: Place = None
     ) -> Iterator[jax.Array]:
         """n events in blocks (rows, *event_shape), in constant memory: for files, sums, feeds.
 
@@ -124,127 +113,114 @@ class Fitted:
         """
         if inputs.is_tracing(self.params, key, y):
             raise TypeError("stream yields blocks to Python: inside a transformation, use sample")
-        key, n, y = self._draws(key, n, inputs.as_labels(y, self.labels))
         start, device = inputs.as_count(start, "start"), inputs.as_place(device)
-        if start > 2**64 - n:
+        request = self._request(verbs.to_sample, key, n, self._labels(y), start)
+        if start > 2**64 - request.n:
             raise ValueError(f"start must be at most 2**64 - n, as rows are numbered; got {start}")
-        return engine.stream(self.model, self.params, key, n, y, start, device)
+        return engine.stream(request, device)
 
-    @standard_promotion
-    def pull(self, x, y=None) -> Any:
+    def pull(self, x: ArrayLike, y: Any = None) -> Any:
         """The noise that makes the events (n, *event_shape): a pytree like ``model.noise()``.
 
-        Rows lead. Where an event is outside the support its noise means nothing.
+        Rows lead. Outside the support the noise of an event has no meaning.
 
         Raises:
           NotImplementedError: the model is not invertible.
         """
-        y = self._condition(y, "pull")
-        if inputs.is_tracing(self.params, x, y):
-            return batch.pull(self.model, self.params, x, y)
-        x, y, _ = self._rows(x, y)
-        return engine.pull(self.model, self.params, x, y)
+        return _answer(self._request(verbs.to_pull, x, self._labels(y, "pull")))
 
-    @standard_promotion
-    def push(self, noise: Any, y=None) -> jax.Array:
+    def push(self, noise: Any, y: Any = None) -> jax.Array:
         """The events that the noise makes; the inverse of ``pull``, rows leading."""
-        y = self._condition(y, "push")
-        if inputs.is_tracing(self.params, noise, y):
-            return batch.push(self.model, self.params, noise, y)
-        noise, n = inputs.as_noise(self.model, noise)
-        y = inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
-        return engine.push(self.model, self.params, noise, y)
+        return _answer(self._request(verbs.to_push, noise, self._labels(y, "push")))
 
-    @standard_promotion
-    def marginal(self, features, *, key: jax.Array | None = None) -> Fitted:
-        """The model of some features alone, a Fitted whose events are vectors of them.
-
-        In closed form where the family has one, else by importance sampling: its ``history`` says
-        which, and how good. See ``jaxgen.training.parts``.
-
-        Args:
-          features: places in the flattened event, or names of ``columns``; in the order wanted.
-          key: a typed PRNG key, for importance sampling.
-
-        Raises:
-          TypeError, ValueError: unknown, repeated or no features.
-          NotImplementedError: the model has no closed form and no density to sample by.
-        """
-        from jaxgen.training.parts import marginal
-
-        return marginal(self, features, key=key)
-
-    @standard_promotion
-    def given(self, values: dict, *, key: jax.Array | None = None) -> Fitted:
-        """The model of all other features, given the values of some: p(x_b | x_a = values).
-
-        In closed form where the family has one, else by importance sampling: its ``history`` says
-        which, and how good. See ``jaxgen.training.parts``.
-
-        Args:
-          values: by place in the flattened event, or by name of ``columns``.
-          key: a typed PRNG key, for importance sampling.
-
-        Raises:
-          TypeError, ValueError: unknown features, none or all of them, or values of zero density.
-          NotImplementedError: the model has no closed form and no density to sample by.
-
-        >>> longitudes = fitted.given({"latitude": 0.5}).sample(jax.random.key(0), 10)
-        """
-        from jaxgen.training.parts import given
-
-        return given(self, values, key=key)
-
-    @standard_promotion
-    def impute(self, x, key: jax.Array, y=None) -> jax.Array:
+    def impute(self, x: ArrayLike, key: jax.Array, y: Any = None) -> jax.Array:
         """Events with each NaN in x drawn given the rest of its event: one plausible completion.
 
-        Where the rest has no density, such as an infinity or a value outside the support, nothing
-        follows from it, and NaN stays.
+        NaN stays where the rest has no density, such as an infinity or a value outside the support.
 
         Args:
-          x: events (n, *event_shape); what is there stays.
+          x: events (n, *event_shape); the values in it stay.
           key: a typed PRNG key; another gives another completion.
           y: conditions, as in ``log_prob``; labels are drawn from p(y|x) where y is None.
 
         Raises:
-          TypeError, ValueError: an argument of the wrong kind or shape, by its name.
-          NotImplementedError: the model has no missing values (``model.learning.missing`` is None).
+          TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
+          NotImplementedError: the model has no missing values (``model.learning.missing``).
         """
-        model = self.model
-        if model.learning.missing is None:
-            raise NotImplementedError(f"{model} does not say how a part of an event follows")
+        if self.model.learning.missing is None:
+            raise NotImplementedError(f"{self.model} does not say how a part of an event follows")
         if inputs.is_tracing(self.params, x, key, y):
             raise TypeError("impute runs on the host and cannot be called within jit, grad or vmap")
-        x, y, shape = self._rows(x, inputs.as_labels(y, self.labels))
-        return engine.complete(model, self.params, inputs.as_key(key), x, y, shape)
+        return _answer(self._request(verbs.to_complete, key, x, self._labels(y)))
 
-    def save(self, path: str | os.PathLike) -> None:
+    @standard_promotion
+    def marginal(self, features: Any, *, key: jax.Array | None = None) -> Fitted:
+        """The model of some features alone, as a Fitted whose events are vectors.
+
+        It is in closed form if the family has one, else by importance sampling; its ``history``
+        says which, and how good. See ``jaxgen.training.parts``.
+
+        Args:
+          features: indices in the flattened event, or names of ``columns``, in the order wanted.
+          key: a typed PRNG key, for importance sampling.
+
+        Raises:
+          TypeError, ValueError: no, unknown or repeated features.
+          NotImplementedError: the model has no closed form and no density to sample by.
+        """
+        return self._part(*parts.marginal(self, features, key))
+
+    @standard_promotion
+    def given(self, values: Mapping[Any, Any], *, key: jax.Array | None = None) -> Fitted:
+        """The model of all other features given the values of some, p(x_b | x_a = values).
+
+        Args:
+          values: {feature: value}; features, key and ``history`` are as in ``marginal``.
+
+        Raises:
+          TypeError, ValueError: no, all or unknown features, or values of zero density.
+          NotImplementedError: the model has no closed form and no density to sample by.
+
+        >>> longitudes = fitted.given({"latitude": 0.5}).sample(jax.random.key(0), 10)
+        """
+        return self._part(*parts.given(self, values, key))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, which ``jaxgen.load`` reads back."""
-        from jaxgen.data.model_file import save
+        model_file.save(self, path)
 
-        save(self, path)
+    def _part(self, model, params, history, features: Sequence[int]) -> Fitted:
+        columns = self.columns and tuple(self.columns[j] for j in features)
+        labels = None if model.classes is None else self.labels
+        return Fitted(model, params, history, columns, labels)
 
-    def _condition(self, y, what):
-        if y is None and self.model.classes is not None:
-            raise ValueError(f"y is missing: to {what} an event takes its label")
+    def _labels(self, y, verb=None):
+        """y as label numbers, for a verb that takes a label."""
+        if verb is not None and y is None and self.model.classes is not None:
+            raise ValueError(f"y is missing: {verb} takes the label of an event")
         return inputs.as_labels(y, self.labels)
 
-    def _draws(self, key, n, y):
-        """Checked key, n and y, for drawing outside of a transformation."""
-        key, n = inputs.as_key(key), inputs.as_count(n)
-        y = np.asarray(y) if isinstance(y, jax.Array) else y
-        return key, n, inputs.as_conditions(self.model, y, (n,), inputs.float_dtype(self.params))
+    @standard_promotion
+    def _request(self, to_request, *arguments):
+        return to_request(self.model, self.params, *arguments)
 
-    def _rows(self, x, y):
-        """Checked x and y with one row axis, and the batch shape they had."""
-        dtype = inputs.float_dtype(self.params)
-        # on the host: a cast or a reshape on the device would compile for every shape
-        x, y = (np.asarray(v) if isinstance(v, jax.Array) else v for v in (x, y))
-        x = inputs.as_events(self.model, x, dtype)
-        shape = x.shape[: x.ndim - len(self.model.event_shape)]
-        y = inputs.as_conditions(self.model, y, shape, dtype)
-        x = x.reshape(-1, *self.model.event_shape)
-        if y is not None:
-            y = y.reshape(-1, *y.shape[len(shape) :])
-        return x, y, shape
+
+def load(path: str | os.PathLike[str]) -> Fitted:
+    """Read a fitted model that ``Fitted.save`` wrote: see ``jaxgen.data.model_file``.
+
+    >>> jaxgen.load("gaussian.jaxgen").columns
+    ('latitude', 'longitude')
+    """
+    record = model_file.load(path)
+    return Fitted(record.model, record.params, columns=record.columns, labels=record.labels)
+
+
+def _is_traced(request):
+    return inputs.is_tracing(request.params, request.shared, request.values, request.y)
+
+
+@standard_promotion
+def _answer(request, device: Place = None):
+    if _is_traced(request):
+        return verbs.run_traced(request)
+    return engine.run(request, inputs.as_place(device))

@@ -1,4 +1,4 @@
-"""Which params are learnt: floats that no name in ``freeze`` covers. And how they are laid out."""
+"""Which params are learnt (floats that are not frozen), and how they are laid out for training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jax import lax
 
 
 class Layout(NamedTuple):
-    """How params are taken apart for training. Hashable: programs are compiled for it.
+    """How params are laid out for training. Hashable: it is a static argument of programs.
 
-    An optimizer that treats all numbers alike has them as one vector, for a step of it takes a few
-    operations a leaf, and small networks have dozens of small leaves. Matrices come first in it.
+    An optimizer that treats all numbers alike gets them as one vector, matrices first: a step takes
+    a few operations for each leaf, and small networks have dozens of small leaves.
     """
 
     tree: Any
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
     @property
     def order(self) -> list[int]:
-        """Learnt leaves as they lie in the vector."""
+        """The learnt leaves in the order of the vector."""
         return sorted(range(len(self.shapes)), key=lambda i: len(self.shapes[i]) < 2)
 
     @property
@@ -46,13 +46,13 @@ def layout(params: Any, mask: tuple[bool, ...], flat: bool) -> Layout:
 
 
 def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool, ...]:
-    """For each leaf whether it is learnt.
+    """Whether each leaf is learnt.
 
     Args:
       params: pytree of arrays.
-      freeze: names such as "mean", or paths such as "base/mean" or "base.mean"; a path covers
+      freeze: names such as "mean", or paths such as "base/mean" or "base.mean"; a path freezes
         every leaf below it.
-      always: names that the model itself freezes.
+      always: names that the model freezes.
 
     Raises:
       TypeError, ValueError: freeze is no sequence of names, names no param, or leaves none.
@@ -78,7 +78,7 @@ def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool
 
 
 def below(part: str, freeze: Any, always: tuple[str, ...]) -> tuple[str, ...]:
-    """The names that freeze gives within one of the params, but those that are frozen anyway.
+    """The names in ``freeze`` below one of the params, without those that are always frozen.
 
     Raises:
       TypeError, ValueError: as ``learnt``.
@@ -103,7 +103,7 @@ def _names(freeze):
 
 
 def split(params: Any, mask: tuple[bool, ...]) -> tuple[list, list]:
-    """The leaves that are learnt, and the others."""
+    """The leaves that are learnt, and the frozen ones."""
     pairs = list(zip(jax.tree_util.tree_leaves(params), mask, strict=True))
     return [leaf for leaf, m in pairs if m], [leaf for leaf, m in pairs if not m]
 
@@ -111,12 +111,11 @@ def split(params: Any, mask: tuple[bool, ...]) -> tuple[list, list]:
 def pack(learnt: list, layout: Layout) -> Any:
     """The learnt leaves as an optimizer takes them: a vector, or a tree like the params.
 
-    Optax sees no leaf in the place of a frozen one, so neither weight decay nor the norm of a
-    clipped gradient knows of it.
+    Optax gets no frozen leaves, so they affect neither weight decay nor the norm of a gradient.
     """
     if layout.flat:
         return jnp.concatenate([learnt[i].ravel() for i in layout.order])
-    import optax  # not on top: it takes as long to import as all of jaxgen
+    import optax  # imported here because it takes as long as all of jaxgen
 
     moving = iter(learnt)
     leaves = [next(moving) if m else optax.MaskedNode() for m in layout.mask]
@@ -124,19 +123,16 @@ def pack(learnt: list, layout: Layout) -> Any:
 
 
 def merge(live: Any, rest: list, layout: Layout) -> Any:
-    """The whole params, from what ``pack`` and ``split`` gave."""
+    """The params, from the results of ``pack`` and ``split``."""
     if layout.flat:
-        # its transpose is one concatenation; that of slices would be as many sums of whole vectors
+        # the transpose of a split is one concatenation; that of slices is a sum of whole vectors
         pieces = lax.split(live, layout.sizes)
         return _assemble(pieces, rest, layout, ())
     return _whole(jax.tree_util.tree_leaves(live), rest, layout)
 
 
 def collect(live: Any, rest: list, layout: Layout) -> Any:
-    """``merge`` outside of a program, where slicing on the device would compile for every shape.
-
-    Axes that lead, as those of several fits, stay.
-    """
+    """``merge`` on the host, where slices compile nothing. It keeps leading axes, as of members."""
     if not layout.flat:
         return _whole(jax.tree_util.tree_leaves(live), rest, layout)
     vector = np.asarray(live)

@@ -1,4 +1,4 @@
-"""Learning by gradients: a run of compiled chunks, with progress, checkpoints and its history."""
+"""Training by gradients: a run of compiled chunks, with progress, checkpoints and its history."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Settings(NamedTuple):
     patience: int | None
     optimizer: Any
     freeze: Any
-    members: int | None  # of an ensemble; None for a single fit
+    members: int | None  # number of fits side by side; None for a single fit
     progress: bool | None
-    own_rows: bool = False  # is the data stacked, each member's own?
-    log_volume: Any = 0.0  # by how much scores in standard units are larger than in those of x
+    own_rows: bool = False  # does each member have its own rows?
+    log_volume: Any = 0.0  # score in standard units minus score in the units of x, in nats
 
 
 class RunState(NamedTuple):
-    """How far a run has come: all that a checkpoint holds."""
+    """The progress of a run: the content of a checkpoint."""
 
     state: State
     rest: list
@@ -68,7 +68,7 @@ def planned_epochs(n: int, batch_size: int) -> int:
 
 
 def describe(model, key, settings: Settings) -> dict[str, str]:
-    """What a checkpoint must have in common with a run that goes on from it, beside the data."""
+    """What a checkpoint and the run that resumes from it must share, apart from the data."""
     names = (settings.freeze,) if isinstance(settings.freeze, str) else settings.freeze
     return {
         "model": f"{model!r} of {type(model).__module__}",
@@ -95,15 +95,14 @@ def run(
     settings: Settings,
     checkpoint: Checkpoint | None,
 ):
-    """The params that score best on ``validation``, or on the training rows where it is None.
+    """The params that score best on ``validation``, or on the training rows if it is None.
 
     Args:
-      starts: params to start from: one, or of an ensemble one a member.
-      check: raises where the start of that number gives a row no finite score or gradient. It
-        takes as long as an epoch and is compiled apart, so it is called where training fails at
-        once.
-      mask: which leaves of them are learnt.
-      key: a key, or one a member.
+      starts: params to start from, one for each member.
+      check: raises if the start of a member gives a row no finite score or gradient. It takes as
+        long as an epoch and is compiled apart, so it is called only if training fails at once.
+      mask: which leaves of the params are learnt.
+      key: a key, or one for each member on a leading axis.
 
     Returns the params and the history.
     """
@@ -116,7 +115,7 @@ def run(
     program = Program(model, static, layout, size, room, members, settings.own_rows, scored)
     start = starts[0] if members is None else _map(jnp.asarray, stack(starts))
     learnt, rest = freezing.split(start, mask)
-    # unless asked to, no early end: the low learning rates at the end settle the params
+    # by default no early end, as the low learning rates at the end settle the params
     patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)
     scored_rows = train if validation is None else validation
     fixed = Fixed(train, scored_rows, rest, key, hyperparameters, np.int32(epochs), patience)
@@ -143,7 +142,7 @@ def run(
                 bar.advance(*_news(run_state, done))
                 if time.perf_counter() - began < SOON:
                     length = min(2 * length, room)
-    finally:  # an interrupt too leaves the last complete chunk behind
+    finally:  # after an interrupt too, the file holds the last complete chunk
         if checkpoint is not None and run_state.epoch:
             checkpoint.write(run_state)
     params = freezing.collect(run_state.state.best, run_state.rest, layout)
@@ -179,7 +178,7 @@ def _resumed(checkpoint, program, fixed, learnt):
 
 
 def _news(run_state, done):
-    """For the bar: epochs since then, and the score they reached."""
+    """For the progress bar: the number of new epochs, and the score that they reached."""
     last = run_state.validation[-1]
     known = last[np.isfinite(last)]
     return int(run_state.epoch) - done, float(known.mean()) if known.size else math.nan
@@ -197,7 +196,7 @@ def _history(run_state, members, held_out, log_volume):
         train, validation = (s[:, i] for s in scores)
         each.append(_history_of_one(own, train, validation, held_out))
     epochs = max(state.epochs)
-    training = np.arange(epochs)[:, None] < state.epochs  # the mean is of those that still do
+    training = np.arange(epochs)[:, None] < state.epochs  # a mean over members that still train
     means = [np.mean(s[:epochs], 1, where=training).tolist() for s in scores]
     return {
         "method": "gradient",

@@ -16,7 +16,7 @@ SHARE = 0.1
 
 
 def share_of(model: Model) -> float:
-    """The default share of rows to hold out; 0 if the model keeps its last params."""
+    """The default validation share; 0 if the model keeps its last params."""
     return SHARE if model.learning.keep == "best" else 0.0
 
 

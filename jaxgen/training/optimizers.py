@@ -1,4 +1,4 @@
-"""Optimizers as keys of compiled programs: built alike means compiled once."""
+"""Optimizers as static arguments: optimizers that are built alike are equal, and compile once."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _OWN_STATE = ("jax", "jaxlib", "numpy", "optax", "chex")  # whose globals are co
 class Adam(Spec):
     """Adam with clipped gradients and a cosine learning rate (AdamW): the default of ``fit``.
 
-    Its numbers are inputs of the compiled program, so another learning rate compiles nothing.
+    Its numbers are inputs of the compiled program, so a change of learning rate compiles nothing.
 
     Args:
       learning_rate: peak rate; it rises from 0 and falls to a hundredth over the planned epochs.
       clip: largest global norm of a gradient of the mean negative log-likelihood, in nats.
-      weight_decay: share of a weight that a step takes off, as a multiple of the learning rate, of
-        params with two or more dimensions. It acts beside the gradient, not through it.
+      weight_decay: decoupled weight decay of params with two or more dimensions, as a multiple of
+        the learning rate.
 
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2017 (cosine) and 2019 (weight decay).
 
@@ -45,10 +45,10 @@ class Adam(Spec):
 
 
 class ByStructure:
-    """An optax optimizer that equals its twin: same code, same captured values.
+    """An optax optimizer that equals any other with the same code and captured values.
 
-    ``optax.adam(1e-3)`` is a pair of closures, and no two closures are equal; a compiled program
-    keyed by them would be compiled anew for every fit.
+    ``optax.adam(1e-3)`` is a pair of closures, and closures are never equal, so with them as a
+    static argument every fit would compile anew.
     """
 
     def __init__(self, transformation: optax.GradientTransformation):
@@ -64,7 +64,7 @@ class ByStructure:
 
 
 def prepare(optimizer: Any, members: int | None = None) -> tuple[Any, Any]:
-    """(static, traced) parts of an optimizer: the first keys the program, the second enters it.
+    """The static and the traced part of an optimizer.
 
     With members, the traced part has a leading axis of them; ``optimizer`` may then be a list.
     """
@@ -73,13 +73,13 @@ def prepare(optimizer: Any, members: int | None = None) -> tuple[Any, Any]:
         numbers = [[spec.learning_rate, spec.clip, spec.weight_decay] for spec in specs]
         traced = np.asarray(numbers, jnp.result_type(float))
         return Adam, traced[0] if members is None else traced
-    import optax  # not on top: it takes as long to import as all of jaxgen
+    import optax  # imported here because it takes as long as all of jaxgen
 
     if isinstance(optimizer, optax.GradientTransformation):
         return ByStructure(optimizer), None
     raise TypeError(
         "optimizer must be an optax GradientTransformation such as optax.adam(1e-3), or "
-        f"jaxgen.fit's Adam, got {type(optimizer).__name__} {optimizer!r:.40}"
+        f"a jaxgen.training.Adam, got {type(optimizer).__name__} {optimizer!r:.40}"
     )
 
 
@@ -106,7 +106,7 @@ def _is_list(optimizer):
 
 
 def describe(optimizer: Any, members: int | None) -> str:
-    """A text that is equal in every process for optimizers built alike."""
+    """A text that is the same in every process for optimizers that are built alike."""
     specs = _specs(optimizer, members)
     if specs:
         return repr(specs[0] if len(set(specs)) == 1 else specs)
@@ -115,7 +115,7 @@ def describe(optimizer: Any, members: int | None) -> str:
 
 
 def _specs(optimizer: Any, members: int | None) -> list[Adam]:
-    """One Adam a member; none where the optimizer is optax's."""
+    """One Adam for each member; an empty list if the optimizer is optax's."""
     if _is_list(optimizer):
         return list(optimizer)
     spec = Adam() if optimizer is None else optimizer
@@ -123,8 +123,8 @@ def _specs(optimizer: Any, members: int | None) -> list[Adam]:
 
 
 def _portable(key: Any) -> Any:
-    """What a structure says that outlives the process: an object of which it knows only the
-    identity becomes the name of its type."""
+    """The structure without object identities, which do not outlive the process: such an object
+    becomes the name of its type."""
     if isinstance(key, tuple):
         return tuple(map(_portable, key))
     if isinstance(key, types.CodeType):
@@ -140,7 +140,7 @@ def build(
 ) -> optax.GradientTransformationExtraArgs:
     """The optax transformation of a prepared optimizer, for a run of ``steps`` steps.
 
-    Adam is one for params in one vector, whose first ``decayed`` numbers weight decay concerns.
+    Adam takes params as one vector; weight decay acts on its first ``decayed`` numbers.
     """
     import optax
 
@@ -169,7 +169,7 @@ def build(
 
 
 def _structure(value: Any, path: tuple[int, ...]) -> Any:
-    """A hashable value, equal for objects that behave alike; identity where that is unknown."""
+    """A hashable value, equal for objects that behave alike; the identity if that is unknown."""
     if value is None or isinstance(value, (bool, int, str, bytes, types.CodeType)):
         return type(value).__name__, value
     if isinstance(value, (float, complex)):
@@ -207,7 +207,7 @@ def _structure(value: Any, path: tuple[int, ...]) -> Any:
 
 
 class _identity:
-    """Equal to itself alone. It holds the object, lest its id be given to another."""
+    """Compared by identity. It holds the object, so that no other object gets its id."""
 
     def __init__(self, value):
         self.value = value
@@ -227,7 +227,7 @@ def _contents(cell):
 
 
 def _globals(function, inside):
-    """Values of the globals that a user's function reads: a schedule may use one that changed."""
+    """Values of the globals that a user's function reads, as those of a schedule may change."""
     if (function.__module__ or "").split(".")[0] in _OWN_STATE:
         return ()
     names, codes = set(), [function.__code__]

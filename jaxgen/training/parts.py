@@ -1,7 +1,7 @@
-"""Parts of a fitted model: some features alone, or given the others.
+"""Parts of a fitted model: the marginals and conditionals of its features.
 
-In closed form where the model has one; else by importance sampling, for any model of real numbers
-that scores and draws.
+They are computed in closed form if the model has one, else by importance sampling, which works for
+any model of real numbers that has a density and draws.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from jax import lax
 from jaxgen.bijectors import Permute
 from jaxgen.compose.importance import GivenByImportance, MarginalByImportance, defensive
 from jaxgen.compose.transformed import Transformed
-from jaxgen.core import inputs
+from jaxgen.core import engine, inputs, verbs
 from jaxgen.core.families import others
+from jaxgen.core.model import Model, Params
 from jaxgen.core.numerics import blanked
 from jaxgen.core.warn import warn
 from jaxgen.models.gaussian_mixture import GaussianMixture
-from jaxgen.training.fitted import Fitted
+from jaxgen.training import em
+from jaxgen.training.rows import Data, as_params
 
 _EVENTS = 16384  # drawn from the model to fit the proposal to
 _PROPOSALS = 4096  # that measure it
@@ -40,32 +42,42 @@ _MARGINALS = 256  # events that measure a marginal density
 
 
 class _Weights(NamedTuple):
-    """What importance weights say of themselves."""
+    """Statistics of importance weights."""
 
     log_mean: Any  # log of the estimated integral, nats
-    error: Any  # its standard error, nats
-    effective: Any  # sample size
+    error: Any  # standard error of log_mean, nats
+    effective: Any  # effective sample size
 
 
-def marginal(fitted: Fitted, features: Any, *, key: jax.Array | None = None) -> Fitted:
+class Part(NamedTuple):
+    """The model of some features; ``features`` are their indices in the flattened event."""
+
+    model: Model
+    params: Params
+    history: dict[str, Any]
+    features: tuple[int, ...]
+
+
+def marginal(fitted: Any, features: Any, key: jax.Array | None = None) -> Part:
     """The model of some features alone, in the order given; the others are integrated out.
 
-    In closed form where the model has one. Else its draws are exact, being those of the model, and
-    its log density is estimated by importance sampling: ``model.traits.density`` is "estimate".
+    Without a closed form the draws are exact, as they are draws of the whole model, and the log
+    density is estimated by importance sampling: ``model.traits.density`` is "estimate".
 
     Args:
       fitted: the model.
-      features: places in the flattened event (negative ones count from its end), or names of
+      features: indices in the flattened event (negative ones count from its end), or names of
         ``columns``; or one of them.
-      key: of the importance sampling; by default ``jax.random.key(0)``.
+      key: key of the importance sampling; by default ``jax.random.key(0)``.
 
     Returns:
-      A Fitted of vectors. Its history has "method": "closed form" or "importance sampling", then
-      with "effective_sample_size", the median of an event's, "of" so many points, and
-      "log_prob_error", the root mean square of the errors of log densities, in nats.
+      A model whose events are vectors, its params and its history. The history holds "method",
+      "closed form" or "importance sampling"; the latter adds "effective_sample_size", the median
+      over events, "of", the number of points, and "log_prob_error", the root mean square error of
+      log densities, in nats.
 
     Raises:
-      TypeError, ValueError: features that are none, unknown or repeated.
+      TypeError, ValueError: no, unknown or repeated features.
       NotImplementedError: no closed form, and a model with conditions, of whole numbers or without
         an exact density.
 
@@ -78,31 +90,30 @@ def marginal(fitted: Fitted, features: Any, *, key: jax.Array | None = None) -> 
     if found is None:
         found = _marginal(fitted, places, _key_for("marginal", fitted, key))
     model, params, history = found
-    return _part(fitted, model, params, history, places)
+    return Part(model, params, history, places)
 
 
-def given(fitted: Fitted, values: Mapping, *, key: jax.Array | None = None) -> Fitted:
+def given(fitted: Any, values: Mapping, key: jax.Array | None = None) -> Part:
     """The model of all other features, in order, given the values of some.
 
-    In closed form where the model has one. Else by importance sampling: the log density is right up
-    to the error of the constant log p(values), ``params["log_total"]``, and draws are picked from
+    Without a closed form it is an estimate by importance sampling: the log density is right up to
+    the error of the constant log p(values), ``params["log_total"]``, and draws are picked from
     weighted candidates.
 
     Args:
       fitted: the model.
-      values: what is known, {feature: value}, by place or name as in ``marginal``, in the units
-        of x.
+      values: {feature: value}, with features as in ``marginal`` and values in the units of x.
       key: as in ``marginal``.
 
     Returns:
-      A Fitted of vectors. Its history has "method": "closed form" or "importance sampling", then
-      with "effective_sample_size" "of" so many proposals, and "log_prob_error", the standard error
-      of log p(values), in nats.
+      A model whose events are vectors, its params and its history. The history holds "method",
+      "closed form" or "importance sampling"; the latter adds "effective_sample_size", "of", the
+      number of proposals, and "log_prob_error", the standard error of log p(values), in nats.
 
     Raises:
-      TypeError, ValueError: features that are none, all, unknown or repeated; values that are no
-        finite numbers; values of zero density. Within jit, grad or vmap, where values are not
-        known, the params of the result are NaN instead.
+      TypeError, ValueError: no, all, unknown or repeated features; values that are not finite
+        numbers; values of zero density. Within jit, grad or vmap, where the values are not known,
+        the params of the result are NaN instead.
       NotImplementedError: as ``marginal``.
 
     Warns:
@@ -135,14 +146,16 @@ def given(fitted: Fitted, values: Mapping, *, key: jax.Array | None = None) -> F
         key = _key_for("given", fitted, key, known)
         found = _given(fitted, places, known, key, values)
     model, params, history = found
+    part = Part(model, params, history, others(fitted.model, places))
     if traced:
         log_prob = _log_density(fitted, places, known)
-        params = params if log_prob is None else blanked(jnp.isfinite(log_prob), params)
-    return _part(fitted, model, params, history, others(fitted.model, places))
+        if log_prob is not None:
+            part = part._replace(params=blanked(jnp.isfinite(log_prob), part.params))
+    return part
 
 
 def _places(what, fitted, features) -> tuple[int, ...]:
-    """Places of features in the flattened event, all different, at least one."""
+    """Indices of features in the flattened event, all different, at least one."""
     size, columns = math.prod(fitted.model.event_shape), fitted.columns
     named = {name: place for place, name in enumerate(columns or ())}
     places = []
@@ -166,7 +179,7 @@ def _places(what, fitted, features) -> tuple[int, ...]:
 
 
 def _closed_form(kind, fitted, places, *values):
-    """Model, params and history, or None where the model has no closed form."""
+    """Model, params and history, or None if the model has no closed form."""
     try:
         spec, params = _program(kind, fitted.model, places)(fitted.params, *values)
     except NotImplementedError:
@@ -176,7 +189,7 @@ def _closed_form(kind, fitted, places, *values):
 
 @functools.lru_cache(256)
 def _program(kind, model, places):
-    """The model's method, compiled, as it is called with many values."""
+    """A method of the model, compiled, because it is called with many values."""
     specs = []
 
     @jax.jit
@@ -208,12 +221,12 @@ def _number(feature, value) -> float:
 
 
 def _log_density(fitted, places, known):
-    """log p of the values by a closed form, or None where there is none."""
+    """log p of the values in closed form, or None if there is none."""
     found = _closed_form("marginal", fitted, places)
     if found is None or (found[0].y_shape is not None and found[0].classes is None):
         return None
     model, params, _ = found
-    return Fitted(model, params).log_prob(known[None])[0]
+    return _log_prob(model, params, known[None])[0]
 
 
 def _require_density(log_prob, values):
@@ -221,14 +234,8 @@ def _require_density(log_prob, values):
         raise ValueError(f"given: zero density at {values}")
 
 
-def _part(fitted, model, params, history, places) -> Fitted:
-    columns = fitted.columns and tuple(fitted.columns[place] for place in places)
-    labels = None if model.classes is None else fitted.labels
-    return Fitted(model, params, history, columns, labels)
-
-
 def _key_for(what, fitted, key, *values):
-    """The key of importance sampling, of a model that it can take."""
+    """The key for importance sampling; raises if that does not apply to the model."""
     model = fitted.model
     why = None
     if model.y_shape is not None:
@@ -250,7 +257,7 @@ def _key_for(what, fitted, key, *values):
 
 
 def _marginal(fitted, places, key):
-    """Model, params and history of a marginal by importance sampling."""
+    """Model, params and history of a marginal, by importance sampling."""
     model, size = fitted.model, math.prod(fitted.model.event_shape)
     if len(places) == size and len(model.event_shape) == 1:  # all of them, in another order
         params = {"base": fitted.params, "bijector": {}}
@@ -260,7 +267,7 @@ def _marginal(fitted, places, key):
     proposal = _proposal("marginal", fitted, key)
     params = {"base": fitted.params, "proposal": proposal}
     spec = MarginalByImportance(model, places, components=len(proposal["logits"]))
-    few = Fitted(spec, params).sample(jax.random.fold_in(key, 2), _MARGINALS)
+    few = _sample(spec, params, jax.random.fold_in(key, 2), _MARGINALS)
     found = _measure(_points(spec, params, few))
     spec = dataclasses.replace(spec, candidates=_candidates(found, spec.candidates))
     found = _measure(_points(spec, params, few))
@@ -283,9 +290,9 @@ def _given(fitted, places, known, key, values):
     spec = GivenByImportance(fitted.model, places, components=components)
     params = {"base": fitted.params, "values": known, "proposal": proposal}
     params["log_total"] = jnp.zeros((), known.dtype)
-    proposer = Fitted(spec.proposal, proposal)
-    drawn = proposer.sample(jax.random.fold_in(key, 2), _PROPOSALS)
-    found = _measure(np.asarray(Fitted(spec, params).log_prob(drawn)) - proposer.log_prob(drawn))
+    drawn = _sample(spec.proposal, proposal, jax.random.fold_in(key, 2), _PROPOSALS)
+    log_q = _log_prob(spec.proposal, proposal, drawn)
+    found = _measure(np.asarray(_log_prob(spec, params, drawn)) - log_q)
     _require_density(found.log_mean, values)
     if found.effective < _POOR:
         warn(
@@ -298,11 +305,9 @@ def _given(fitted, places, known, key, values):
 
 
 def _proposal(what, fitted, key):
-    """Params of a mixture of normals near the model's density, wide enough to propose from."""
-    from jaxgen.training import fit  # which imports Fitted
-
+    """Params of a mixture of normals near the model's density, with heavier tails."""
     size = math.prod(fitted.model.event_shape)
-    events = fitted.sample(key, _EVENTS)
+    events = _sample(fitted.model, fitted.params, key, _EVENTS)
     events = np.asarray(events, np.float64).reshape(_EVENTS, size)
     shift, scale = events.mean(0), events.std(0)
     spread = np.linalg.eigvalsh(np.corrcoef(events.T).reshape(size, size)) if scale.all() else 0
@@ -312,15 +317,16 @@ def _proposal(what, fitted, key):
         )
     z = (events - shift) / scale
     normals = GaussianMixture(size, int(np.clip(_EVENTS // (_ROWS_EACH * size), 1, _NORMALS)))
-    start = Fitted(normals, normals.init(jax.random.fold_in(key, 1), z))
-    found = fit(start, z, key=key, epochs=_STEPS, progress=False)
-    params = defensive(jax.tree_util.tree_map(np.asarray, found.params), z, shift, scale)
+    start = as_params(normals.init(jax.random.fold_in(key, 1), z))
+    data = Data(z, None, None, np.arange(len(z)))
+    found, _ = em.run(normals, start, data, key, _STEPS, restarts=1, progress=False)
+    params = defensive(jax.tree_util.tree_map(np.asarray, found), z, shift, scale)
     dtype = inputs.float_dtype(fitted.params)
     return jax.tree_util.tree_map(lambda leaf: jnp.asarray(leaf, dtype), params)
 
 
 def _measure(log_weights) -> _Weights:
-    """Of weights on the last axis."""
+    """Statistics of the weights on the last axis."""
     log_weights = np.asarray(log_weights, np.float64)
     n = log_weights.shape[-1]
     largest = log_weights.max(-1, keepdims=True)
@@ -328,13 +334,13 @@ def _measure(log_weights) -> _Weights:
     mean = weights.mean(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         effective = np.nan_to_num(n * mean**2 / (weights**2).mean(-1))
-        # that of a mean, relative to it
+        # the standard error of a mean, relative to the mean
         error = np.sqrt(np.maximum(n / effective - 1, 0) / (n - 1))
         return _Weights(largest[..., 0] + np.log(mean), error, effective)
 
 
 def _candidates(found: _Weights, of: int) -> int:
-    """A power of two of proposals for enough effective ones."""
+    """A number of proposals, a power of two, of which enough are effective."""
     share = max(float(np.median(found.effective)) / of, _WANTED / _MOST)
     return max(_LEAST, 2 ** math.ceil(math.log2(_WANTED / share)))
 
@@ -348,6 +354,16 @@ def _conditional(model, params, features, values):
 def _points(spec, params, x):
     """Log weights of the points of each event, (n, candidates)."""
     return lax.map(lambda x: spec.log_weights(params, x), x, batch_size=spec.traits.tile)
+
+
+def _sample(model, params, key, n):
+    return engine.run(verbs.to_sample(model, params, key, n, None))
+
+
+def _log_prob(model, params, x):
+    request = verbs.to_log_prob(model, params, x, None)
+    traced = inputs.is_tracing(params, x)
+    return verbs.run_traced(request) if traced else engine.run(request)
 
 
 def _history(effective, of, error):

@@ -6,8 +6,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-CHUNKS = 20  # compiled pieces of a run: a bar that moved every step would hold the device up
-SOON = 0.05  # seconds: a chunk over sooner costs more to wait for than a bar is worth
+CHUNKS = 20  # compiled pieces of a run: a bar that moves at every step would slow the device down
+SOON = 0.05  # seconds; a chunk shorter than that is not worth waiting for
 _DELAY = 2.0  # seconds a run must last before a bar shows unasked
 
 
@@ -37,13 +37,13 @@ class Progress:
         self._label = text
 
     def advance(self, epochs: int, log_likelihood: float) -> None:
-        """Epochs done since the last call, and the mean log-likelihood they reached."""
+        """Move the bar by a number of epochs, and show the mean log-likelihood they reached."""
         text = f"loss {-log_likelihood:.5g} nats"
         self._bar.set_postfix_str(f"{self._label} {text}".strip(), refresh=False)
         self._bar.update(epochs)
 
 
 def chunk_length(epochs: int) -> tuple[int, int]:
-    """Epochs in the first chunk, and in the longest: few values, as it is compiled in."""
+    """Epochs in the first chunk and in the longest, which is static and takes few values."""
     length = -(-epochs // CHUNKS)
     return length, max(512, 1 << (length - 1).bit_length())

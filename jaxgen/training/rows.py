@@ -1,4 +1,4 @@
-"""Rows of training data as compiled programs take them: cast, and padded to few sizes."""
+"""Rows of training data: as the user gave them, and as compiled programs take them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TILE = 1024  # rows scored at once: caps the memory of a network's activations
 
 
 class Data(NamedTuple):
-    """Checked rows in float64 on the host; y or weights may be None, x hold NaN where missing."""
+    """Checked rows in float64 on the host. y and weights may be None; NaN in x is missing."""
 
     x: Any
     y: Any
     weights: Any
-    numbers: Any  # of each row in what the user gave
-    units: Units | None = None  # those of x, where it is in standard units
+    numbers: Any  # the number of each row in what the user gave
+    units: Units | None = None  # the units of x, if it is in standard units
     name: str = "x"  # the argument that the rows came in
 
     def take(self, rows) -> Data:
@@ -42,24 +42,24 @@ class Data(NamedTuple):
         return float(len(self.x) if self.weights is None else self.weights.sum())
 
     def log_volume(self) -> float:
-        """By how much scores in standard units are larger than in the units of the data."""
+        """Scores in standard units minus scores in the units of the data, in nats."""
         return 0.0 if self.units is None else self.units.log_volume(self.x, self.weights)
 
 
 class Rows(NamedTuple):
-    """Padded events, conditions and weights; the padding copies a real row and weighs nothing."""
+    """Padded events, conditions and weights; the padding copies a real row and has weight 0."""
 
     x: Any
     y: Any
     weights: Any
-    count: Any  # of real rows, which lead
-    events: Any  # that they stand for, before weights were scaled
+    count: Any  # number of real rows, which come first
+    events: Any  # number of events that they stand for, before weights were scaled
 
 
 def pad(x, y, weights, each=1.0) -> Rows:
     """Checked float64 rows in JAX's default float dtype, padded to a size class.
 
-    each: events that a unit of weight stands for.
+    each: number of events that a unit of weight stands for.
     """
     n = len(x)
     dtype = jnp.result_type(float)
@@ -87,9 +87,9 @@ def training_data(model, x, y, weights, missing=False):
 def for_init(x, y, weights):
     """Rows for ``model.init``: each at least once, repeated up to a size class.
 
-    Missing values become their feature's mean. Repeating keeps what ``init`` compiles to few
-    shapes. With weights there are twice as many rows, and those beyond the first n are repeated in
-    proportion to them.
+    Missing values become their feature's mean. Repeating rows keeps ``init`` to few shapes, so that
+    it compiles few programs. With weights there are twice as many rows, and those beyond the first
+    n are repeated in proportion to the weights.
     """
     n = len(x)
     extra = size_class(n if weights is None else 2 * n) - n
@@ -107,7 +107,7 @@ def event_weights(rows: Rows):
 
 
 def check_range(array, name: str) -> None:
-    """Raise where a finite float64 value overflows JAX's default float dtype."""
+    """Raise if a finite float64 value overflows JAX's default float dtype."""
     dtype = jnp.result_type(float)
     if array is None or array.dtype.kind != "f":
         return
@@ -128,7 +128,7 @@ def as_params(params: Any) -> Any:
 
     def cast(leaf):
         leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
-        if getattr(leaf, "weak_type", False):  # training loses it: a second fit would compile
+        if getattr(leaf, "weak_type", False):  # lost in training, so a second fit would compile
             leaf = jnp.asarray(leaf, leaf.dtype)
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == dtype:
             return jnp.asarray(leaf)
@@ -146,10 +146,14 @@ def as_params(params: Any) -> Any:
 
 
 def check_scores(model, params, rows: Rows, numbers, name, which="the starting", key=None) -> None:
-    """Raise where the params give a real row no finite score; numbers names the rows.
+    """Raise if the params give a real row no finite score.
 
-    With a key the score of a model that has a loss of its own is minus that loss, as in training:
-    its density may be dear, or none.
+    Args:
+      numbers: the number of each row in what the user gave.
+      name: the argument that the rows came in.
+      which: which params they are, for the error.
+      key: with a key, the score of a model that defines a loss is minus that loss, as in training:
+        its density may be slow, or missing.
     """
     by_loss = key is not None and has_own_loss(model)
     score = _scores_missing if inputs.has_missing(rows.x) else _scores
@@ -166,7 +170,8 @@ def check_scores(model, params, rows: Rows, numbers, name, which="the starting",
 
 
 def noise_key(model, key, number):
-    """The key of a loss's noise, folded; as it came where there is none: hashes compile slowly."""
+    """The folded key of a loss's noise; the key itself if the loss takes none, as hashes compile
+    slowly."""
     if not jax.tree_util.tree_leaves(model.learning.noise, is_leaf=is_leaf):
         return key
     return jax.random.fold_in(key, number)
@@ -181,7 +186,7 @@ def has_own_loss(model: Any) -> bool:
 
 
 def mean_score(model, params, key, rows: Rows):
-    """Weighted mean of minus the loss of the rows: of an ordinary model the log-likelihood."""
+    """Weighted mean of minus the loss of the rows: for most models the mean log-likelihood."""
     scores = _tiled_scores(model, True, params, key, rows)
     live = rows.weights > 0  # padding may not turn 0 x -inf into NaN
     weighted = jnp.where(live, rows.weights * jnp.where(live, scores, 0), 0)
@@ -198,7 +203,7 @@ def _tiled_scores(model, by_loss, params, key, rows: Rows, missing=False):
     def score(own):
         i, x, y = own
         if by_loss:
-            # a tile numbers its rows from 0, so each needs a key of its own
+            # rows are numbered from 0 in each tile, so each tile needs another key
             return -batch.loss_rows(model, params, noise_key(model, key, i), x, y, rows.events)
         return batch.log_prob_rows(model, params, x, y, missing)
 
@@ -218,7 +223,7 @@ def _scores_missing(model, by_loss, params, key, rows):
 
 @functools.partial(jax.jit, static_argnums=1)
 def member_keys(key, members: int):
-    """Keys of fits that run side by side."""
+    """Keys of members, on a leading axis."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))
 
 

@@ -1,7 +1,7 @@
-"""Standard units: models that rescale learn from features of median 0 and deviation 1.
+"""Standard units: models that can rescale learn from features of median 0 and deviation 1.
 
-Float32 holds such features with all its digits, whatever the units of the data, and learning rates,
-floors and k-means see every feature alike. ``Model.rescale`` puts the params back.
+Float32 represents such features with all its digits, whatever the units of the data, and learning
+rates, floors and k-means treat all features alike. ``Model.rescale`` converts the params back.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-_ROWS = 16384  # rows that are enough to know a median and a deviation
+_ROWS = 16384  # rows that are enough to estimate a median and a deviation
 
 
 class Units(NamedTuple):
-    """What a unit of each feature is, in the units of the data; arrays of the event's shape.
+    """The shift and scale of each feature, in the units of the data; arrays of the event's shape.
 
     Attributes:
       shift: the median; 0 where the model cannot rescale the feature.
@@ -35,17 +35,17 @@ class Units(NamedTuple):
         return data._replace(x=self.enter(data.x), units=self)
 
     def start(self, model, params):
-        """Params in standard units, of params in the units of the data."""
+        """Params in standard units, from params in the units of the data."""
         return model.rescale(_in_float64(params), -self.shift / self.scale, 1 / self.scale)
 
     def leave(self, model, params):
-        """Params in the units of the data, in float64, of params in standard units."""
+        """Params in the units of the data, in float64, from params in standard units."""
         return model.rescale(_in_float64(params), self.shift, self.scale)
 
     def log_volume(self, x, weights=None) -> float:
-        """By how much the mean log density of x is larger in standard units, in nats.
+        """Mean log density of x in standard units minus that in the units of the data, in nats.
 
-        A missing value (NaN) in x does not count.
+        A missing value (NaN) in x adds nothing.
         """
         log_scale = np.log(self.scale)
         if not np.isnan(x).any():
@@ -64,13 +64,13 @@ def standard_units(model, x, weights=None) -> Units | None:
         return None
     few = slice(None, None, -(-len(x) // _ROWS))
     if not (np.fmax.reduce(x[few]) > np.fmin.reduce(x[few])).all():
-        few = slice(None)  # a feature that is constant or missing in few rows may vary in all
+        few = slice(None)  # a feature that is constant or missing in these rows may vary in all
     shift, scale = _median_and_deviation(x[few], None if weights is None else weights[few])
     return Units(np.where(rescalable, shift, 0.0), np.where(rescalable, scale, 1.0))
 
 
 def _median_and_deviation(x, weights):
-    """Of each feature; the deviation of a constant is its size, or 1 if that is 0."""
+    """The median and deviation of each feature; for a constant, its size or 1 as the deviation."""
     missing, low, high = np.isnan(x).any(), np.fmin.reduce(x), np.fmax.reduce(x)
     size = np.where(high > low, high - low, 1.0)
     z = (x - low) / size  # whose squares neither overflow nor underflow

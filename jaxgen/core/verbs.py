@@ -1,0 +1,233 @@
+"""The verbs: what a user can ask of a model for many rows, and the public pure functions.
+
+A verb is a record, and a question is a ``Request``: a verb with checked arguments. ``run_traced``
+answers it within the caller's trace; the engine answers it in compiled blocks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxgen.core import batch, inputs
+from jaxgen.core.model import Model, Params
+from jaxgen.core.promotion import standard_promotion
+
+
+class Verb(NamedTuple):
+    """One kind of question about rows.
+
+    Attributes:
+      rows: ``rows(model, params, shared, start, n, values, y)``, the results of n rows from row
+        ``start`` on.
+      missing: the same where NaN in the values stands for missing values; None if it never does.
+      draws: whether rows take noise, which a block then holds in memory.
+      scores: whether rows are scored, which takes memory of its own.
+    """
+
+    rows: Callable[..., Any]
+    missing: Callable[..., Any] | None = None
+    draws: bool = False
+    scores: bool = False
+
+
+def _log_prob(model, params, _, start, n, x, y, missing=False):
+    return batch.log_prob_rows(model, params, x, y, missing)
+
+
+def _classify(model, params, prior, start, n, x, _, missing=False):
+    return batch.classify_rows(model, params, prior, x, missing)
+
+
+SAMPLE = Verb(
+    lambda m, params, key, s, n, _, y: batch.sample_rows(m, params, key, s, n, y), None, True
+)
+COMPLETE = Verb(
+    lambda m, params, key, s, n, x, y: batch.complete_rows(m, params, key, s, x, y), None, True
+)
+LOG_PROB = Verb(_log_prob, functools.partial(_log_prob, missing=True), scores=True)
+LOG_PROB_AND_K = Verb(
+    lambda m, params, _, s, n, x, y: batch.log_prob_and_k_rows(m, params, x, y), scores=True
+)
+CLASSIFY = Verb(_classify, functools.partial(_classify, missing=True), scores=True)
+PUSH = Verb(lambda m, params, _, s, n, noise, y: batch.push_rows(m, params, noise, y))
+PULL = Verb(lambda m, params, _, s, n, x, y: batch.pull_rows(m, params, x, y))
+
+
+class Request(NamedTuple):
+    """A verb with checked arguments.
+
+    Attributes:
+      shared: what every row takes whole: a key, log p(y), or None.
+      values: events or noise, rows leading; None for draws.
+      y: conditions, rows leading, or None.
+      n: number of rows.
+      shape: the batch shape of the results.
+      start: number of the first row.
+    """
+
+    verb: Verb
+    model: Model
+    params: Params
+    shared: Any
+    values: Any
+    y: Any
+    n: int
+    shape: tuple[int, ...]
+    start: int = 0
+
+
+def to_sample(model: Model, params: Params, key: Any, n: Any, y: Any, start: int = 0) -> Request:
+    key, n = inputs.as_key(key), inputs.as_count(n)
+    y = inputs.as_conditions(model, _on_host(y), (n,), inputs.float_dtype(params))
+    return Request(SAMPLE, model, params, key, None, y, n, (n,), start)
+
+
+def to_log_prob(model: Model, params: Params, x: Any, y: Any) -> Request:
+    return _with_events(LOG_PROB, model, params, None, x, y)
+
+
+def to_classify(model: Model, params: Params, x: Any, prior: Any) -> Request:
+    prior = inputs.as_prior(model, prior, inputs.float_dtype(params))
+    return _with_events(CLASSIFY, model, params, prior, x, None)
+
+
+def to_complete(model: Model, params: Params, key: Any, x: Any, y: Any) -> Request:
+    return _with_events(COMPLETE, model, params, inputs.as_key(key), x, y)
+
+
+def to_pull(model: Model, params: Params, x: Any, y: Any) -> Request:
+    request = _with_events(PULL, model, params, None, x, y)
+    return request._replace(shape=(request.n,))
+
+
+def to_push(model: Model, params: Params, noise: Any, y: Any) -> Request:
+    noise, n = inputs.as_noise(model, noise)
+    y = inputs.as_conditions(model, y, (n,), inputs.float_dtype(params))
+    return Request(PUSH, model, params, None, noise, y, n, (n,))
+
+
+def _with_events(verb, model, params, shared, x, y):
+    """A request about events (..., *event_shape), with one axis of rows."""
+    dtype = inputs.float_dtype(params)
+    x = inputs.as_events(model, _on_host(x), dtype)
+    shape = x.shape[: x.ndim - len(model.event_shape)]
+    y = None if verb is CLASSIFY else inputs.as_conditions(model, _on_host(y), shape, dtype)
+    x = x.reshape(-1, *model.event_shape)
+    if y is not None:
+        y = y.reshape(len(x), *y.shape[len(shape) :])
+    return Request(verb, model, params, shared, x, y, len(x), shape)
+
+
+def _on_host(array):
+    """A NumPy array of a JAX array whose values are known: casts of it compile nothing."""
+    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
+        return array
+    return np.asarray(array)
+
+
+def run_traced(request: Request) -> Any:
+    """The answer, computed within the caller's trace."""
+    verb, model, params, shared, given, y, n, shape, _ = request
+    values: Any = jax.tree_util.tree_map(jnp.asarray, given)
+
+    def answer(rows):
+        return rows(model, params, shared, np.zeros(2, np.uint32), n, values, y)
+
+    if verb.missing is None or model.learning.missing is None:
+        results = answer(verb.rows)
+    else:
+        found = jnp.isnan(values).any()
+        if isinstance(found, jax.core.Tracer):  # under jit that of a constant is one too
+            results = lax.cond(found, lambda: answer(verb.missing), lambda: answer(verb.rows))
+        else:
+            results = answer(verb.missing if found else verb.rows)
+    return jax.tree_util.tree_map(lambda v: v.reshape(*shape, *v.shape[1:]), results)
+
+
+@standard_promotion
+def sample(model: Model, params: Params, key: jax.Array, n: int, y: Any = None) -> jax.Array:
+    """n events, (n, *event_shape). Row i does not depend on n.
+
+    Args:
+      model: the spec.
+      params: its params.
+      key: a typed PRNG key.
+      n: number of events, static under jit.
+      y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model, and
+        for a model of labels, which then draws y from p(y) first.
+
+    Returns:
+      The events. A traced y cannot be checked: where the model cannot take it, such as a label out
+      of range, events are NaN, or the least integer if events are whole numbers.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong kind, shape or range; the message names it.
+
+    >>> jaxgen.sample(fitted.model, fitted.params, jax.random.key(0), 3).shape
+    (3, 2)
+    """
+    return run_traced(to_sample(model, params, key, n, y))
+
+
+@standard_promotion
+def log_prob(model: Model, params: Params, x: ArrayLike, y: Any = None) -> jax.Array:
+    """log p(x) or log p(x|y) in nats, of shape x.shape without the event dimensions.
+
+    The score is -inf outside the support and at infinities, and NaN where x or y is NaN or a traced
+    y is outside the model's y_support. If the model learns from missing values
+    (``model.learning.missing``), NaN in x is a missing value: the score is that of the observed
+    features, 0 if there are none.
+
+    Args:
+      model: the spec.
+      params: its params.
+      x: events (..., *event_shape), with at least one batch dimension.
+      y: conditions (..., *y_shape), or one of y_shape for all; None for an unconditional model, and
+        for the marginal log sum_y p(y) p(x|y) of a model of labels.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
+
+    >>> jaxgen.log_prob(fitted.model, fitted.params, x).shape
+    (200,)
+    """
+    return run_traced(to_log_prob(model, params, x, y))
+
+
+@standard_promotion
+def classify(model: Model, params: Params, x: ArrayLike, prior: Any = None) -> jax.Array:
+    """log p(y|x) of each label by Bayes' rule, (..., classes), in nats; NaN where p(x) = 0.
+
+    Args:
+      model: the spec of a model of labels, such as ``compose.PerClass``.
+      params: its params.
+      x: events (..., *event_shape), with at least one batch dimension; NaN is as in ``log_prob``.
+      prior: p(y) (classes,), not negative, with a positive sum; None takes the learnt frequencies.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
+
+    >>> jaxgen.classify(labelled.model, labelled.params, x).shape
+    (200, 3)
+    """
+    return run_traced(to_classify(model, params, x, prior))
+
+
+@standard_promotion
+def push(model: Model, params: Params, noise: Any, y: Any = None) -> jax.Array:
+    """Events (n, *event_shape) that noise makes: a pytree like ``model.noise()``, rows leading."""
+    return run_traced(to_push(model, params, noise, y))
+
+
+@standard_promotion
+def pull(model: Model, params: Params, x: ArrayLike, y: Any = None) -> Any:
+    """The noise that makes events (n, *event_shape); the inverse of ``push``."""
+    return run_traced(to_pull(model, params, x, y))
