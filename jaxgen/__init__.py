@@ -3,8 +3,9 @@
 from jaxgen import bijectors, compose, laws, metrics, models, networks, numpyro, training
 from jaxgen.core import random
 from jaxgen.core.compiler import cache_compilations
-from jaxgen.core.model import Model
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.verbs import classify, log_prob, sample
+from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.data import datasets
 from jaxgen.laws import check
 from jaxgen.metrics import Report, evaluate
@@ -14,8 +15,12 @@ from jaxgen.training.fitted import Fitted, load
 
 __all__ = [
     "Fitted",
+    "Inner",
+    "Learning",
     "Model",
     "Report",
+    "Traits",
+    "Wrapper",
     "bijectors",
     "cache_compilations",
     "check",

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from learners import Noisy
+from learners import Noisy, Regression
 
 import jaxgen
 from jaxgen import bijectors, compose, models
@@ -196,6 +196,16 @@ def test_parts_keep_the_wrapper():
     given = labelled.given({0: 5.0})
     plain = jaxgen.fit(compose.PerClass(models.Gaussian(2), 3), x, y, key=KEY).given({0: 5.0})
     assert_same(given.classify(x[:, 1:]), plain.classify(x[:, 1:]), 4)
+
+
+def test_values_say_something_about_the_label():
+    """p(y | values) is not p(y), so a model of labels cannot forward ``given``."""
+    model = compose.Labelled(compose.Product((Regression(), Regression())), 3)
+    slope = {"slope": jnp.ones(())}
+    fitted = jaxgen.Fitted(model, {"logits": jnp.zeros(3), "model": (slope, slope)})
+    assert fitted.marginal([1]).model.classes == 3
+    with pytest.raises(NotImplementedError, match="must have no y"):
+        fitted.given({0: 1.0})
 
 
 def test_a_file_holds_it(tmp_path):

@@ -1,4 +1,7 @@
-"""Models made of models."""
+"""Models made of other models: mixtures, products, transforms, labels and conditions.
+
+>>> mixture = jaxgen.compose.Mixture(jaxgen.models.Bernoulli((28, 28)), count=10)
+"""
 
 from jaxgen.compose.conditional import Conditional
 from jaxgen.compose.dequantized import Dequantized

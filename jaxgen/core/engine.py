@@ -1,9 +1,9 @@
 """The engine: answers requests about any number of rows, in compiled blocks of few sizes.
 
-A program is compiled for (spec, dtype, block size) and never for n: rows go through in blocks of
-one of a few sizes, the last one padded. Since noise is keyed by row, neither the blocks nor the
-devices that run them change a value. Blocks are small enough that the allocator hands out the same
-memory again and again, which on a CPU is what fast writing depends on.
+A program is compiled for (spec, dtype, block size) and never for n: rows are processed in blocks of
+one of a few sizes, the last block padded. Noise is keyed by row, so neither the blocks nor the
+devices that run them change a value. Blocks are small enough for the allocator to reuse the same
+memory, on which fast writing depends on a CPU.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import is_leaf
 from jaxgen.core.verbs import Request
 
-# block sizes: few, so that few programs are compiled; they hold round numbers with little padding
+# block sizes: few, as each is compiled, and such that round numbers need little padding
 RUNGS = (64, 512, 2048, 10240, 40960, 250880, 1003520)
-BLOCK_BYTES = 8 * 2**20  # of one block's events, and of its noise where that is held too
-BLOCK_COST = 2**21  # parameters read, one after another, in the time that starting a block takes
-_AHEAD = 2  # blocks under way while one is copied or used
+BLOCK_BYTES = 8 * 2**20  # largest size of a block's events, plus its noise if that is in memory too
+BLOCK_COST = 2**21  # parameters that can be read one by one in the time that starting a block takes
+_AHEAD = 2  # blocks that run while another is copied or used
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 _map = jax.tree_util.tree_map
@@ -54,9 +54,9 @@ def stream(request: Request, place: jax.Device | Sharding | None = None) -> Iter
 
 
 def block_size(model, params, n: int, noise=(), more: int = 0) -> int:
-    """The rung, of those within the byte budget, that runs n rows with the least padding.
+    """The block size within the byte budget that runs n rows with the least padding.
 
-    more: scalars of a row beside its event and its noise.
+    more: scalars that a row takes in addition to its event and its noise.
     """
     scalars = math.prod(model.event_shape) + more
     if not model.traits.elementwise:
@@ -64,14 +64,14 @@ def block_size(model, params, n: int, noise=(), more: int = 0) -> int:
         scalars += sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves)
     budget = BLOCK_BYTES // (max(scalars, 1) * float_dtype(params).itemsize)
     fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
-    # most models read each of their parameters once a row
+    # most models read each of their parameters once for each row
     numbers = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
     cost = min(max(BLOCK_COST // max(numbers, 1), 64), 4096)
     return min(fitting, key=lambda rung: -(-n // rung) * (rung + cost))
 
 
 def devices_of(params: Any, place: jax.Device | Sharding | None = None) -> tuple[jax.Device, ...]:
-    """The devices to run on: those of ``place``, else those that params are bound to, else all."""
+    """The devices to run on: those of ``place``, else those that hold the params, else all."""
     if place is not None:
         return tuple(_addressable(place)) if isinstance(place, Sharding) else (place,)
     for leaf in jax.tree_util.tree_leaves(params):
@@ -117,7 +117,7 @@ def _blocks(request, devices):
         words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
         cut = _map(functools.partial(_cut, first=first, size=step), rows)
         arguments = function, model, size, shared, (words, cut)
-        # the first compiles, for all
+        # the first block compiles the program for all
         block = _start(program, arguments, None if first == 0 else threads)
         under_way.append((min(step, n - first), block))
         if len(under_way) > ahead:
@@ -133,7 +133,7 @@ def _start(program, arguments, threads):
     return program(*arguments)
 
 
-@standard_promotion  # as the thread that asks
+@standard_promotion  # as in the calling thread
 def _run(program, arguments):
     return jax.block_until_ready(program(*arguments))
 
@@ -143,10 +143,11 @@ def _finished(rows, block):
 
 
 def _threads(model, devices) -> ThreadPoolExecutor | None:
-    """Threads that run a block each, for a network on a CPU: its tiles are too small for XLA to
-    spread over cores, and JAX runs what one thread asks for in order.
+    """Threads that run one block each, for a network on a CPU; None if they are not needed.
 
-    None where the calling thread has settings of its own, such as ``with jax.enable_x64(True)``.
+    A network's tiles are too small for XLA to spread over cores, and JAX runs the calls of one
+    thread in order. Also None if the calling thread has settings of its own, such as
+    ``with jax.enable_x64(True)``.
     """
     if model.traits.tile is None or len(devices) > 1 or devices[0].platform != "cpu":
         return None
@@ -162,8 +163,8 @@ def _thread_pool():
 
 
 def _cut(array, first, size):
-    """Rows first .. first + size - 1, padded with copies of one: zeros may be impossible."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # cannot leave the device
+    """Rows first .. first + size - 1, padded with copies of a row, as zeros may be impossible."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # keys cannot leave the device
         return array[np.minimum(np.arange(first, first + size), len(array) - 1)]
     host = _on_host(array)
     part = (np.asarray(array) if host else array)[first : first + size]
@@ -177,8 +178,8 @@ def _cut(array, first, size):
 def _join(parts, n, batch_shape=None):
     """The blocks as one array (or a pytree of them), without the padding.
 
-    Joined in host memory for a CPU, since each n would compile there; on an accelerator, where the
-    way to the host and back costs more, by a program that copies.
+    On a CPU they are joined in host memory, as a program would be compiled for each n; on an
+    accelerator, where transfers to the host cost more, by a program.
     """
     batch_shape = (n,) if batch_shape is None else batch_shape
     first = next(parts)
@@ -195,24 +196,24 @@ def _join(parts, n, batch_shape=None):
             for whole, part in zip(*map(jax.tree_util.tree_leaves, (joined, piece)), strict=True):
                 whole[start : start + count] = np.asarray(part)[:count]
             start += count
-    # not jnp.asarray, which compiles a program for every shape
+    # jnp.asarray would compile a program for every shape
     return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
 
 
 def _scratch(model, y):
-    """Scalars that scoring an event takes beside it."""
+    """Scalars that scoring an event takes, in addition to the event."""
     marginal = y is None and model.classes is not None
     return model.traits.scratch + (model.classes if marginal else 0)
 
 
 def _on_host(tree):
-    """Whether NumPy reads the arrays without a copy."""
+    """Whether NumPy can read the arrays without a copy."""
     leaf = jax.tree_util.tree_leaves(tree)[0]
     return not isinstance(leaf, jax.Array) or next(iter(leaf.devices())).platform == "cpu"
 
 
 def _aligned(shape, dtype):
-    """An empty array that a CPU device takes over without a copy."""
+    """An empty array, aligned so that a CPU device can use it without a copy."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     first = -raw.ctypes.data % 64

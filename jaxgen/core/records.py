@@ -30,6 +30,9 @@ class Learning(NamedTuple):
         anew at each step. An ``Events`` leaf is the number of events that are learnt from, by which
         a loss can weigh a prior of the params.
       hooks: steps that the model adds to ``fit``; None for most models.
+
+    >>> jaxgen.Learning("closed_form", frozen=("low", "high")).keep
+    'best'
     """
 
     method: Method = "gradient"
@@ -54,6 +57,9 @@ class Traits(NamedTuple):
       scratch: scalars that scoring one event holds in memory, beside the event.
       log_prob_and_k: for a density by importance sampling, a function like ``log_prob`` that
         returns log p and the Pareto k of the weights.
+
+    >>> jaxgen.Traits(reparameterized=True).density
+    'exact'
     """
 
     density: Literal["exact", "estimate", "none"] = "exact"

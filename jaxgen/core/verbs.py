@@ -219,15 +219,3 @@ def classify(model: Model, params: Params, x: ArrayLike, prior: Any = None) -> j
     (200, 3)
     """
     return run_traced(to_classify(model, params, x, prior))
-
-
-@standard_promotion
-def push(model: Model, params: Params, noise: Any, y: Any = None) -> jax.Array:
-    """Events (n, *event_shape) that noise makes: a pytree like ``model.noise()``, rows leading."""
-    return run_traced(to_push(model, params, noise, y))
-
-
-@standard_promotion
-def pull(model: Model, params: Params, x: ArrayLike, y: Any = None) -> Any:
-    """The noise that makes events (n, *event_shape); the inverse of ``push``."""
-    return run_traced(to_pull(model, params, x, y))

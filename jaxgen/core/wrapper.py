@@ -42,6 +42,9 @@ class Inner(NamedTuple):
         wrapper's params are those of the model.
       copies: number of copies with params of their own, on a leading axis; None for a single one.
       per_label: whether copy k learns from the events with label k, without y.
+
+    >>> jaxgen.compose.PerClass(jaxgen.models.Gaussian(2), 3).inner[0].place
+    ('model',)
     """
 
     model: Model
@@ -51,7 +54,17 @@ class Inner(NamedTuple):
 
 
 class Wrapper(Model):
-    """Base of models made of other models: subclasses define ``inner``."""
+    """Base of models made of other models: subclasses define ``inner``.
+
+    >>> class Renamed(jaxgen.Wrapper):
+    ...     base: Model
+    ...     same_events = True
+    ...     @property
+    ...     def inner(self):
+    ...         return (jaxgen.Inner(self.base, ("base",)),)
+    >>> jaxgen.fit(Renamed(jaxgen.models.Gaussian(2)), x, key=key).params["base"]["mean"].shape
+    (2,)
+    """
 
     same_events: ClassVar[bool] = False  # do the models inside have the wrapper's events and y?
 

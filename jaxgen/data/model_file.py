@@ -1,9 +1,9 @@
-"""A fitted model as one file: readable anywhere, unable to run code, and checked against damage.
+"""A fitted model as one file: readable anywhere, without code to run, and checked for damage.
 
 The file is a safetensors file. Its arrays are the leaves of params; its metadata has one entry,
-``jaxgen``, a JSON object with the spec, the tree that the leaves hang on, the names of columns and
-labels, the versions that wrote it and a SHA-256 of the whole file (taken with 64 zeros where the
-digest stands). The digest finds accidents; it is no signature.
+``jaxgen``, a JSON object with the spec, the tree of the leaves, the names of columns and labels,
+the versions that wrote it and a SHA-256 of the whole file (with 64 zeros in place of the digest).
+The digest detects accidental damage; it is no signature.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from jaxgen.data import params as params_of
 from jaxgen.data.output import write_atomically
 
 FORMAT = 2  # raised when an older jaxgen could no longer read the file
-_REORDERED = "SplineCoupling", "MaskedAutoregressive"  # their splines' numbers, in format 2
-_ENTRY = "jaxgen"  # of the metadata
+_REORDERED = "SplineCoupling", "MaskedAutoregressive"  # whose spline params changed in format 2
+_ENTRY = "jaxgen"  # the entry of the metadata
 _NO_DIGEST = "0" * 64
 # the metadata is JSON within JSON, hence the backslashes; the first match is the digest, since
 # safetensors writes metadata first and we write the digest first in it
 _DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
-_LONGEST = 100_000_000  # bytes of a header: safetensors writes none that are longer
-# what the content of a file can raise; other errors are the machine's, such as MemoryError
+_LONGEST = 100_000_000  # bytes of the longest header that safetensors writes
+# errors that the content of a file can cause; others come from the machine, such as MemoryError
 MALFORMED = (
     ValueError,
     TypeError,
@@ -113,15 +113,14 @@ def save(fitted: Any, path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike) -> SavedModel:
     """Read a fitted model that ``save`` wrote.
 
-    Only classes that are already defined are built: import the module of your own model first.
+    Only classes that are already defined can be read: import the module of your own model first.
 
-    Params must be like those that the model's ``init`` gives, as far as JAX can trace it: the same
-    names, floats where those are floats, and the same shapes. A size may differ where ``init``
-    makes it of the number of events, as in a KDE; all params may have the same leading axes more,
-    as those of many fits have.
+    As far as JAX can trace the model's ``init``, params must match those that it gives: the same
+    names, kinds of numbers and shapes. A size may differ if it depends on the number of events, as
+    in a KDE, and all params may have the same additional leading axes, as those of many fits do.
 
     Args:
-      path: the file. Of a file that is no model no more than its header is read.
+      path: the file. If it is no model, only its header is read.
 
     Returns:
       The model, with JAX arrays of the dtypes that were saved.
@@ -141,14 +140,14 @@ def load(path: str | os.PathLike) -> SavedModel:
 def read_safetensors(file: IO[bytes], entry: str, other: str) -> tuple[bytes, Any]:
     """The content of a safetensors file, and the JSON in one entry of its metadata.
 
-    The file must begin with that entry and have the size that its header says: both are looked at
+    The file must begin with that entry and have the size that its header states. Both are checked
     before the rest is read.
 
     Args:
-      other: what an error says of a file that begins otherwise.
+      other: the text of the error for a file that does not begin with the entry.
 
     Raises:
-      ValueError: the file begins otherwise, or is damaged.
+      ValueError: the file does not begin with the entry, or is damaged.
       OSError: it cannot be read.
     """
     begin = b'{"__metadata__":{"%b":"' % entry.encode()
@@ -183,7 +182,7 @@ def _load(file: IO[bytes], path: str | os.PathLike) -> SavedModel:
     try:
         raw, header = read_safetensors(file, _ENTRY, "not a jaxgen model, or damaged")
         return _checked(raw, header)
-    except MALFORMED as error:  # what was altered on purpose, digest and all, may fail anywhere
+    except MALFORMED as error:  # a file that was altered with its digest may fail anywhere
         why = str(error) if type(error) is ValueError else f"not a valid jaxgen model: {error!r}"
         raise ValueError(f"{os.fspath(path)}: {why}") from error
 
@@ -229,7 +228,7 @@ def _checked(raw: bytes, header: Any) -> SavedModel:
 
 
 def _check_names(fitted):
-    """Raise where columns and labels are not one a feature and one a label, all different."""
+    """Raise unless columns and labels have one name for each feature and label, all different."""
     model = fitted.model
     if fitted.columns is not None:
         size = math.prod(model.event_shape)
@@ -249,8 +248,8 @@ def _check_different(what, names):
 
 
 def _take_apart(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree as JSON, with its leaves moved into ``arrays`` under their path's name."""
-    # exact types: a named tuple or an ordered dict would come back as something else
+    """The tree as JSON. Its leaves go into ``arrays``, by their path."""
+    # exact types only: a named tuple or an ordered dict would not come back as one
     if node is None:
         return None
     if type(node) is dict:
@@ -266,7 +265,7 @@ def _take_apart(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if not is_array or str(node.dtype) not in _DTYPES:
         kind = f"an array of dtype {node.dtype}" if is_array else f"a {type(node).__name__}"
         raise TypeError(f"{path} is {kind}: a file holds arrays of {', '.join(sorted(_DTYPES))}")
-    # safetensors takes memory as it lies
+    # safetensors ignores strides
     arrays[path] = np.array(node, order="C")
     return {"array": path}
 
@@ -294,7 +293,7 @@ def _put_together(node: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _on_device(node: Any) -> Any:
-    """JAX arrays in place of NumPy's; ``jax.tree_util.tree_map`` would sort the keys."""
+    """The tree with JAX arrays; ``jax.tree_util.tree_map`` would sort the keys."""
     if isinstance(node, dict):
         return {key: _on_device(v) for key, v in node.items()}
     if isinstance(node, list | tuple):
@@ -303,7 +302,7 @@ def _on_device(node: Any) -> Any:
 
 
 def _escape(key: str | int) -> str:
-    """A key as part of a path, as in JSON pointers, so that no two leaves share a name."""
+    """A key escaped as in JSON pointers, so that no two leaves share a path."""
     return str(key).replace("~", "~0").replace("/", "~1")
 
 

@@ -108,7 +108,13 @@ def _learn_in_standard_units(model, data, keys, how):
 
 
 def unstack(fitted: Fitted) -> list[Fitted]:
-    """Single fits out of one whose params have a leading axis of them."""
+    """Single fits, from one whose params have a leading axis of fits.
+
+    >>> flow = SplineCoupling(2, layers=2, width=8, depth=1)
+    >>> fits = fit_each(flow, np.stack([x, x[::-1]]), key=key, epochs=2)
+    >>> [one.log_prob(x).shape for one in unstack(fits)]
+    [(200,), (200,)]
+    """
     params = jax.device_get(fitted.params)
     histories = fitted.history.get("fits")
     count = len(jax.tree_util.tree_leaves(params)[0])

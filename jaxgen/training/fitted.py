@@ -64,6 +64,7 @@ class Fitted:
         count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
         return f"Fitted({self.model}, {count} parameters)"
 
+    @standard_promotion
     def log_prob(self, x: ArrayLike, y: Any = None, *, device: Place = None) -> jax.Array:
         """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``."""
         request = self._request(verbs.to_log_prob, x, self._labels(y))
@@ -75,6 +76,7 @@ class Fitted:
             self.model.learning.hooks.warn_of_tails(k)
         return log_p
 
+    @standard_promotion
     def classify(self, x: ArrayLike, prior: ArrayLike | None = None) -> jax.Array:
         """log p(y|x) of each label by Bayes' rule, (..., classes): see ``jaxgen.classify``.
 
@@ -82,6 +84,7 @@ class Fitted:
         """
         return _answer(self._request(verbs.to_classify, x, prior))
 
+    @standard_promotion
     def sample(self, key: jax.Array, n: int, y: Any = None, *, device: Place = None) -> jax.Array:
         """n events, (n, *event_shape): see ``jaxgen.sample``.
 
@@ -97,6 +100,7 @@ class Fitted:
         """
         return _answer(self._request(verbs.to_sample, key, n, self._labels(y)), device)
 
+    @standard_promotion
     def stream(
         self, key: jax.Array, n: int, y: Any = None, *, start: int = 0, device: Place = None
     ) -> Iterator[jax.Array]:
@@ -119,6 +123,7 @@ class Fitted:
             raise ValueError(f"start must be at most 2**64 - n, as rows are numbered; got {start}")
         return engine.stream(request, device)
 
+    @standard_promotion
     def pull(self, x: ArrayLike, y: Any = None) -> Any:
         """The noise that makes the events (n, *event_shape): a pytree like ``model.noise()``.
 
@@ -129,10 +134,12 @@ class Fitted:
         """
         return _answer(self._request(verbs.to_pull, x, self._labels(y, "pull")))
 
+    @standard_promotion
     def push(self, noise: Any, y: Any = None) -> jax.Array:
         """The events that the noise makes; the inverse of ``pull``, rows leading."""
         return _answer(self._request(verbs.to_push, noise, self._labels(y, "push")))
 
+    @standard_promotion
     def impute(self, x: ArrayLike, key: jax.Array, y: Any = None) -> jax.Array:
         """Events with each NaN in x drawn given the rest of its event: one plausible completion.
 
@@ -200,7 +207,6 @@ class Fitted:
             raise ValueError(f"y is missing: {verb} takes the label of an event")
         return inputs.as_labels(y, self.labels)
 
-    @standard_promotion
     def _request(self, to_request, *arguments):
         return to_request(self.model, self.params, *arguments)
 
@@ -219,7 +225,6 @@ def _is_traced(request):
     return inputs.is_tracing(request.params, request.shared, request.values, request.y)
 
 
-@standard_promotion
 def _answer(request, device: Place = None):
     if _is_traced(request):
         return verbs.run_traced(request)
