@@ -1,1 +1,1 @@
-"""Benchmarks: jaxgen beside other libraries, one file for each question."""
+"""Benchmarks of jaxgen and other libraries, one file for each question."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: answer all questions, or those named; print, save and draw the rows."""
+"""``python -m benchmarks``: run all questions or the named ones; print, save and draw the rows."""
 
 import argparse
 import importlib
@@ -22,12 +22,12 @@ QUESTIONS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="questions; by default all")
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it all run?")
-    parser.add_argument("--json", type=Path, help="rows; older ones of other questions are kept")
-    parser.add_argument("--chart", type=Path, help="where to draw the chart")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
-    parser.add_argument("--list", action="store_true", help="what there is")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="questions; all by default")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to test that all run")
+    parser.add_argument("--json", type=Path, help="file of rows; rows of other questions are kept")
+    parser.add_argument("--chart", type=Path, help="file for the chart")
+    parser.add_argument("--readme", action="store_true", help="put the table into docs/speed.md")
+    parser.add_argument("--list", action="store_true", help="list the questions")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(QUESTIONS):
         parser.error(f"no question {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
@@ -41,7 +41,7 @@ def main() -> int:
     run = machine.describe(arguments.quick)
     print(json.dumps(run, indent=2))
     if run["machine"]["load"] > 0.5:
-        print("other work is running: it slows peers with threads the most", file=sys.stderr)
+        print("other processes are running; they slow down threaded peers most", file=sys.stderr)
     device = machine.device()
     name = device.lower().replace(" ", "_") + ("_quick" if arguments.quick else "")
     path = arguments.json or Path(__file__).parent / "results" / f"{name}.json"
@@ -60,7 +60,9 @@ def main() -> int:
             failed |= (row["note"] or "").startswith("failed")
         tqdm.write(table.text(rows), file=sys.stdout)
         _merge(data, question, rows)
-        path.write_text(json.dumps(data, indent=1) + "\n")  # at once: a long run may be stopped
+        path.write_text(
+            json.dumps(data, indent=1) + "\n"
+        )  # after each question, since a long run may be stopped
     chart.draw(data).savefig(picture, dpi=110)
     print(f"\nrows in {path}, chart in {picture}")
     if arguments.readme:
@@ -69,7 +71,7 @@ def main() -> int:
 
 
 def _merge(data, question, rows):
-    """Put a question's rows in the place of its older ones; forget runs of which none is left."""
+    """Replace the rows of a question in the data, and remove runs that have no rows left."""
     rows = rows + [row for row in data["rows"] if row["question"] != question]
     data["rows"] = sorted(rows, key=lambda row: QUESTIONS.index(row["question"]))
     dates = {row["date"] for row in rows}

@@ -1,4 +1,4 @@
-"""The results as one picture: throughput, time to the first sample, and ratios with targets."""
+"""A chart of the results: throughput, time to the first sample, and ratios with their targets."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,15 +7,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from benchmarks.table import where
 
 BLUE, ORANGE = "#1b2f6b", "#e58a1f"
-STYLES = [(BLUE, "o"), (ORANGE, "^"), ("#2a8c6a", "s")]  # with markers, to be read in grey
+STYLES = [(BLUE, "o"), (ORANGE, "^"), ("#2a8c6a", "s")]  # with markers, for grey print
 AXES = {"n": "events in a call", "dimension": "features", "components": "components"}
 
 
 def draw(data) -> Figure:
-    """The figure of a results file; panels without rows say so."""
+    """The figure of the data in a results file; panels without rows are empty."""
     rows = [row for row in data["rows"] if row["seconds_median"]]
-    judged = [row for row in rows if _compared(row)]
-    figure = Figure(figsize=(22, max(12, 0.3 * len(judged))), layout="constrained")
+    with_target = [row for row in rows if _compared(row)]
+    figure = Figure(figsize=(22, max(12, 0.3 * len(with_target))), layout="constrained")
     mosaic = [["ns", "nl", "ratio"], ["ds", "dl", "ratio"], ["c", "first", "ratio"]]
     panels = figure.subplot_mosaic(mosaic, width_ratios=[1, 1, 1.15])
     scaling = [row for row in rows if row["question"] == "scaling"]
@@ -30,14 +30,14 @@ def draw(data) -> Figure:
         varied = "operation" if "family" in fixed else "family"
         _throughput(panels[panel], here, axis, varied, *fixed.values())
     _first_samples(panels["first"], [row for row in rows if row["question"] == "first_sample"])
-    _ratios(panels["ratio"], judged)
+    _ratios(panels["ratio"], with_target)
     jax = max(data["runs"].items())[1]["versions"]["jax"]
     figure.suptitle(f"jaxgen on {where(data)}, jax {jax}", fontsize=14)
     return figure
 
 
 def _throughput(ax, rows, axis, varied, title):
-    """A line for jaxgen and one for its peer, for each family or operation."""
+    """Draw a line for jaxgen and a line for the peer, for each family or operation."""
     if not rows:
         return _absent(ax, "no rows of scaling")
     for name, (colour, marker) in zip(dict.fromkeys(r[varied] for r in rows), STYLES, strict=False):
@@ -59,7 +59,7 @@ def _throughput(ax, rows, axis, varied, title):
 
 
 def _first_samples(ax, rows):
-    """Warm and cold time to one sample of each family."""
+    """Draw the time to one sample of each family, warm and in a new process."""
     if not rows:
         return _absent(ax, "no rows of first_sample")
     place = np.arange(len(rows))[::-1]
@@ -76,14 +76,14 @@ def _first_samples(ax, rows):
 
 
 def _ratios(ax, rows):
-    """How many times as long each peer with a target takes, and the target."""
+    """Draw the ratio of times of each peer that has a target, and the target."""
     if not rows:
         return _absent(ax, "no ratios with a target")
     place = np.arange(len(rows))[::-1]
     ratios = np.array([row[_compared(row)] for row in rows])
     targets = np.array([float(row["target"].split()[2]) for row in rows])
     met = ratios >= targets
-    # from 1, where both take as long
+    # bars start at 1, where both take the same time
     style = {"left": 1, "height": 0.6, "edgecolor": BLUE, "linewidth": 0.6}
     for which, colour, hatch, label in (
         (met, "#a9bbe3", None, "target met"),
@@ -107,13 +107,13 @@ def _ratios(ax, rows):
 
 
 def _compared(row):
-    """The field of a row that its target wants to be a number of times as large as jaxgen's."""
+    """The name of the ratio that the target of a row sets a lower limit for; else None."""
     field, sign, _ = (row["target"] or "none is 0").split()
     return field if "ratio" in field and sign == ">=" and row.get(field) else None
 
 
 def _legend(ax, below):
-    """Under the panel, where it hides nothing."""
+    """Draw the legend under the panel."""
     columns = 2 if len(ax.lines) == 4 else 3
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -below), ncols=columns)
 

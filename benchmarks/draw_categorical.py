@@ -1,4 +1,4 @@
-"""Draws of one of many levels: against a binary search in NumPy, and against jax.random."""
+"""Draws of a categorical: a binary search in NumPy, and jax.random."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from jaxgen import models
 
 
 def run(harness):
-    # jax.random takes n x levels numbers: fewer events, on both sides
+    # jax.random needs n x levels numbers, so that both sides draw fewer events
     sizes = harness.pick({"NumPy": 10**6, "jax.random": 10**5}, {"NumPy": 10**4, "jax.random": 500})
     for levels in harness.pick((10, 100, 1000), (1000,)):
         twin = _Levels(levels)

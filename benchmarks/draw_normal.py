@@ -1,6 +1,6 @@
-"""Normal draws: a Gaussian against filling an array, then scaling and shifting it in place.
+"""Normal draws: peers fill an array, then scale and shift it in place.
 
-Peers scale by one number, their fastest way, by one for each feature, or by a matrix.
+Peers scale by one number, which is fastest, by one number for each feature, or by a matrix.
 """
 
 from benchmarks import twins

@@ -1,4 +1,4 @@
-"""64 fits side by side in one program, against the same fits one after another."""
+"""64 fits in one program, and the same fits one after another."""
 
 import jax
 

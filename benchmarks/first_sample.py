@@ -1,4 +1,4 @@
-"""Time to one sample of each family: warm, and the first of a fresh process with compilation."""
+"""Time to one sample of each family: warm, and in a new process with compilation."""
 
 import statistics
 import subprocess
@@ -41,7 +41,7 @@ def call(name):
 
 
 def _first_call(name):
-    """Seconds of the first call in a fresh process."""
+    """Seconds of the first call in a new process."""
     code = (
         "from benchmarks.first_sample import call; from benchmarks.timing import Here; "
         f"print(Here(call({name!r})).time(1))"

@@ -1,4 +1,4 @@
-"""Seconds to compile flows of 4 and of 16 layers, for log_prob and for training."""
+"""Compilation time of flows with 4 and 16 layers, for log_prob and for training."""
 
 from benchmarks.flow_twins import BATCH, Flow
 

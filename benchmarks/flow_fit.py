@@ -1,4 +1,4 @@
-"""Training of spline couplings by Adam at batches of 256: a step, and a whole second fit.
+"""Training of spline couplings by Adam with batches of 256: a step, and a whole second fit.
 
 All sides train on the same rows and score the same held-out rows after every epoch.
 """
@@ -15,7 +15,7 @@ def run(harness):
 
 
 def _step(harness, flow, least):
-    """What a step takes once all is compiled: fits of several epochs less fits of one."""
+    """The time of a step after compilation, from fits of several epochs minus fits of one."""
     steps, epochs = harness.pick((50, 5), (2, 1))
     x, held = flow.events(steps * BATCH), flow.events(HELD)
     targets = {"flowjax": least, "zuko": 5, "nflows": 5}
@@ -39,7 +39,7 @@ def _step(harness, flow, least):
 
 
 def _second_fit(harness, flow, least):
-    """100 steps by a script that has already fitted once, and now builds its optimizer again."""
+    """100 steps in a process that has fitted once before and creates its optimizer again."""
     steps = harness.pick(100, 2)
     argument = flow.events(steps * BATCH), flow.events(HELD), 1
     makes = flow.fit("flowjax", "zuko", "nflows", anew=True)

@@ -20,7 +20,7 @@ def run(harness):
         (Flow("coupling", 2), 2**17, {"flowjax": 3, "zuko": 5, "nflows": 5}),
         (Flow("coupling", 8), 2**17, {"flowjax": 3, "zuko": 5, "nflows": 5}),
         (Flow("autoregressive", 8), 2**14, {"flowjax": 20, "zuko": 5, "nflows": 5}),
-        # two hidden units for each feature; few events, as nflows takes seconds
+        # two hidden units for each feature; few events, since nflows takes seconds
         (Flow("autoregressive", 64, width=128), 2**8, {D_PASSES: 10, "zuko": 5, "nflows": 5}),
     )
     for flow, n, targets in harness.pick(cases, cases[:1]):
@@ -32,7 +32,7 @@ def run(harness):
 
 
 def d_passes(flow):
-    """The usual inverse of the same autoregressive flow: the whole network for every feature."""
+    """The usual inverse of the same autoregressive flow: a full network pass for each feature."""
     model, params = flow.fitted().model, flow.fitted().params
 
     @functools.partial(compiler.jit, static_argnums=2)
@@ -49,6 +49,6 @@ def d_passes(flow):
 
             return lax.fori_loop(0, len(z), feature, jnp.zeros_like(z))
 
-        return nets.through(layer, z, params["layers"], reverse=True).T
+        return nets.scan_layers(layer, z, params["layers"], reverse=True).T
 
     return lambda n: lambda: draw(params, twins.KEY, n)

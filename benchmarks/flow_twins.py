@@ -1,4 +1,4 @@
-"""Spline flows of one architecture in jaxgen's terms and in those of its peers."""
+"""The same spline flows in jaxgen and in its peers."""
 
 import jax
 import numpy as np
@@ -14,14 +14,16 @@ BATCH, RATE = 256, 1e-3
 
 
 class Flow:
-    """Rational-quadratic splines of 8 bins, whose parameters a network of two hidden layers gives.
+    """A flow of rational-quadratic splines with 8 bins and networks with two hidden layers.
 
-    A method named for an operation returns the ``makes`` of ``Harness.compare``. Peers have the
-    params they start with, on which no side's speed depends.
+    A method with the name of an operation returns the ``makes`` of ``Harness.compare``. All sides
+    have initial params; their speed does not depend on them.
 
     Args:
       kind: "coupling" or "autoregressive".
-      dim, layers, width: of events, splines and hidden layers.
+      dim: number of features.
+      layers: number of splines.
+      width: units of a hidden layer.
     """
 
     def __init__(self, kind, dim, layers=4, width=32):
@@ -39,7 +41,7 @@ class Flow:
         return Fitted(model, model.init(jax.random.key(0)))
 
     def events(self, n):
-        """Checkerboards between -2 and 2, where every side has its splines."""
+        """Checkerboards on [-2, 2], where the splines of all sides act."""
         board, count = datasets.checkerboard(), -(-n * self.shape[1] // 2)
         x = Fitted(board, board.init(None)).sample(jax.random.key(2), count)
         return np.asarray(x, np.float32).ravel()[: n * self.shape[1]].reshape(n, -1) / 2
@@ -59,12 +61,12 @@ class Flow:
         return {"jaxgen": ours} | self._apart("sample", peers)
 
     def fit(self, *peers, anew):
-        """Of training and held-out rows and the number of epochs; anew: see ``flowjax_peer``."""
+        """The argument is training rows, held-out rows and epochs; anew as in ``flowjax_peer``."""
 
         def ours(argument):
             (x, held, epochs), model = argument, self.model()
             more = {"epochs": epochs, "batch_size": BATCH, "validation": held, "progress": False}
-            # an optimizer made anew is all the same to jaxgen
+            # for jaxgen, a new optimizer makes no difference
             return lambda: jaxgen.fit(model, x, key=twins.KEY, optimizer=optax.adam(RATE), **more)
 
         def theirs(name):

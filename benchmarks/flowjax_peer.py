@@ -1,13 +1,13 @@
-"""flowjax's side, imported only in a process of its own.
+"""The side of flowjax, imported in a separate process.
 
-Weights at 4 layers of width 32 and depth 2: coupling 7,784 at dim 2 and 18,080 at dim 8,
-autoregressive 31,792 at dim 8, with those that its masks put to zero. Its splines have two more
-each than others': slopes at the ends.
+Number of weights with 4 layers of width 32 and depth 2: coupling 7,784 for dim 2 and 18,080 for dim
+8, autoregressive 31,792 for dim 8, including masked weights. Its splines have two more params than
+those of other sides, the slopes at the ends.
 """
 
 import os
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is jaxgen's too
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # jaxgen uses the GPU too
 
 import equinox as eqx
 import jax
@@ -47,11 +47,11 @@ def sample(flow, n):
 
 
 def fit(flow, x, held, epochs, anew):
-    """The call that trains the flow from its start.
+    """The call that trains the flow from its initial params.
 
     Args:
-      anew: make the optimizer and the loss anew in every call, as two fits of one script do, and as
-        ``fit_to_data`` itself does by default; else they are kept, and nothing is compiled again.
+      anew: create the optimizer and the loss in each call, like two fits in one script and like
+        ``fit_to_data`` by default; otherwise they are reused, and nothing is compiled again.
     """
     flow, rows = build(*flow), jnp.concatenate([x, held])
     kept = {"optimizer": optax.adam(RATE), "loss_fn": MaximumLikelihoodLoss()}

@@ -1,8 +1,9 @@
-"""Times the sides of a case in turn, and makes the rows of the table of results.
+"""The harness, which times the sides of a case and makes the rows of the results.
 
-Rules: every side is warm, and its result waited for; repeats are interleaved (a, b, c, a, b, c), so
-that what disturbs the machine disturbs all; figures are medians. The first side is jaxgen's, and
-the ratio of another is its median over jaxgen's. Compilation and memory are measured apart.
+Rules: all sides are warm; a call ends when its result is computed; repeats are interleaved (a, b,
+c, a, b, c), so that disturbances affect all sides; figures are medians. The first side is jaxgen,
+and the ratio of another side is its median over jaxgen's. Compilation and memory are measured
+separately.
 """
 
 import math
@@ -19,7 +20,7 @@ from benchmarks.machine import version
 from benchmarks.peer_process import Apart
 from benchmarks.timing import Here
 
-_REPEAT = 0.25  # seconds of a repeat at least: the first call after a peer's finds cold caches
+_REPEAT = 0.25  # least seconds of a repeat, since the first call after a peer's has cold caches
 FIELDS = (
     "question", "case", "side", "device", "n", "seconds_median", "seconds_iqr", "repeats", "calls",
     "events_per_second", "ratio_to_ours", "compile_seconds", "peak_mib", "roofline_fraction",
@@ -28,23 +29,24 @@ FIELDS = (
 
 
 class Harness:
-    """What every question is given.
+    """The argument of the ``run`` function of each question.
 
     Args:
-      device, date: noted in every row.
-      limits: of the machine, "bytes" and "flops" a second.
-      quick: sizes and repeats that only show that all runs.
+      device: recorded in each row.
+      date: recorded in each row.
+      limits: "bytes" and "flops" per second that the machine reaches.
+      quick: use small sizes and few repeats, to test that all questions run.
     """
 
     def __init__(self, device: str, date: str, limits: dict[str, float], quick: bool = False):
         self.device, self.date, self.limits, self.quick = device, date, limits, quick
         self.question = ""
         self.least, self.most = (2, 2) if quick else (5, 31)  # repeats
-        self.seconds = 3.0  # spent on a case, when the fewest rounds take less
-        self.pause = 0 if quick else 0.03  # before a repeat, while idle threads of BLAS still spin
+        self.seconds = 3.0  # for a case, unless the least number of repeats takes longer
+        self.pause = 0 if quick else 0.03  # before a repeat, since idle BLAS threads still spin
 
     def pick(self, full, quick):
-        """A size for the measurement, or for a quick run."""
+        """``full``, or ``quick`` in a quick run."""
         return quick if self.quick else full
 
     def compare(
@@ -59,21 +61,22 @@ class Harness:
         examine: Callable[[dict[str, Any], Any], None] | None = None,
         **more: Any,
     ) -> list[dict[str, Any]]:
-        """One row for each side.
+        """Time all sides of a case; return one row for each side.
 
         Args:
-          case: what is done, with its sizes.
-          argument: what every function in ``makes`` is given.
-          makes: by the name of the side, jaxgen's first: functions that prepare and return the call
-            to time, or an ``Apart``. A name begins with that of the package, as "jax.random" or
-            "scikit-learn, float64" do.
-          targets: by side, the least ratio, or words on a field, such as "error_nats <= 2e-4".
+          case: description of the case with its sizes.
+          argument: the argument of all functions in ``makes``.
+          makes: functions by the name of the side, jaxgen first; each prepares and returns the call
+            to time, or an ``Apart``. A name begins with that of the package, such as "jax.random"
+            or "scikit-learn, float64".
+          targets: by side, the least ratio, or a condition on a field, such as
+            "error_nats <= 2e-4".
           n: events in a call.
-          work: ("bytes", number written) or ("flops", number done) in a call.
-          examine: called with the row and a result of each side in this process.
+          work: ("bytes", number written) or ("flops", number of operations) in a call.
+          examine: function of the row and a result of each side that runs in this process.
           more: further fields of the rows.
         """
-        jax.clear_caches()  # else an earlier case would hide what this one compiles
+        jax.clear_caches()  # else programs of an earlier case are not compiled again
         rows, live = [], []
         for name, make in makes.items():
             target = (targets or {}).get(name)
@@ -124,7 +127,7 @@ class Harness:
 
 
 def agreement(tolerance: float) -> Callable[[dict[str, Any], Any], None]:
-    """An ``examine`` which fails a side whose result differs from the first side's by more."""
+    """An ``examine`` for which a side fails if its result differs more from the first side's."""
     expected = []
 
     def examine(row, result):
@@ -137,7 +140,7 @@ def agreement(tolerance: float) -> Callable[[dict[str, Any], Any], None]:
 
 
 def met(row: dict[str, Any]) -> bool | None:
-    """Whether the row reaches its target; None without one, or without its figure."""
+    """Whether the row reaches its target; None if it has no target or no figure."""
     if row["target"] is None:
         return None
     field, sign, value = row["target"].split()

@@ -1,4 +1,4 @@
-"""Importing jaxgen in a fresh process, against importing what it stands on."""
+"""Import time of jaxgen in a new process, and that of jax and NumPyro alone."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ def run(harness):
     case, targets = "import jaxgen; jax, numpyro", {"jaxgen": "times_peer <= 1.1"}
     rows = harness.compare(case, None, makes, targets)
     for row in rows:
-        row["compile_seconds"] = row["peak_mib"] = None  # they would be the child's
+        row["compile_seconds"] = row["peak_mib"] = None  # not measured in the child process
     if rows[1]["ratio_to_ours"]:
         rows[0]["times_peer"] = 1 / rows[1]["ratio_to_ours"]
     yield from rows
@@ -18,6 +18,6 @@ def run(harness):
 
 def _import(names):
     command = [sys.executable, "-c", f"import {names}"]
-    # else a package that is not installed as a wheel would be compiled anew every time
+    # else Python would compile a package that is not installed as a wheel in each process
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return lambda: subprocess.run(command, check=True, env=environment).returncode

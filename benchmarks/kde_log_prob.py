@@ -1,4 +1,4 @@
-"""Kernel density of as many events as there are points, far from the origin, and its error."""
+"""Kernel density of n events under n points, far from the origin, and its error."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def run(harness):
             "jaxgen": twin.ours_log_prob,
             "SciPy": twin.scipy_density,
             "scikit-learn": twin.scikit_log_prob,
-            # where a tree may err by a hundredth, it need not visit every point
+            # with a tolerance of 1 %, a tree does not visit all points
             "scikit-learn, rtol=0.01": lambda x, twin=twin: twin.scikit_log_prob(x, 0.01),
         }
         case, work = f"{n:,} x {n:,} points, d={dim}", ("flops", n * n * (3 * dim + 2))
@@ -31,7 +31,7 @@ def run(harness):
 
 
 class _Kernels(Twin):
-    """Points and events of unit covariance, and so a bandwidth that means the same to all."""
+    """Points and events of unit covariance, for which all sides define the bandwidth alike."""
 
     def __init__(self, n, dim):
         rng = np.random.default_rng(0)
@@ -46,7 +46,7 @@ class _Kernels(Twin):
     def scipy_density(self, x):
         from scipy.stats import gaussian_kde
 
-        # its kernel's covariance is the factor squared times the points', which is the identity
+        # the kernel's covariance is the squared factor times that of the points, the identity
         kernel, x = gaussian_kde(self.points.T.astype(float), self.bandwidth), x.T.astype(float)
         return lambda: kernel.pdf(x)
 
@@ -67,6 +67,6 @@ class _Kernels(Twin):
 
 
 def _whiten(x):
-    """x moved and turned so that its mean is zero and its covariance the identity."""
+    """An affine function of x with mean zero and unit covariance."""
     x = x - x.mean(0)
     return np.linalg.solve(np.linalg.cholesky(np.cov(x.T)), x.T).T

@@ -1,4 +1,4 @@
-"""Rows of mixed labels against rows of one, of a flow a class; and a fit of all classes at once."""
+"""Rows of mixed labels and of one label, with a flow for each class; fits of all classes."""
 
 import jax
 import numpy as np
@@ -27,14 +27,14 @@ def run(harness):
         return lambda n: lambda: fitted.sample(twins.KEY, n, labels)
 
     targets = {"jaxgen, mixed labels": "ratio_to_ours <= 2"}
-    for name, argument, own, of_labels in (
+    for name, argument, unlabelled, of_labels in (
         ("log_prob", flow.events(n), lambda x: lambda: alone.log_prob(x), log_prob),
         ("sample", n, lambda n: lambda: alone.sample(twins.KEY, n), sample),
     ):
         makes = {
             "jaxgen": of_labels(np.zeros(n, np.int32)),
             "jaxgen, mixed labels": of_labels(y),
-            "jaxgen, one flow alone": own,
+            "jaxgen, one flow alone": unlabelled,
         }
         case = f"{name} of a coupling flow a class, {CLASSES} classes, n = {n:,}"
         yield from harness.compare(case, argument, makes, targets, n=n)
@@ -59,8 +59,8 @@ def run(harness):
 
         def in_turn(x, family=family, more=more, labels=labels):
             keys = jax.random.split(twins.KEY, CLASSES)
-            own = [x[labels == k] for k in range(CLASSES)]
-            pairs = list(zip(own, keys, strict=True))
+            by_class = [x[labels == k] for k in range(CLASSES)]
+            pairs = list(zip(by_class, keys, strict=True))
             return lambda: [jaxgen.fit(family, x, key=key, **more) for x, key in pairs]
 
         makes = {"jaxgen": together, "jaxgen, in turn": in_turn}

@@ -1,4 +1,4 @@
-"""What the figures were measured on: the machine, the versions, and the machine's own limits."""
+"""The machine that figures are measured on: its hardware, versions, and limits of its speed."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ PEERS = (
 
 
 def version(package: str) -> str | None:
-    """The installed version, or None."""
+    """The installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -25,14 +25,14 @@ def version(package: str) -> str | None:
 
 
 def describe(quick: bool = False) -> dict[str, Any]:
-    """What a reader needs to judge the figures."""
+    """The machine, the versions of packages, and the limits of the machine, as a record."""
     return {
         "machine": {
             "cpu": _cpu_field("model name") or platform.processor(),
             "cores": os.cpu_count(),
             "device": device(),
             "os": platform.platform(),
-            "load": os.getloadavg()[0],  # what else was running
+            "load": os.getloadavg()[0],  # of other processes
         },
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("jaxgen", "jax", "jaxlib", *PEERS)},
@@ -41,21 +41,22 @@ def describe(quick: bool = False) -> dict[str, Any]:
 
 
 def device() -> str:
-    """Such as "cpu" or "NVIDIA H200"."""
+    """The name of the device, such as "cpu" or "NVIDIA H200"."""
     return jax.devices()[0].device_kind
 
 
 def torch_device() -> str:
+    """The device of torch that JAX uses too: "cuda" or "cpu"."""
     return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
 def _limits(quick) -> dict[str, float]:
-    """The roofline: bytes written and floating operations done in a second, the best seen."""
+    """The roofline: the most bytes written and floating-point operations in a second."""
     on_cpu = jax.default_backend() == "cpu"
     wide = on_cpu and "avx512f" in _cpu_field("flags")
     options = {"xla_cpu_prefer_vector_width": 512} if wide else None
 
-    # an unused argument would be dropped, and its buffer not recycled
+    # kept, since JAX drops an unused argument and would not reuse its buffer
     fill = jax.jit(jnp.full_like, donate_argnums=0, keep_unused=True, compiler_options=options)
     buffer, rates = jnp.zeros((2**26 if on_cpu else 2**28) // (4 if quick else 1)), []
     for value in range(8):
@@ -65,14 +66,14 @@ def _limits(quick) -> dict[str, float]:
 
     multiply_add = jax.jit(_multiply_add, static_argnums=3, compiler_options=options)
     x, flop_rates = jnp.ones(2**20 if on_cpu else 2**26), []
-    for chains in (4, 8) * 8:  # which of the two hides the latency depends on the machine
+    for chains in (4, 8) * 8:  # the number that hides latency depends on the machine
         began = time.perf_counter()
         multiply_add(x, 0.9, 0.1, chains).block_until_ready()
         flop_rates.append(2 * _LENGTH * x.size / (time.perf_counter() - began))
     return {"bytes": max(rates), "flops": max(flop_rates)}
 
 
-_LENGTH = 256  # multiply-adds of one element, so that arithmetic outweighs memory
+_LENGTH = 256  # multiply-adds for each element, so that arithmetic takes longer than memory access
 
 
 def _multiply_add(x, factor, term, chains):

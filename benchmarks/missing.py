@@ -1,12 +1,12 @@
-"""Values removed at random: how well do models find them that learn from what is left?
+"""Values removed at random, and how well models fitted to the rest predict them.
 
     python -m benchmarks.missing [wine] [digits] [--seeds N]
 
-scikit-learn's wine and digits, standardised, a fifth of all values removed. Three ways to a
-Gaussian mixture of the same size: jaxgen's EM on what is left; scikit-learn's mixture after its
-IterativeImputer; and after filling in means. Judged by the log density of the removed values given
-those that were left, by each mixture, in nats a value; means over 5 choices of what is removed, or
-as many as --seeds says. EM takes at most 40 steps.
+The data are scikit-learn's wine and digits, standardised, with a fifth of all values removed. Three
+Gaussian mixtures of one size are compared: jaxgen's EM with missing values, and scikit-learn's
+mixture after IterativeImputer and after filling in means. The figure is the log density of the
+removed values given the others, in nats per value; means are over --seeds choices of removed
+values. EM takes at most 40 steps.
 """
 
 import argparse
@@ -54,13 +54,13 @@ def _compare(name, seed):
     rng = np.random.default_rng(seed)
     removed = rng.random(x.shape) < SHARE
     left = np.where(removed, np.nan, x)
-    left[np.isnan(left).all(1), 0] = 0.0  # no row of these sets loses all
+    left[np.isnan(left).all(1), 0] = 0.0  # so that no row is empty
     components, jitter = SETS[name]
     model = models.GaussianMixture(x.shape[1], components, jitter=jitter)
     sides = {"jaxgen, EM": _fit(model, left, seed)}
     means = np.where(np.isnan(left), np.nanmean(left, 0), left)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says when it stops before it has converged
+        warnings.simplefilter("ignore")  # of a stop before convergence
         filled = IterativeImputer(random_state=seed).fit_transform(left)
     for side, data in (("means", means), ("IterativeImputer", filled)):
         peer = GaussianMixture(components, reg_covar=jitter, n_init=3, random_state=seed).fit(data)

@@ -1,7 +1,7 @@
-"""EM for a mixture of normals: the same data, start, jitter and number of steps on every side.
+"""EM for a mixture of normals, with the same data, start, jitter and number of steps on all sides.
 
-The steps are as many as jaxgen needs to come within 1e-3 nats an event of the best of 200. Each
-row holds the mean log-likelihood that the side reaches, by its own account.
+The number of steps is that which brings jaxgen within 1e-3 nats per event of the best of 200 steps.
+Each row has the mean log-likelihood that the side reports.
 """
 
 import warnings
@@ -21,7 +21,7 @@ def run(harness):
     n = harness.pick(100_000, 1_000)
     truth = twins.Mixture(DIM, COMPONENTS)
     x, far = truth.events(n), 3 * np.random.default_rng(0).normal(size=truth.mean.shape)
-    # means off the true ones and wide components: some way to go, and one top to reach
+    # wrong means and wide components, from which EM needs many steps to a single maximum
     start = {
         "weights": np.full(COMPONENTS, 1 / COMPONENTS, np.float32),
         "means": (truth.mean + far).astype(np.float32),
@@ -68,7 +68,9 @@ def _scikit(argument):
                               weights_init=start["weights"], means_init=start["means"],
                               precisions_init=inverses)  # fmt: skip
 
-    warnings.filterwarnings("ignore", module="sklearn")  # that it stops by count, as is meant
+    warnings.filterwarnings(
+        "ignore", module="sklearn"
+    )  # of a stop before convergence, which is intended
     return lambda: mixture.fit(x)
 
 

@@ -1,4 +1,4 @@
-"""Density of a mixture of normals: scikit-learn, NumPyro and distrax with the same parameters."""
+"""Density of a mixture of normals: scikit-learn, NumPyro and distrax with the same params."""
 
 from benchmarks import twins
 from benchmarks.harness import agreement

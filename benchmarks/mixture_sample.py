@@ -1,4 +1,4 @@
-"""Draws from a mixture of normals: scikit-learn, NumPyro and distrax with the same parameters."""
+"""Draws from a mixture of normals: scikit-learn, NumPyro and distrax with the same params."""
 
 from benchmarks import twins
 

@@ -1,11 +1,12 @@
-"""MNIST in logit space, by the protocol of Papamakarios et al. 2017, section 5.2.
+"""MNIST in logit space, with the protocol of Papamakarios et al. 2017, section 5.2.
 
     python -m benchmarks.mnist DATA.npz [MODEL ...] [--epochs N] [--json FILE]
 
-Train on the first 50,000 images, choose params on the next 10,000, test on all 10,000 of the test
-set. x = (pixel + u) / 256 with u uniform, then 1e-6 + (1 - 2e-6) x, then its logit; log p in nats.
-DATA.npz holds x_train (60000, 28, 28) and x_test, uint8, and their labels y_train and y_test. Of
-models that are told the digit log p(x) = log sum_y p(y) p(x|y), and p(y|x) follows by Bayes' rule.
+Models are trained on the first 50,000 images; the next 10,000 select the params, and all 10,000
+images of the test set are scored. x = (pixel + u) / 256 with u uniform, then 1e-6 + (1 - 2e-6) x,
+then its logit; log p is in nats. DATA.npz holds x_train (60000, 28, 28) and x_test, uint8, and
+their labels y_train and y_test. For models of labelled digits, log p(x) = log sum_y p(y) p(x|y),
+and p(y|x) follows by Bayes' rule.
 """
 
 import argparse
@@ -25,11 +26,17 @@ DIM, LEVELS, RATE, DIGITS = 784, 256, 1e-6, 10
 
 
 class Entry(NamedTuple):
-    """A model, how it is fitted, and what of: "levels", "shares" of them or "logits" of those."""
+    """A model and its fit.
+
+    Attributes:
+      model: the spec.
+      settings: arguments of ``jaxgen.fit``.
+      space: the events: "levels" of pixels, "shares" in (0, 1), or "logits" of shares.
+    """
 
     model: Any
     settings: dict[str, Any]
-    of: str = "logits"
+    space: str = "logits"
 
 
 def _masked(head, rate, epochs, width=1024, digits=None, **fields):
@@ -90,7 +97,7 @@ def _parts(train, test):
 
 
 def _row(name, entry, settings, spaces, digits):
-    data, share = spaces[entry.of], spaces["shares"]["test"]
+    data, share = spaces[entry.space], spaces["shares"]["test"]
     labelled = entry.model.classes is not None
     if "validation" in settings:
         held_out = data["held out"][:2000]
@@ -105,10 +112,10 @@ def _row(name, entry, settings, spaces, digits):
             "log_prob_of_digit": log_p[np.arange(len(log_p)), digits["test"]].mean(),
         }
     scores = np.asarray(fitted.log_prob(data["test"]), np.float64)
-    # compose.Dequantized and bijectors.Inverse, here in float64
+    # the same as compose.Dequantized and bijectors.Inverse, but in float64
     of_shares = np.log(share * (1 - share)).sum(1)
     of_levels = of_shares - DIM * math.log((1 - 2 * RATE) / LEVELS)
-    scores += {"levels": of_levels, "shares": of_shares, "logits": 0}[entry.of]
+    scores += {"levels": of_levels, "shares": of_shares, "logits": 0}[entry.space]
     bits = -(scores - of_levels) / math.log(2) / DIM
     return {
         "name": name,

@@ -1,7 +1,7 @@
-"""nflows' side, imported only in a process of its own.
+"""The side of nflows, imported in a separate process.
 
-Weights at 4 layers of width 32 and depth 2: coupling 7,516 at dim 2 and 17,008 at dim 8,
-autoregressive 29,664 at dim 8, with those that its masks put to zero.
+Number of weights with 4 layers of width 32 and depth 2: coupling 7,516 for dim 2 and 17,008 for dim
+8, autoregressive 29,664 for dim 8, including masked weights.
 """
 
 import torch
@@ -36,11 +36,11 @@ def build(kind, dim, layers, width):
 
 
 class _Network(MLP):
-    """The library's own MLP, as a coupling calls it."""
+    """The MLP of nflows, with the interface of a coupling's network."""
 
     @property
     def hidden_features(self):
-        return self._hidden_sizes[-1]  # the splines divide their logits by its root
+        return self._hidden_sizes[-1]  # the splines divide logits by its square root
 
     def forward(self, inputs, context=None):
         return super().forward(inputs)

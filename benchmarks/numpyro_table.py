@@ -1,18 +1,17 @@
-"""Programs of ``tests/zoo.py`` through jaxgen against NumPyro itself; one line a program.
+"""The programs of ``tests/zoo.py`` in jaxgen and in NumPyro, one line for each program.
 
 ``python -m benchmarks.numpyro_table [NAME ...]``. The columns:
 
-- log p: greatest difference of ``log_likelihood``, in nats, or relative where log p is beyond 1.
-  Of programs with continuous local latents, the difference of the mean over draws.
-- predictive: greatest |z| of the draws of rows, given the same draws of the globals: of their mean
-  ranks, and of the mean distances of the ranks from the middle.
-- NUTS, default: differences of the posteriors by ``NUTS`` and by the default posterior from those
-  by ``MCMC``: of the medians in posterior deviations, and of the logarithms of the deviations.
-  Half the range from the 16 % to the 84 % quantile stands for a deviation. k is the Pareto k of
-  the fit. The tolerance of NUTS grows with the error of the effective draws; it is stuck with less
-  than a twentieth of NumPyro's.
-- verdict: OK; WRONG where an error or a warning says that something is amiss; SILENT where nothing
-  does.
+- log p: largest difference of ``log_likelihood``, in nats, or relative if log p is beyond 1. For
+  programs with continuous local latents it is the difference of means over draws.
+- predictive: largest |z| of draws of rows given the same draws of global latents, for their mean
+  ranks and for the mean distance of ranks from the middle.
+- NUTS, default: differences of the posterior by ``NUTS``, and of the default posterior, from that
+  by ``MCMC``: of medians in posterior standard deviations, and of logarithms of the deviations. A
+  deviation is half the range from the 16 % to the 84 % quantile. k is the Pareto k of the fit. The
+  tolerance of NUTS grows with its Monte Carlo error. NUTS counts as stuck if its effective sample
+  size is less than a twentieth of NumPyro's.
+- verdict: OK; WRONG if results differ and an error or a warning says so; SILENT if nothing does.
 """
 
 import argparse
@@ -35,28 +34,28 @@ from jaxgen import numpyro as bridge
 from jaxgen.core.precision import enable_x64
 from tests import zoo
 
-# programs run once, so that optimizations take twice the time that they save
+# programs run once, so that optimizations take longer than they save
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 DRAWS, CHAINS = 300, 2
-SHIFT = 0.25  # of a median, in posterior deviations, and of the logarithm of a deviation
-STUCK = 20  # times as many effective draws of NumPyro's
-PARAM = 0.05  # of a ``numpyro.param`` site, relative
+SHIFT = 0.25  # tolerance of medians, in posterior deviations, and of logarithms of deviations
+STUCK = 20  # ratio of effective sample sizes at which NUTS counts as stuck
+PARAM = 0.05  # relative tolerance of ``numpyro.param`` sites
 
 
 class Differences(NamedTuple):
-    """What was measured of a program that is served; None where it was not."""
+    """The differences of a program that jaxgen accepts; None for what was not measured."""
 
     log_p: float
     z: float
     nuts: tuple[float, float] | None
     default: tuple[float, float] | None
     k: float | None
-    wrong: list[str]  # what is beyond its tolerance
+    wrong: list[str]  # names of the differences beyond their tolerance
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.numpyro_table")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="programs; by default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="programs; all by default")
     parser.add_argument("--quick", action="store_true", help="without NUTS")
     arguments = parser.parse_args()
     os.environ.setdefault("XLA_FLAGS", QUICK)  # read when JAX first computes
@@ -112,7 +111,7 @@ def _pair(value) -> str:
 
 
 def _verdict(case, found, error, said) -> tuple[str, str]:
-    """The verdict, and why it is not OK."""
+    """The verdict, and the reason if it is not OK."""
     if error is not None:
         text = " ".join(str(error).split())
         named = case.name in text and repr(case.refused) in text
@@ -129,7 +128,7 @@ def _verdict(case, found, error, said) -> tuple[str, str]:
 
 
 def compare(case: zoo.Case, quick: bool) -> Differences | None:
-    """The differences of a program from NumPyro; None where it must be refused, and is not."""
+    """The differences of a program from NumPyro; None if jaxgen accepts one that it must refuse."""
     if case.change is None:
         return _compare(case, quick)
     try:
@@ -150,8 +149,7 @@ def _compare(case, quick):
     nuts = default = None
     if not quick:
         reference, learnt = _reference(case, fitted)
-        own = bridge.posterior(fitted)
-        default = _shifts(own, reference, {})[:2]
+        default = _shifts(bridge.posterior(fitted), reference, {})[:2]
         if learnt:
             values = zoo.learnt(fitted)
             error = max(abs(float(values[n]) / float(learnt[n]) - 1) for n in learnt)
@@ -175,16 +173,16 @@ def _fit(case, posterior=None):
 
 
 class Draws(NamedTuple):
-    """NumPyro's draws of the posterior, by site, and the effective number of its worst entry."""
+    """NumPyro's draws of the posterior by site, and the lowest effective sample size of a site."""
 
     values: dict[str, Any]
     ess: dict[str, float]
 
 
 def _reference(case, fitted) -> tuple[Draws, dict[str, Any]]:
-    """NumPyro's posterior, by MCMC, or by SVI where the program has ``numpyro.param`` sites.
+    """NumPyro's posterior, by MCMC, or by SVI if the program has ``numpyro.param`` sites.
 
-    The second result are the values of those sites.
+    The second result is the values of those sites.
     """
     arguments, observed = case.call()
     program = case.marginal or case.program
@@ -216,10 +214,10 @@ def _ess(chains) -> float:
 
 
 def _shifts(values, reference: Draws, ess: dict[str, float]) -> tuple[float, float, bool]:
-    """The greatest shift of a median, in deviations, and of the logarithm of a deviation.
+    """The largest shift of a median, in deviations, and of the logarithm of a deviation.
 
-    The third result says whether one is beyond what chance allows, ``ess`` being the effective
-    numbers of the values.
+    The third result is whether a shift is beyond its tolerance. ``ess`` is the effective sample
+    sizes of the values.
     """
     shift = stretch = 0.0
     beyond = False

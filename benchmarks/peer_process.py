@@ -1,7 +1,7 @@
-"""A peer in a process of its own, which times a call whenever it is asked to.
+"""Timing of a peer in a separate process.
 
-Libraries with thread pools of their own, such as torch, disturb JAX when they share its process.
-The worker stays between cases, so that its repeats can be interleaved with those of others.
+Libraries with thread pools, such as torch, slow down JAX in the same process. The process stays
+alive between cases, so that repeats can be interleaved with those of other sides.
 """
 
 import functools
@@ -12,13 +12,13 @@ from typing import Any
 
 from benchmarks.timing import Here
 
-_SPIN = 0.02  # seconds for which idle threads of OpenMP may spin, in nobody else's time
+_SPIN = 0.02  # seconds in which idle OpenMP threads may spin, before another side is timed
 
 
 class Apart:
     """Like ``Here``, for the call that ``benchmarks.<module>.<function>(*arguments)`` returns."""
 
-    result = None  # it stays there
+    result = None  # the result stays in the other process
 
     def __init__(self, module: str, function: str, *arguments: Any):
         self.pipe = _worker(module)
@@ -40,11 +40,11 @@ class Apart:
 
 @functools.cache
 def _worker(module: str):
-    """The pipe to the module's process, which ends with ours."""
-    context = multiprocessing.get_context("spawn")  # a fork would share JAX's threads
+    """The pipe to the process of the module, which ends with this process."""
+    context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     ours, theirs = context.Pipe()
     context.Process(target=_serve, args=(theirs,), daemon=True).start()
-    theirs.close()  # so that a worker that dies is noticed
+    theirs.close()  # so that the end of the process raises an error
     return ours
 
 
@@ -60,7 +60,7 @@ def _serve(pipe) -> None:
                 runner = Here(make(*arguments))
             else:
                 answer = getattr(runner, name)(*arguments)
-        except Exception as raised:  # the asker decides what a failure means
+        except Exception as raised:  # sent to the process that asked
             error = repr(raised)
         time.sleep(_SPIN)
         pipe.send((answer, error))

@@ -1,4 +1,4 @@
-"""A NumPyro program through jaxgen, against NumPyro's own Predictive, log_likelihood, SVI, MCMC."""
+"""A NumPyro program in jaxgen, and in NumPyro's Predictive, log_likelihood, SVI and MCMC."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def line(y, x=None):
 
 
 def cloud(n, x=None):
-    """16 numbers around a center that is not known."""
+    """16 numbers around an unknown center."""
     center = numpyro.sample("center", dist.Normal(0, 1).expand([16]).to_event(1))
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.Normal(center, 1).to_event(1), obs=x)
@@ -144,7 +144,7 @@ def _many(harness, x, y):
         return lambda: jaxgen.fit_each(model, data, y, key=KEY, **more).params
 
     def in_turn(y):
-        return lambda: [jaxgen.fit(model, own, y, key=KEY, **more).params for own in data]
+        return lambda: [jaxgen.fit(model, x, y, key=KEY, **more).params for x in data]
 
     makes = {"jaxgen": together, "jaxgen, in turn": in_turn}
     case = f"{count} fits of {epochs} SVI steps, each to data of its own"
@@ -157,7 +157,7 @@ def _many(harness, x, y):
         return lambda: jaxgen.fit_each(drawn, data, y, key=KEY, progress=False).params
 
     def nuts_in_turn(y):
-        return lambda: [jaxgen.fit(drawn, own, y, key=KEY, progress=False).params for own in data]
+        return lambda: [jaxgen.fit(drawn, x, y, key=KEY, progress=False).params for x in data]
 
     makes = {"jaxgen": nuts_together, "jaxgen, in turn": nuts_in_turn}
     case = f"{count} posteriors of {kept} draws by NUTS"

@@ -1,10 +1,11 @@
-"""EM on tables in raw units, beside scikit-learn on the same tables with standardised columns.
+"""EM on tables in raw units, and scikit-learn on the same tables with standardised columns.
 
     python -m benchmarks.raw_tables FOLDER [--components 4 16 64] [--restarts 2] [--json FILE]
 
-Reads the numeric columns of every .csv and .csv.gz with at least 1,000 whole rows. Both sides have
-as many restarts and the same relative floor (``jitter``, ``reg_covar``); scores are mean log
-likelihoods of the rows, in nats and in the units of the table. Needs pandas and scikit-learn.
+Reads the numeric columns of each .csv and .csv.gz with at least 1,000 complete rows. Both sides
+have the same number of restarts and the same relative floor (``jitter``, ``reg_covar``); scores are
+mean log-likelihoods of the rows, in nats and in the units of the table. Needs pandas and
+scikit-learn.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def main():
 
 
 def _numbers(path):
-    """The numeric columns that vary, (n, d), of the rows without a missing value."""
+    """The numeric columns that are not constant, (n, d), in rows without missing values."""
     import pandas
 
     table = pandas.read_csv(path, na_values=["?"]).select_dtypes("number").dropna()
@@ -65,7 +66,7 @@ def _ours(x, count, restarts):
 def _scikit(x, count, restarts):
     from sklearn.mixture import GaussianMixture
 
-    warnings.filterwarnings("ignore", module="sklearn")  # that it has not converged
+    warnings.filterwarnings("ignore", module="sklearn")  # of a stop before convergence
     began, scale = time.perf_counter(), x.std(0)
     z = (x - x.mean(0)) / scale
     mixture = GaussianMixture(count, n_init=restarts, reg_covar=FLOOR, random_state=0).fit(z)

@@ -1,12 +1,12 @@
-"""Throughput against the number of events, features and components; what the chart is drawn from.
+"""Throughput against the number of events, features and components, for the chart.
 
-At few events a call costs more than its events, and NumPy wins: that is shown too.
+For few events the cost of a call dominates, and NumPy is faster; the chart shows that too.
 """
 
 from benchmarks import twins
 
-COMPONENTS = 10  # where they do not vary
-PEERS = {  # of each family's sample and log_prob
+COMPONENTS = 10  # unless their number varies
+PEERS = {  # by family: for sample and for log_prob
     twins.Box: (("NumPy", "numpy_sample"), ("NumPy", "numpy_log_prob")),
     twins.Gaussian: (("NumPy", "numpy_sample"), ("SciPy", "scipy_log_prob")),
     twins.Mixture: (("scikit-learn", "scikit_sample"), ("scikit-learn", "scikit_log_prob")),

@@ -1,8 +1,8 @@
-"""Streams: 100 million events block by block against filling one buffer again and again."""
+"""Streams of 100 million events in blocks; peers fill one buffer repeatedly."""
 
 from benchmarks import timing, twins
 
-ROWS = 2**18  # of the buffer that peers fill again and again
+ROWS = 2**18  # rows of the buffer that peers fill
 
 
 def run(harness):
@@ -33,7 +33,7 @@ def _read(blocks):
 
 
 def _growth_mib(blocks):
-    """MiB by which memory grows at its peak once the first block is there."""
+    """MiB by which peak memory exceeds the memory after the first block."""
     blocks = iter(blocks)
     timing.block(next(blocks))
     before = timing.reset_peak()

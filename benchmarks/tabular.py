@@ -1,13 +1,14 @@
-"""Held-out log-likelihood on scikit-learn's small tables, beside flowjax, zuko and GaussianMixture.
+"""Held-out log-likelihood on small tables of scikit-learn: flowjax, zuko and GaussianMixture.
 
     python -m benchmarks.tabular [TABLE ...] [--sides SIDE ...] [--seeds N] [--steps N]
 
-wine (178 x 13), breast_cancer (569 x 30) and digits (1797 x 64, pixels with uniform noise), each
-split at random into 60 % for training, 20 % to choose params by, and 20 % for the test; features
-have mean 0 and deviation 1 in training, on all sides, and log p is in nats of those. The flows are
-autoregressive with splines, of equal numbers of weights, trained by Adam for as many steps; every
-side keeps the params that were best on the 20 %. Gaussian mixtures, of 1 to 8 components, full or
-diagonal, with several jitters, are chosen by the same rows.
+The tables are wine (178 x 13), breast_cancer (569 x 30) and digits (1797 x 64, pixels with uniform
+noise). Each is split at random into 60 % for training, 20 % for validation and 20 % for the test.
+Features have mean 0 and standard deviation 1 in the training rows, and log p is in nats in these
+units. The flows are autoregressive with splines, have equal numbers of weights and are trained by
+Adam for the same number of steps; all sides keep the params that are best on the validation rows.
+These rows also choose among Gaussian mixtures of 1 to 8 components, full or diagonal, with several
+jitters.
 """
 
 import argparse
@@ -26,7 +27,7 @@ SIDES = ("jaxgen", "jaxgen, Linear", "flowjax", "zuko", "GaussianMixture")
 
 
 def tables():
-    """Each table's rows (n, features), digits with uniform noise."""
+    """The rows (n, features) of each table by name, digits with uniform noise."""
     from sklearn import datasets
 
     digits = datasets.load_digits().data
@@ -36,7 +37,7 @@ def tables():
 
 
 def split(x, seed):
-    """Standardised rows for training, for choosing and for the test."""
+    """Standardised rows for training, validation and test."""
     x = x[np.random.default_rng(seed).permutation(len(x))]
     train, held, test = np.split(x, [int(0.6 * len(x)), int(0.8 * len(x))])
     mean, scale = train.mean(0), np.where(train.std(0) > 0, train.std(0), 1)
@@ -50,7 +51,9 @@ def ours(parts, seed, steps, linear=False):
     if linear:
         model = compose.Transformed(model, bijectors.Linear())
     epochs = max(steps // -(-len(train) // BATCH), 1)
-    optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(RATE))  # as its peers have
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(10.0), optax.adam(RATE)
+    )  # as on the other sides
     fitted = jaxgen.fit(
         model, train, key=jax.random.key(seed), validation=held, epochs=epochs, batch_size=BATCH,
         optimizer=optimizer, progress=False,

@@ -1,4 +1,4 @@
-"""A call that is started, timed and weighed. Nothing here imports JAX: peers need not have it."""
+"""The time and the memory of a call. This module does not import JAX, which peers do not need."""
 
 import ctypes
 import sys
@@ -15,29 +15,29 @@ class Here:
         self.call, self.result = call, None
 
     def time(self, calls: int) -> float:
-        """Seconds of one call, the mean of so many."""
+        """Seconds of a call, the mean over a number of calls."""
         began = time.perf_counter()
         for _ in range(calls):
             block(self.call())
         return (time.perf_counter() - began) / calls
 
     def peak_mib(self) -> float | None:
-        """MiB that one more call adds to the process's memory at its peak; its result is kept."""
+        """MiB that a call adds to the peak memory of the process; keeps the call's result."""
         before = reset_peak()
         self.result = block(self.call())
         return since(before)
 
 
 def block(result: Any) -> Any:
-    """The result once it has been computed: JAX returns before that."""
+    """The result, after it has been computed; JAX computes asynchronously."""
     jax = sys.modules.get("jax")
     return jax.block_until_ready(result) if jax else result
 
 
 def reset_peak() -> int | None:
-    """Let the peak of memory start from what is in use now, in KiB; None where it cannot."""
+    """Reset the peak of memory to the memory in use, and return that in KiB; None if impossible."""
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept would hide what a call takes
+        ctypes.CDLL(None).malloc_trim(0)  # else a call could reuse freed memory unnoticed
         Path("/proc/self/clear_refs").write_text("5")
     except (AttributeError, OSError):
         return None
@@ -45,7 +45,7 @@ def reset_peak() -> int | None:
 
 
 def since(before: int | None) -> float | None:
-    """MiB from ``reset_peak`` up to the peak."""
+    """MiB by which the peak exceeds the result of ``reset_peak``."""
     return None if before is None else max(_kib("VmHWM") - before, 0) / 1024
 
 

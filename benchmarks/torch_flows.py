@@ -1,4 +1,4 @@
-"""What torch's flow libraries share: scores, draws and the training loop that their users write."""
+"""Scores, draws and a training loop that the flow libraries of torch share."""
 
 import torch
 
@@ -16,7 +16,7 @@ def sample(flow, draw, n, device):
 
 
 def fit(build, score, x, held, epochs, device):
-    """The call that trains a new flow by Adam, and scores held-out rows after every epoch."""
+    """The call that trains a new flow by Adam, and scores held-out rows after each epoch."""
     x, held = (torch.from_numpy(v).to(device) for v in (x, held))
 
     def call():

@@ -1,10 +1,10 @@
-"""torch's side, imported only in a process of its own."""
+"""The side of torch, imported in a separate process."""
 
 import torch
 
 
 def fill(kind, dim, params, n, rows, device):
-    """The call that fills n rows with draws: a new tensor, or one of so many rows again and again.
+    """The call that draws n rows, into a new tensor or repeatedly into one tensor of ``rows`` rows.
 
     Args:
       kind: "box", "diagonal normal" or "normal".

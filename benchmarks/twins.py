@@ -1,6 +1,6 @@
-"""The same distributions in jaxgen's terms and in those of its peers.
+"""The same distributions in jaxgen and in its peers.
 
-A method named for a library and an operation prepares, and returns the call to time.
+A method with the name of a library and an operation returns the call to time.
 """
 
 import jax
@@ -16,9 +16,9 @@ LOG_2PI = np.log(2 * np.pi)
 
 
 class Twin:
-    """Base: what all have, once ``fitted`` holds jaxgen's model and params as float32.
+    """Base class of distributions; ``fitted`` holds jaxgen's model with params in float32.
 
-    ``numpy_fill(rng)`` returns a function which fills an array of rows, for those who have one.
+    A subclass may define ``numpy_fill(rng)``, which returns a function that fills an array of rows.
     """
 
     torch = None  # kind, dim and params of ``torch_peer``
@@ -38,7 +38,7 @@ class Twin:
         return lambda: self.fitted.log_prob(x)
 
     def numpy_sample(self, n, rows=None):
-        """n new rows; or rows of one buffer, filled again and again until they are n."""
+        """n new rows; or n rows in a buffer of ``rows`` rows that is filled repeatedly."""
         fill, shape = self.numpy_fill(np.random.default_rng(1)), self.fitted.model.event_shape
         buffer = np.empty((rows or 0, *shape), np.float32)
 
@@ -59,7 +59,8 @@ class Box(Twin):
     """A uniform box.
 
     Args:
-      cube: of equal sides, which peers scale and shift by one number, in a third of the time.
+      cube: whether sides are equal, so that peers scale and shift by one number, three times as
+        fast.
     """
 
     def __init__(self, dim, cube=False):
@@ -88,7 +89,7 @@ class Gaussian(Twin):
     """A normal, with a full covariance or a diagonal one.
 
     Args:
-      ball: of one variance, so that peers scale and shift by one number, their fastest way.
+      ball: whether variances are equal, so that peers scale and shift by one number.
     """
 
     def __init__(self, dim, covariance="full", ball=False):
@@ -139,7 +140,7 @@ class Mixture(Twin):
         self.scale_tril = np.linalg.cholesky(self.covariance)
         params = {"logits": np.log(self.weights), "mean": self.mean, "scale_tril": self.scale_tril}
         super().__init__(models.GaussianMixture(dim, components), **params)
-        # additions and multiplications of an event's log density; exponentials count as one
+        # additions and multiplications in the log density of an event; an exponential counts as one
         self.flops = components * (dim * dim + 4 * dim + 1)
 
     def _scikit(self, dtype):

@@ -1,4 +1,4 @@
-"""Events of 784 features: pixels on or off, and a diagonal normal, against NumPy."""
+"""Events of 784 features: binary pixels and a diagonal normal; the peer is NumPy."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
-"""zuko's side, imported only in a process of its own.
+"""The side of zuko, imported in a separate process.
 
-Weights at 4 layers of width 32 and depth 2: coupling 7,516 at dim 2 and 17,008 at dim 8,
-autoregressive 29,664 at dim 8, with those that its masks put to zero.
+Number of weights with 4 layers of width 32 and depth 2: coupling 7,516 for dim 2 and 17,008 for dim
+8, autoregressive 29,664 for dim 8, including masked weights.
 """
 
 import torch
@@ -17,7 +17,7 @@ def build(kind, dim, layers, width):
     torch.manual_seed(0)
     hidden = {"transforms": layers, "hidden_features": (width, width)}
     if kind == "coupling":
-        # NSF(passes=2) is one too, but gives the features that a layer keeps splines as well
+        # not NSF(passes=2), which has splines for the features that a layer keeps too
         shapes = [(BINS,), (BINS,), (BINS - 1,)]
         return zuko.flows.NICE(dim, univariate=MonotonicRQSTransform, shapes=shapes, **hidden)
     return zuko.flows.NSF(dim, bins=BINS, **hidden)

@@ -36,12 +36,12 @@ halves, network = figure.subfigures(2, 1, height_ratios=(1.5, 1))
 axes = halves.subplots(DRAWS + 2, 10)
 for label, column in enumerate(axes.T):
     image = test[np.argmax(labels[:TEST] == label)]
-    rest = digits.given(dict(enumerate(image[:HALF])))
-    likely = np.exp(rest.model.log_prior(rest.params))  # p(y | upper half)
+    conditioned = digits.given(dict(enumerate(image[:HALF])))
+    likely = np.exp(conditioned.model.log_prior(conditioned.params))  # p(y | upper half)
     column[0].set_title(f"{likely.argmax()}: {likely.max():.0%}", fontsize=10)
     column[0].imshow(image[:HALF].reshape(4, 8), cmap="gray_r", vmin=0, vmax=1)
     column[0].set(ylim=(7.5, -0.5), facecolor="0.9")
-    drawn = rest.sample(jax.random.key(1), DRAWS)
+    drawn = conditioned.sample(jax.random.key(1), DRAWS)
     for ax, half in zip(column[1:], [*drawn, image[HALF:]], strict=True):
         whole = np.concatenate([image[:HALF], half]).reshape(8, 8)
         ax.imshow(whole, cmap="gray_r", vmin=0, vmax=1)

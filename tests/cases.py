@@ -1,7 +1,7 @@
-"""Every model's row: the laws, the malformed inputs and the meta-test read this table.
+"""One row for each model: the laws, the malformed inputs and the meta-test read this table.
 
-A row names a spec and params to judge it at, away from its start. Laws that know no params run on
-the first setting; statistical ones on all.
+A row names a spec and params, other than the initial ones, to test it at. Laws without params run
+on the first setting of params only, statistical laws on all.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LinearGaussian(Model):
 
 
 class Gamma(Model):
-    """Gamma distributions, whose sampler rejects: it asks for a Key and draws inside ``push``."""
+    """Gamma distributions, sampled by rejection: ``push`` takes a Key and draws from it."""
 
     dim: Count
 
@@ -67,7 +67,7 @@ class Gamma(Model):
 
     def init(self, key, x=None, y=None):
         shape = jnp.ones(self.dim)
-        if x is not None:  # of moments
+        if x is not None:  # the method of moments
             shape = x.mean(0) ** 2 / x.var(0)
             return {"shape": jnp.asarray(shape), "rate": jnp.asarray(shape / x.mean(0))}
         return {"shape": 2 * shape, "rate": shape}
@@ -93,14 +93,14 @@ class Case:
 
     Attributes:
       name: short, unique.
-      spec: the spec, or, where that compiles programs, a function that makes it when it is needed.
-      settings: params as nested plain lists, or None for the start; then come
-        ``jittered`` many near the start.
-      jittered: number of settings made by ``check.subject.away_from_init``.
+      spec: the spec or, if that compiles programs, a function that makes it when it is needed.
+      settings: params as nested plain lists, or None for the initial params; ``jittered`` more
+        settings follow.
+      jittered: number of settings that ``laws.subject.away_from_init`` makes.
       y: one condition.
-      gap: nats that a fit to 2048 of its own samples may lose; None for the law's own.
-      skip: laws that do not speak of this row, with the reason.
-      rows: number of samples that the statistical laws look at.
+      gap: nats that a fit to 2048 samples of the model may lose; None for the law's default.
+      skip: laws that do not apply to this row, with the reason.
+      rows: number of samples in the statistical laws.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Case:
 
     @property
     def kind(self) -> Any:
-        """What rows of one class share: how they are run."""
+        """What decides how a row is run: rows of one kind need not repeat the laws about that."""
         if self.is_built:
             return type(self.spec), getattr(self.spec, "bijector", None)
         return self.spec.func
@@ -140,9 +140,9 @@ def _built(case: Case) -> Model:
     return case.spec()  # type: ignore[operator]
 
 
-@functools.lru_cache(maxsize=4)  # a row's settings: subjects hold large samples
+@functools.lru_cache(maxsize=4)  # few, because subjects hold large samples
 def subject(case: Case, setting: int = 0) -> Subject:
-    """What the laws look at; cached, so that they share its samples."""
+    """The subject of the laws; cached, so that all laws of a setting share its samples."""
     key = jax.random.key(setting)
     y = None if case.y is None else np.asarray(case.y)
     y = y if y is None or y.dtype.kind == "i" else y.astype(np.float32)
@@ -185,7 +185,7 @@ _FEWER = 8192  # where a gradient of one sample takes many passes through a netw
 _MADE = dict.fromkeys(("learning", "refits"), "it is made of a fitted model, not fitted itself")
 _OWN = {"dtypes": "a program computes in the dtype of its own constants"}
 _DRAWN = {**_OWN, "precision": "in float64 the draws that it averages over are others"}
-_LAND = "params are fixed tables, not a family: tests/test_datasets.py judges it"
+_LAND = "params are fixed tables, not a family: see tests/test_datasets.py"
 
 CASES = (
     Case("box1", models.Box(1), ({"low": [-3.0], "high": [-2.5]},), 1),
@@ -341,7 +341,7 @@ CASES = (
         models.FlowMatching(2, 4, 1, 32, domain=_GLOBE),
         jittered=1,
         rows=_FEWER,
-        skip={**_SLOWER, "score_identity": "takes minutes, and judges no more than matching2"},
+        skip={**_SLOWER, "score_identity": "takes minutes, and checks no more than matching2"},
     ),
     Case(
         "given_by_importance",

@@ -1,4 +1,4 @@
-"""Running the command line in this process, for its tests."""
+"""Helpers that run the command line in the process of the tests."""
 
 import re
 
@@ -14,7 +14,7 @@ def run(*args):
 
 
 def fails(capsys, *args):
-    """The one line that a refused command prints."""
+    """Run a command that must fail, and return the one line that it prints."""
     assert run(*args) == 2
     out, error = capsys.readouterr()
     assert re.fullmatch("jaxgen: error: .*\n", error)
@@ -23,7 +23,7 @@ def fails(capsys, *args):
 
 
 def fails_last(capsys, *args):
-    """Likewise, after commands that printed something."""
+    """Like ``fails``, and ignore what earlier commands printed."""
     capsys.readouterr()
     return fails(capsys, *args)
 

@@ -1,4 +1,4 @@
-"""How programs are compiled while the tests run: quickly, and kept on disk."""
+"""How the tests compile programs: with quick options and a cache on disk."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from jax._src import compiler as jaxs_compiler  # JAX has no public default for 
 # Most programs of the tests run once, so compiling them takes longer than running them. Without
 # LLVM's optimizations, and by XLA's older emitters, they compile in a third of the time.
 QUICK = {"xla_cpu_use_fusion_emitters": False}
-if jax.__version_info__ >= (0, 10):  # at this level the compiler of jaxlib 0.7 crashes
+if jax.__version_info__ >= (0, 10):  # jaxlib 0.7 crashes at this level
     QUICK["xla_backend_optimization_level"] = 0
 
 
 _TESTS = pathlib.Path(__file__).parent
 _OWN = str(_TESTS), str(_TESTS.parent / "jaxgen")
 _Remembering = type(functools.cache(len))
-# GNU's C library keeps freed memory, others do not
+# only GNU's C library keeps freed memory
 _free_memory = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 class Compilation:
-    """The options that programs are compiled with in this process.
+    """The compiler options of this process.
 
     Attributes:
       quick: whether they are those of ``QUICK``.
@@ -47,9 +47,10 @@ class Compilation:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
     def forget(self) -> None:
-        """Free compiled programs and what functions remember, in the library and in the tests.
+        """Free compiled programs and clear the caches of functions, in the library and the tests.
 
-        What the next group of tests compiles then does not depend on those before.
+        The number of programs that the next group compiles then does not depend on earlier
+        groups.
         """
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None) or ""
@@ -60,7 +61,7 @@ class Compilation:
         self.free()
 
     def free(self) -> None:
-        """Free compiled programs; compiling one again reads it from the disk."""
+        """Free compiled programs; if one is needed again, it is read from the disk."""
         jax.clear_caches()
         gc.collect()
         if _free_memory is not None:
@@ -73,16 +74,16 @@ class Compilation:
 
 
 def _accepted(options: dict[str, Any]) -> bool:
-    """Whether this version of XLA knows the options."""
+    """Whether this version of XLA accepts the options."""
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except Exception:  # of a kind that depends on the version
+    except Exception:  # its type depends on the version
         return False
     return True
 
 
 def _machine() -> str:
-    """A name for what compiled programs depend on: the processor's features."""
+    """A name for the machine's processor features, on which compiled programs depend."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     flags = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})

@@ -1,9 +1,9 @@
-"""How the tests run: in groups that share programs, each within its budget of programs.
+"""How the tests run: in groups that share compiled programs, each with a budget of programs.
 
-A group is a test file, or the laws of one row of ``cases.py``. One worker runs all of a group,
-then forgets the programs that it compiled, so the number of programs that a group compiles does
-not depend on what ran before it. ``tests/budget.toml`` limits that number; after a change that
-needs more, ``pytest -n 2 --write-budget`` writes the new numbers.
+A group is a test file, or the laws of one row of ``cases.py``. One worker runs all of a group and
+then frees the programs that it compiled, so that the number of programs a group compiles does not
+depend on earlier groups. ``tests/budget.toml`` limits that number; after a change that needs more
+programs, ``pytest -n 2 --write-budget`` writes the new numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tomllib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu" if os.environ.get("JAXGEN_TEST_GPU") is None else "")
 TESTS = pathlib.Path(__file__).parent
-sys.path.insert(0, str(TESTS))  # for cases.py
+sys.path.insert(0, str(TESTS))  # so that tests can import cases.py
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -27,13 +27,13 @@ from jaxgen.laws import count_compiles  # noqa: E402
 
 BUDGET = TESTS / "budget.toml"
 SLOWEST = 10
-HELD = 150  # programs that stay in memory within a group; each takes some 2 MiB
+HELD = 150  # most programs in memory within a group; each takes about 2 MiB
 
 compilation = Compilation(
     pathlib.Path(os.environ.get("JAXGEN_TEST_CACHE", TESTS.parent / ".cache"))
 )
 held = [0]  # programs compiled since they were last freed
-programs: dict[str, tuple[str, int]] = {}  # of each test in this process: its group, its programs
+programs: dict[str, tuple[str, int]] = {}  # {test: (group, number of programs)}
 
 
 def pytest_addoption(parser):
@@ -43,12 +43,12 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if not hasattr(config, "workerinput"):  # the process that reports
+    if not hasattr(config, "workerinput"):  # the main process, which reports
         config.pluginmanager.register(Totals(config), "jaxgen-totals")
 
 
 def group_of(test: str) -> str:
-    """The group of a test, by its id: the row whose laws it checks, else its file."""
+    """The group of a test, from its id: a row of ``cases.py`` for a law, else the file."""
     file, _, name = test.partition("::")
     if name.startswith("test_law["):
         return "laws of " + name.split("[")[1].split("-")[0]
@@ -57,7 +57,7 @@ def group_of(test: str) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Put groups together, the longest first, so that the workers end at about the same time."""
+    """Order tests by group, the slowest first, so that all workers end at about the same time."""
     budget = read_budget()["programs"]
     groups: dict[str, list] = {}
     for item in items:
@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """One worker runs a whole group."""
+    """Make one worker run a whole group."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGroup(LoadScopeScheduling):
@@ -80,7 +80,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_finish():
-    """Let the collector of garbage pass over what is imported by now, and run less often."""
+    """Exclude what is imported so far from garbage collection, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -109,7 +109,7 @@ def pytest_sessionfinish(session):
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held, in GiB."""
+    """The peak memory of this process, in GiB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
@@ -119,7 +119,7 @@ def read_budget() -> dict:
 
 
 class Totals:
-    """Sums over all workers, compared with the budget and printed at the end."""
+    """Totals over all workers, which are compared with the budget and printed at the end."""
 
     def __init__(self, config):
         self.config = config
@@ -130,7 +130,7 @@ class Totals:
 
     @property
     def groups(self) -> dict[str, int]:
-        """Programs that each group compiled."""
+        """Number of programs that each group compiled."""
         total: dict[str, int] = {}
         for group, count in self.programs.values():
             total[group] = total.get(group, 0) + count
@@ -152,9 +152,9 @@ class Totals:
             return
         budget = read_budget()
         if budget["jax"] != jax.__version__ or jax.default_backend() != "cpu":
-            return  # another JAX divides the work otherwise
+            return  # another version of JAX compiles other programs
         if self.config.getoption("markexpr") != "not slow":
-            return  # the budget is that of the tests that run by default
+            return  # the budget is for the default selection of tests
         for group, count in sorted(self.groups.items()):
             limit = budget["programs"].get(group)
             if count and limit is None:
@@ -178,7 +178,7 @@ class Totals:
             line(f"over budget: {message}; see --write-budget", red=True)
 
     def _write(self):
-        """Write what was counted, with a little room, and keep what did not run."""
+        """Write the counted numbers with some margin, and keep those of groups that did not run."""
         counts = read_budget()["programs"] | {
             group: count + count // 10 + 2 for group, count in self.groups.items() if count
         }

@@ -1,4 +1,4 @@
-"""Models of all kinds, with params, that are drawn in blocks, in streams and on devices."""
+"""One model of each family with params, for tests of blocks, streams and devices."""
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ FAMILIES = {
     "bits": (Bernoulli((3, 2)), {"logits": RNG.normal(size=(3, 2))}),
     "levels": (Categorical((2,), levels=40), {"logits": RNG.normal(size=(2, 40))}),
 }
-INEXACT = {"full"}  # a matrix product sums in an order that depends on its size
+INEXACT = {"full"}  # the order of sums in a matrix product depends on its size
 
 
 def family(name):

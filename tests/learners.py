@@ -1,4 +1,4 @@
-"""Small models, and data, for the tests of ``fit``."""
+"""Small models and data for the tests of ``fit``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 
 
 class Exponential(Model):
-    """Learnt by gradient from a poor start; carries an integer that is no parameter."""
+    """Exponential distributions, fitted by gradients from a poor start; params hold an integer."""
 
     dim: Count = 1
 
@@ -36,7 +36,7 @@ class Exponential(Model):
 
 
 class Climber(Model):
-    """log p = height, whatever x: NaN above 0.6."""
+    """log p = height for every x, and NaN for a height above 0.6."""
 
     event_shape = ()
 
@@ -56,7 +56,7 @@ class EMClimber(Climber):
 
 
 class Regression(Model):
-    """y -> x: a conditional model, y ~ its slope."""
+    """Linear regression p(x | y), normal around slope * y."""
 
     event_shape = ()
     y_shape = ()
@@ -72,7 +72,7 @@ class Regression(Model):
 
 
 class Noisy(Model):
-    """Learns the mean of x + noise by least squares. It has no density worth calling."""
+    """A mean fitted to x + noise by least squares, in a model without a density."""
 
     event_shape = ()
     learning = Learning(noise={"shift": Normal()})
@@ -86,7 +86,7 @@ class Noisy(Model):
 
 
 class Leaves(Noisy):
-    """Params of several ranks, of which only the mean has a gradient: weight decay moves others."""
+    """Params of several ranks; only the mean has a gradient, and weight decay moves the others."""
 
     learning = Noisy.learning._replace(frozen=("fixed",))
 
@@ -104,12 +104,12 @@ class Leaves(Noisy):
 
     def loss(self, params, noise, x, y=None):
         size = sum(jnp.abs(leaf).sum() for leaf in jax.tree_util.tree_leaves(params))
-        # smaller is better, so the end is kept
+        # the loss falls with the size of the params, so the last params are the best
         return super().loss(params, noise, x) + jax.lax.stop_gradient(size)
 
 
 class Network(Model):
-    """x_1 given x_0, by a network: leaves of one and two dimensions, out of order by rank."""
+    """A network that predicts x_1 from x_0; ranks of its leaves are not in order."""
 
     layers: int = 2
 
@@ -140,7 +140,10 @@ def _random_layers(key, count):
 
 
 class Steep(Model):
-    """log p = height, whatever x: NaN from 1 to 1.3. It starts below 0.8, and a step adds 1/8."""
+    """log p = height for every x, and NaN for heights in (1, 1.3); it starts below 0.8.
+
+    A step of the tests adds 1/8.
+    """
 
     event_shape = ()
 
@@ -152,7 +155,7 @@ class Steep(Model):
         return height + jnp.where((height > 1) & (height < 1.3), jnp.nan, 0) + 0 * x
 
 
-# Settings that tests share, and with them the compiled programs.
+# Settings that tests share, so that they also share compiled programs.
 SMALL = {"epochs": 2, "batch_size": 16, "validation": 0}
 
 

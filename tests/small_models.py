@@ -1,4 +1,4 @@
-"""Small fitted models, exactly known, and what tests do with their distributions."""
+"""Small fitted models with known densities, and helpers for tests of their distributions."""
 
 import functools
 
@@ -32,7 +32,7 @@ def gaussian():
 
 
 def made(model, **params):
-    """Of a bijector without params and a standard normal."""
+    """A standard normal transformed by a bijector without params."""
     dim = model.base.dim
     base = {"mean": jnp.zeros(dim), "scale_tril": jnp.eye(dim), **params}
     return Fitted(model, {"base": base, "bijector": {}})
@@ -49,7 +49,7 @@ def score(d, x):
 
 
 def away(model, size):
-    """Params away from a start, where networks answer zero, at which no unit is at its kink."""
+    """Params away from the initial ones, where networks return zero, with no unit at its kink."""
     params = away_from_init(model, KEY, np.zeros(size), seed=1)
     return jax.tree_util.tree_map(jnp.asarray, params)
 

@@ -1,4 +1,4 @@
-"""by_index is a gather of params followed by a call, whatever the indices and transformation."""
+"""``by_index`` equals a gather of params and a call, for all indices and transformations."""
 
 import functools
 
@@ -11,7 +11,7 @@ from jaxgen.core.by_index import _SMALL, by_index
 
 K = 5
 RNG = np.random.default_rng(0)
-WIDTHS = {"gathered": 3, "sorted": 17}  # few numbers a choice are copied, many go in sorted tiles
+WIDTHS = {"gathered": 3, "sorted": 17}  # params are gathered, or rows are sorted
 widths = pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 BY_ROW = None, 0, (0, None)
 
@@ -44,7 +44,7 @@ def inputs(n, width):
 
 @functools.cache
 def both(transformed):
-    """One program of what ``transformed`` makes of the two ways: the results of each."""
+    """One program with the results of ``by_index`` and of the gather, both transformed."""
     return jax.jit(lambda *args: (transformed(chosen)(*args), transformed(gathered)(*args)))
 
 
@@ -95,7 +95,7 @@ def test_one_index_for_all_rows(width):
 @widths
 @pytest.mark.parametrize("stacked_axis", [0, None])
 def test_nested_vmap(stacked_axis, width):
-    """Over an ensemble of params, or over a second axis of rows."""
+    """``vmap`` over an ensemble of params, or over a second axis of rows."""
     x, shift = inputs(12, width)
     x, index = x.reshape(2, 6, width), np.int32(RNG.integers(0, K, (2, 6)))
     stacked = STACKED[width]

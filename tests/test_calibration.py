@@ -1,4 +1,4 @@
-"""Calibration against scikit-learn, sums by hand and laws of chance."""
+"""Calibration against scikit-learn, sums by hand and statistical checks."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from sklearn import metrics
 
 from jaxgen.metrics import Calibration, calibration, reliability_figure
 
-HAND = np.log([[0.8, 0.2], [0.9, 0.1], [0.45, 0.55], [0.3, 0.7]])  # confidences .8 .9 .55 .7
+HAND = np.log([[0.8, 0.2], [0.9, 0.1], [0.45, 0.55], [0.3, 0.7]])  # confidences 0.8, 0.9, 0.55, 0.7
 
 
 def drawn(n, classes, seed=0, sharper=1.0):
-    """log p(y|x) and labels that follow it, or follow a less sharp one."""
+    """log p(y|x) and labels drawn from it; with ``sharper`` > 1, log p(y|x) is overconfident."""
     rng = np.random.default_rng(seed)
     scores = 2 * rng.normal(size=(n, classes))
     y = (scores + rng.gumbel(size=scores.shape)).argmax(1)
@@ -40,7 +40,7 @@ def test_scores_are_those_of_scikit_learn(classes, dtype):
 
 
 def test_calibration_error_by_hand():
-    # two bins in use, (.5, .75] and (.75, 1]: of two events each, one and two right
+    # two bins hold two events each: (0.5, 0.75] with one right, (0.75, 1] with two right
     found = calibration(HAND, [0, 0, 0, 1], bins=4)
     assert found.bin_count == (0, 0, 2, 2)
     np.testing.assert_allclose(found.bin_confidence, [np.nan, np.nan, 0.625, 0.85])
@@ -59,19 +59,19 @@ def test_bins_are_open_below_and_closed_above():
     assert calibration(np.zeros((3, 1)), [0, 0, 0], bins=1).bin_count == (3,)
 
 
-def test_the_reference_is_what_right_probabilities_give():
+def test_the_reference_is_the_error_of_true_probabilities():
     errors, references = [], []
     for seed in range(200):
         found = calibration(*drawn(300, 3, seed))
         errors.append(found.expected_calibration_error)
         references.append(found.expected_calibration_error_ref)
-    # 8 % is over four standard errors of these means
+    # 8 % is more than four standard errors of these means
     assert np.mean(errors) == pytest.approx(np.mean(references), rel=0.08)
     found = calibration(*drawn(300, 3, sharper=3.0))
     assert found.expected_calibration_error > 3 * found.expected_calibration_error_ref
 
 
-def test_the_impossible_that_happens_costs_infinitely():
+def test_an_event_of_probability_zero_has_infinite_loss():
     found = calibration(np.array([[0, -np.inf], [0, -np.inf]]), [0, 1])
     assert found.log_loss == np.inf
     assert np.isnan(found.log_loss_se)
@@ -92,7 +92,7 @@ def test_names_in_place_of_numbers(names):
 def test_it_prints_as_a_table():
     found = calibration(HAND, [0, 0, 0, 1])
     assert str(found).splitlines()[0] == "accuracy           0.75 ± 0.25"
-    assert "nats an event" in str(found)
+    assert "nats per event" in str(found)
     assert "by chance" in str(found)
 
 

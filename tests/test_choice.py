@@ -1,4 +1,4 @@
-"""A choice by weight: its table's probabilities, its draws, and the ends of its words.
+"""Choices by weight: probabilities of the table, draws, and the extreme random words.
 
 A statistical test here fails for right code with probability 2e-5; random words are fixed.
 """
@@ -76,7 +76,7 @@ chooser = jax.jit(jax.vmap(choose, (None, 0)))
 
 
 def levels_of(weights, words):
-    """Levels of many rows of words, a block of one size at a time."""
+    """Levels for many rows of words, computed in blocks of one size."""
     blocks = np.split(words, np.arange(BLOCK, len(words), BLOCK))
     levels = np.concatenate([chooser(weights, np.resize(b, (BLOCK, b.shape[1]))) for b in blocks])
     return levels[: len(words)]
@@ -90,7 +90,7 @@ def random_words(n, k, seed=0):
 @pytest.mark.parametrize("k", TABLE_SIZES)
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_table_holds_the_probabilities(kind, k, x64):
-    """Total variation from them grows with the rounding of a sum of k, and no zero is reached."""
+    """The total variation is at most the rounding error, and zero weights have no share."""
     with enable_x64(x64):
         weights, probs = weights_of(kind, k)
         keep, alias = map(np.asarray, table(weights))
@@ -106,7 +106,7 @@ def test_table_holds_the_probabilities(kind, k, x64):
 
 
 def agrees(levels, probs):
-    """Whether levels follow probabilities, by a chi-square test on neighbours put together."""
+    """Whether levels follow the probabilities, by a chi-square test on groups of neighbours."""
     counts, wanted = np.bincount(levels, minlength=len(probs)), len(levels) * probs
     group = (np.cumsum(wanted) // 20).astype(int)
     expected = np.bincount(group, wanted)
@@ -158,16 +158,16 @@ def test_ends_of_the_words(k):
 
 @jax.jit
 def in_batches(weights, words):
-    """Rows of each set of weights, a row of each, and a row of one alone."""
+    """Levels of many rows per set of weights, of one row per set, and of a single row."""
     both = jax.vmap(jax.vmap(choose, (None, 0)))(weights, words)
     return both, jax.vmap(choose)(weights, words[:, 0]), choose(weights[1], words[1, 2])
 
 
 @pytest.mark.parametrize("k", [3, 17, 4096, 20_000])
 def test_weights_of_a_batch(k):
-    """One set of weights a row, or a batch of rows each, choose as those weights do alone.
+    """Batched weights choose the same levels as each set of weights alone.
 
-    But for a draw at an edge, which a sum in another order may move.
+    One draw at the edge of a level may differ, because sums have another order.
     """
     kinds = KINDS[1:4]
     words = np.stack([random_words(50, k, seed) for seed in range(len(kinds))])

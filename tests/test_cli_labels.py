@@ -10,7 +10,6 @@ from command_line import conditional, fails, fails_last, run
 
 import jaxgen
 from jaxgen import compose, models
-from jaxgen.data import model_file as files
 from jaxgen.data import tables
 from jaxgen.metrics import calibration
 from jaxgen.networks.domains import Levels
@@ -20,7 +19,7 @@ X = np.random.default_rng(0).normal((1, -3), (0.5, 4), (400, 2)).astype(np.float
 
 @pytest.fixture(scope="module")
 def fruit(tmp_path_factory):
-    """A directory with a table of labelled events, the events, and models of them."""
+    """A directory with a table of labelled events and models fitted to it, and the events."""
     path, rng = tmp_path_factory.mktemp("fruit"), np.random.default_rng(1)
     names = np.array(["pear", "apple", "big fig"])[rng.integers(0, 3, 300)]
     spread = {"pear": [[1, 0.9], [0.9, 1]], "apple": [[1, 0], [0, 1]], "big fig": [[4, 0], [0, 1]]}
@@ -37,7 +36,7 @@ def fruit(tmp_path_factory):
 
 def test_fit_of_labels(fruit):
     path, x, names = fruit
-    fitted, numbers = files.load(path / "m"), files.load(path / "numbers")
+    fitted, numbers = jaxgen.load(path / "m"), jaxgen.load(path / "numbers")
     assert fitted.model == numbers.model == compose.PerClass(models.Gaussian(2), 3)
     assert fitted.columns == ("a", "b")
     assert numbers.columns is None
@@ -47,7 +46,7 @@ def test_fit_of_labels(fruit):
     np.testing.assert_allclose(fitted.params["model"]["mean"][2], pears.mean(0), rtol=1e-4)
 
 
-def test_fit_of_labels_by_a_model_that_is_told_them(fruit, tmp_path):
+def test_fit_of_labels_by_a_conditional_model(fruit, tmp_path):
     small = (
         "--set",
         "head=affine",
@@ -61,9 +60,9 @@ def test_fit_of_labels_by_a_model_that_is_told_them(fruit, tmp_path):
     )
     common = ("fit", fruit[0] / "x.csv", "--model", "masked-autoregressive", *small)
     assert run(*common, "--out", tmp_path / "m") == 0
-    fitted = files.load(tmp_path / "m")
-    told = {"y_shape": (), "y_domain": Levels(3)}
-    flow = models.MaskedAutoregressive(2, 1, 4, 1, "affine", **told)
+    fitted = jaxgen.load(tmp_path / "m")
+    label = {"y_shape": (), "y_domain": Levels(3)}
+    flow = models.MaskedAutoregressive(2, 1, 4, 1, "affine", **label)
     assert fitted.model == compose.Labelled(flow, 3)
     assert fitted.labels == ("apple", "big fig", "pear")
 
@@ -71,7 +70,7 @@ def test_fit_of_labels_by_a_model_that_is_told_them(fruit, tmp_path):
 def test_sample_given_a_label(fruit, tmp_path):
     path = fruit[0]
     for model, label in (("m", "big fig"), ("numbers", 5)):
-        fitted, out = files.load(path / model), tmp_path / "s.csv"
+        fitted, out = jaxgen.load(path / model), tmp_path / "s.csv"
         assert run("sample", path / model, "-n", 40, "--given", f"y={label}", "--out", out) == 0
         columns, drawn, _ = tables.read(out)
         assert columns == fitted.columns
@@ -92,13 +91,13 @@ def test_sample_given_features_and_a_label(fruit, tmp_path):
         assert run("sample", fruit[0] / model, "-n", 2000, *given, "--out", out) == 0
         found, drawn, _ = tables.read(out)
         assert found == left
-        expected = files.load(fruit[0] / model).given(values).sample(jax.random.key(0), 2000, y)
+        expected = jaxgen.load(fruit[0] / model).given(values).sample(jax.random.key(0), 2000, y)
         np.testing.assert_array_equal(drawn.astype(np.float32), expected)
 
 
 def test_score_of_labels(fruit, capsys):
     path, x, names = fruit
-    fitted = files.load(path / "m")
+    fitted = jaxgen.load(path / "m")
     for label, y in (((), None), (("--label", "kind"), names)):
         assert run("score", path / "m", path / "x.csv", *label) == 0
         mean = np.asarray(fitted.log_prob(x, y), np.float64).mean()
@@ -107,7 +106,7 @@ def test_score_of_labels(fruit, capsys):
 
 def test_classify(fruit, tmp_path, capsys):
     path, x, names = fruit
-    fitted, out, figure = files.load(path / "m"), tmp_path / "p.csv", tmp_path / "r.png"
+    fitted, out, figure = jaxgen.load(path / "m"), tmp_path / "p.csv", tmp_path / "r.png"
     assert run("classify", path / "m", path / "x.csv", "--out", out) == 0
     assert capsys.readouterr().out == f"300 events, in {out}\n"
     columns, p, _ = tables.read(out)
@@ -130,9 +129,9 @@ def test_evaluate_takes_a_table_with_labels(fruit, tmp_path, capsys):
     data = (fruit[0] / "m", fruit[0] / "x.csv", "--samples", 200)
     assert run("evaluate", *data, "--figure", tmp_path / "r.png") == 0
     out = capsys.readouterr().out
-    log_p = np.asarray(files.load(fruit[0] / "m").log_prob(fruit[1]), np.float64)
+    log_p = np.asarray(jaxgen.load(fruit[0] / "m").log_prob(fruit[1]), np.float64)
     assert re.search(rf"log-likelihood, held out +{log_p.mean():.4g}", out)
-    assert "noise follows from an event and its label" in out
+    assert "pull needs the labels of the test events" in out
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -140,7 +139,7 @@ def test_labels_in_order_need_no_names(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x=X, kind=np.arange(400) % 2)
     model, x = tmp_path / "m", tmp_path / "x.npz"
     assert run("fit", x, "--model", "gaussian", "--label", "kind", "--out", model) == 0
-    assert files.load(model).labels is None
+    assert jaxgen.load(model).labels is None
     assert run("classify", model, x, "--label", "kind") == 0
     assert run("sample", model, "-n", 5, "--given", "y=1", "--out", tmp_path / "s.npy") == 0
     assert "unknown label '2'; the labels are 0, 1" in fails_last(
@@ -151,9 +150,9 @@ def test_labels_in_order_need_no_names(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "why"),
     [
-        ("fit x.csv --model Gaussian --label sort --out o", "x.csv: no column 'sort'; its columns"),
+        ("fit x.csv --model Gaussian --label sort --out o", "x.csv: no column 'sort'; the columns"),
         ("fit x.csv --model Gaussian --out o", r"line 2, column 2 \(kind\): '.*' is not a number"),
-        ("fit one.csv --model Gaussian --label kind --out o", "'kind' holds one label for all"),
+        ("fit one.csv --model Gaussian --label kind --out o", "'kind' has the same label for all"),
         ("fit gap.csv --model Gaussian --label kind --out o", "line 3, .* the label is missing"),
         ("sample m -n 5 --given y=plum --out o.csv",
          "unknown label 'plum'; the labels are apple, big fig, pear"),
@@ -162,22 +161,22 @@ def test_labels_in_order_need_no_names(tmp_path, capsys):
         ("sample m -n 5 --given c=1 --out o.csv", "no feature 'c'; the features are a, b"),
         ("sample m -n 5 --given x2=1 --out o.csv", "no feature 'x2'"),
         ("sample numbers -n 5 --given a=1 --out o.csv", "no feature 'a'; .* are x0 to x1"),
-        ("sample m -n 5 --given a --out o.csv", "--given takes NAME=VALUE, got 'a'"),
+        ("sample m -n 5 --given a --out o.csv", "--given must be NAME=VALUE, got 'a'"),
         ("sample m -n 5 --given a=red --out o.csv", "a must be a number, got 'red'"),
         ("sample m -n 5 --given a=nan --out o.csv", "must be finite"),
         ("sample m -n 5 --given a=1 b=2 --out o.csv", "at least one feature must be left"),
         ("sample plain -n 5 --given y=1 --out o.csv", "Box.* takes no label or condition y"),
         ("sample m -n 5 --given a=1e30 --out o.csv", "zero density"),
-        ("sample told -n 5 --out o.csv", "y is missing"),
-        ("sample told -n 5 --given y=1 --out o.csv", "y must be 2 numbers, got '1'"),
-        ("sample told -n 5 --given y=a,b --out o.csv", "y must be 2 numbers, got 'a,b'"),
-        ("sample told -n 5 --given y=1,2 x=1 --out o.csv", "must have no y"),
+        ("sample conditional -n 5 --out o.csv", "y is missing"),
+        ("sample conditional -n 5 --given y=1 --out o.csv", "y must be 2 numbers, got '1'"),
+        ("sample conditional -n 5 --given y=a,b --out o.csv", "y must be 2 numbers, got 'a,b'"),
+        ("sample conditional -n 5 --given y=1,2 x=1 --out o.csv", "must have no y"),
         ("score m other.csv --label kind", "unknown label 'plum'; the labels are apple"),
-        ("score plain x.csv --label kind", "Box.* knows no labels: it was fitted without"),
+        ("score plain x.csv --label kind", "Box.* has no labels: it was fitted without"),
         ("score m x.csv --label a", "'a' is a feature, so it cannot be the label too"),
-        ("classify plain x.csv --out o.csv", "Box.* knows no labels: it was fitted without"),
+        ("classify plain x.csv --out o.csv", "Box.* has no labels: it was fitted without"),
         ("classify m x.csv", "needs --out, --label or both"),
-        ("classify m x.csv --out o.csv --figure o.png", "needs --label beside --figure"),
+        ("classify m x.csv --out o.csv --figure o.png", "needs --label with --figure"),
         ("classify m x.csv --label kind --figure gone/r.png", "there is no directory gone"),
         ("classify m other.csv --label kind --out o.csv", "unknown label 'plum'"),
     ],
@@ -191,6 +190,6 @@ def test_errors_of_labels_are_one_line(args, why, fruit, tmp_path, monkeypatch, 
     (tmp_path / "other.csv").write_text("a,b,kind\n1,2,pear\n3,4,plum\n")
     box = jaxgen.Fitted(models.Box(2), {"low": jnp.zeros(2), "high": jnp.ones(2)})
     box.save(tmp_path / "plain")
-    conditional((2,)).save(tmp_path / "told")
+    conditional((2,)).save(tmp_path / "conditional")
     assert re.search(why, fails(capsys, *args.split()))
     assert not list(tmp_path.glob("o[.]*"))

@@ -1,6 +1,6 @@
-"""An import starts no device; the cache of compiled programs; the machine's options.
+"""Imports start no device; the compilation cache; compiler options of the machine.
 
-The first two are seen in processes of their own, of which each takes seconds to start.
+The first two are tested in separate processes, each of which takes seconds to start.
 """
 
 import json
@@ -39,7 +39,7 @@ out = dict(folder=str(folder), hash=draw(), **events)
 
 
 def run(code, **environment):
-    """What ``code`` leaves in ``out``, in a fresh process."""
+    """The value of ``out`` after a fresh process has run the code."""
     done = subprocess.run(
         [sys.executable, "-c", f"{START}\n{code}\nprint(json.dumps(out))"],
         capture_output=True,
@@ -53,7 +53,7 @@ def run(code, **environment):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What one process finds that draws without a cache, then names one folder after another."""
+    """The base directory, and what a process reports that sets several cache folders in turn."""
     base = tmp_path_factory.mktemp("compiler")
     for folder in ("home", "others"):
         (base / folder).mkdir()
@@ -129,7 +129,7 @@ def test_the_next_process_compiles_nothing(tmp_path, found):
 
 @posix
 def test_a_folder_named_late_is_used(found):
-    """In a process that has compiled already, and in one that has used another folder."""
+    """A folder set after compiling, or after another folder was in use, is used."""
     counts = found[1]["late"]
     assert len(counts) == 2
     assert min(counts) > 0
@@ -137,7 +137,7 @@ def test_a_folder_named_late_is_used(found):
 
 @posix
 def test_default_folders(found):
-    """XDG_CACHE_HOME's, else the home folder's; a name may be relative or begin with a tilde."""
+    """XDG_CACHE_HOME, else the home directory; a name may be relative or begin with a tilde."""
     base, out = found
     in_home, here = str(base / "home" / ".cache" / "jaxgen"), str(base / "here")
     wanted = [str(base / "xdg" / "jaxgen"), in_home, in_home, str(base / "home" / "mine")]
@@ -146,7 +146,7 @@ def test_default_folders(found):
 
 @posix
 def test_folders_of_others_are_refused(found):
-    """Those that others may write to or that belong to them; to be read by others is no harm."""
+    """Folders that others own or may write to are refused; others may read them."""
     wanted = {f"{mode:o}": wanted for mode, wanted in MODES.items()}
     assert found[1]["others"] == {**wanted, "another's": False}
 

@@ -1,4 +1,4 @@
-"""Conditions of any kind, and families whose params a network gives."""
+"""Conditions with domains of every type, and families whose params a network computes."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 import jaxgen
 from jaxgen import bijectors, compose, models
 from jaxgen.compose import Conditional
-from jaxgen.models.gaussian import inverse_of_tril
+from jaxgen.models.normal import inverse_of_tril
 from jaxgen.networks import MLP
 from jaxgen.networks.domains import Circle, Interval, Levels, Positive, Real
 from jaxgen.networks.frame import Conditions
@@ -35,9 +35,9 @@ FAMILIES = {
 
 @functools.cache
 def started(name, n=500):
-    """A model given one number and its params at the start, data, and their scores by the family.
+    """A model of one condition with initial params, data, and scores by the family alone.
 
-    Those params hold the family's own fit to the data.
+    The initial params contain the family's fit to the data.
     """
     family = FAMILIES[name]
     x = jaxgen.Fitted(family, jax.jit(family.init)(KEY)).sample(KEY, n)
@@ -48,8 +48,8 @@ def started(name, n=500):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def judged(model, params, x, y):
-    """Scores, the gradient of the sum of those that are finite, and samples."""
+def evaluated(model, params, x, y):
+    """Scores, the gradient of the sum of the finite ones, and samples."""
 
     def total(params):
         scores = jaxgen.log_prob(model, params, x, y)
@@ -62,19 +62,19 @@ def judged(model, params, x, y):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_training_starts_from_the_family_fitted_to_x(name):
     model, params, x, y, wanted = started(name)
-    np.testing.assert_allclose(judged(model, params, x, y)[0], wanted, atol=0.3)
+    np.testing.assert_allclose(evaluated(model, params, x, y)[0], wanted, atol=0.3)
     still = {**params, "network": jax.tree_util.tree_map(np.zeros_like, params["network"])}
-    np.testing.assert_allclose(judged(model, still, x, y)[0], wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(evaluated(model, still, x, y)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_outputs_of_any_size_give_params_that_are_valid(name):
-    """No output of a network makes a NaN, in a score, its gradient or a sample."""
+    """No output of a network causes a NaN in a score, its gradient or a sample."""
     model, params, x, y, _ = started(name)
     out = jax.tree_util.tree_map(np.zeros_like, params["network"]["out"])
     out["b"] = (3e3 * np.random.default_rng(1).normal(size=out["b"].shape)).astype(np.float32)
     wild = {**params, "network": {**params["network"], "out": out}}
-    scores, gradient, drawn = judged(model, wild, x, y)
+    scores, gradient, drawn = evaluated(model, wild, x, y)
     assert not np.isnan(scores).any()
     assert (scores < np.inf).all()
     assert not np.isnan(np.asarray(drawn, float)).any()
@@ -87,14 +87,14 @@ def test_units_of_x_and_y_do_not_matter():
     x = rng.normal(size=(600, 2)) + y
     model = Conditional(MLP((1,), 16), models.Gaussian(2))
     a = jaxgen.fit(model, x, y, key=KEY, epochs=5)
-    other = x * [1e-5, 1e5] + [3e-3, 3]  # with 300 deviations float32 still tells values apart
+    other = x * [1e-5, 1e5] + [3e-3, 3]  # float32 still resolves values at 300 deviations from 0
     b = jaxgen.fit(model, other, y * 1e6, key=KEY, epochs=5)
     gap = a.log_prob(x, y) - b.log_prob(other, y * 1e6)
     assert np.abs(gap).max() < 1e-3
 
 
 def test_a_mixture_density_network_reaches_the_entropy():
-    """Two branches whose places and widths depend on y: the score is minus the entropy H(x|y)."""
+    """The score is minus H(x|y) for two branches whose places and widths depend on y."""
     rng = np.random.default_rng(0)
 
     def truth(n):
@@ -124,7 +124,7 @@ _NUMBER_AND_LEVEL = (Real(), Levels(4))
     (models.MaskedAutoregressive(1, width=32, y_shape=(2,), y_domain=_NUMBER_AND_LEVEL), 20),
     (Conditional(MLP((2,), 32, y_domain=_NUMBER_AND_LEVEL), models.Gaussian(1)), 40),
 ])  # fmt: skip
-def test_a_law_that_depends_on_a_number_and_a_level(model, epochs):
+def test_a_density_that_depends_on_a_number_and_a_level(model, epochs):
     rng = np.random.default_rng(0)
 
     def truth(n):
@@ -142,7 +142,7 @@ def test_a_law_that_depends_on_a_number_and_a_level(model, epochs):
 
 
 def test_names_of_levels_do_not_matter():
-    """Levels have no order: renamed, they are fitted as well, and as whole numbers too."""
+    """Renamed levels, also as integers, give the same fit, because levels have no order."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 10, 6000)
     x = rng.permutation(10)[y][:, None] + 0.1 * rng.normal(size=(6000, 1))
@@ -155,22 +155,22 @@ def test_names_of_levels_do_not_matter():
         np.testing.assert_array_equal(scores, fitted.log_prob(x, name[y].astype(float)))
 
 
-def test_what_a_network_is_told_of_each_domain():
-    told = Conditions((2, 2), (Circle(0.0, 4.0), Levels(3), Positive(), Real()))
+def test_the_encoding_of_each_domain():
+    conditions = Conditions((2, 2), (Circle(0.0, 4.0), Levels(3), Positive(), Real()))
     y = np.array([[[1.0, 2], [math.exp(3.0), 5]], [[3.0, 0], [math.exp(5.0), 9]]])
-    params = told.init(y)
+    params = conditions.init(y)
     np.testing.assert_allclose(params["shift"][2:], [4, 7])
     np.testing.assert_allclose(params["scale"][2:], [1, 2])
-    tell = jax.jit(lambda y: told.tell(params, y, jnp.zeros((0, *y.shape[2:]))))
-    got = tell(np.moveaxis(y.astype(np.float32), 0, -1))
-    assert got.shape == (told.count, 2)
+    encode = jax.jit(lambda y: conditions.encode(params, y, jnp.zeros((0, *y.shape[2:]))))
+    got = encode(np.moveaxis(y.astype(np.float32), 0, -1))
+    assert got.shape == (conditions.size, 2)
     circle, positive, real = got[0::3][:9], got[1::3][:9], got[2::3][:9]
-    np.testing.assert_allclose(circle[0], 0)  # waves alone tell a place on a circle
+    np.testing.assert_allclose(circle[0], 0)  # a circle has cosines and sines only
     np.testing.assert_allclose(circle[1:3], [[0, 0], [-1, 1]], atol=1e-6)
     np.testing.assert_allclose(positive, [[-1, 1], *[[0, 0]] * 8], atol=1e-6)
     np.testing.assert_allclose(real, [[-1, 1], *[[0, 0]] * 8], atol=1e-6)
     np.testing.assert_array_equal(got[-3:], [[0, 1], [0, 0], [1, 0]])
-    np.testing.assert_allclose(tell(y[0].astype(np.float32)), got[:, 0], atol=1e-6)
+    np.testing.assert_allclose(encode(y[0].astype(np.float32)), got[:, 0], atol=1e-6)
 
 
 def test_the_support_of_y():
@@ -206,7 +206,7 @@ def test_the_support_of_y():
         "family must be unconditional",
     ),
 ])  # fmt: skip
-def test_what_cannot_be(build, message):
+def test_invalid_specs(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -215,13 +215,13 @@ def test_what_cannot_be(build, message):
 def test_the_inverse_of_a_triangle(dim):
     rng = np.random.default_rng(0)
     tril = np.tril(rng.normal(size=(5, 2, dim, dim)) / dim) + np.eye(dim)
-    above = np.triu(np.full((dim, dim), 7.0), 1)  # is not read
+    above = np.triu(np.full((dim, dim), 7.0), 1)  # not read
     got = jax.jit(inverse_of_tril)(jnp.asarray(tril + above, jnp.float32))
     np.testing.assert_allclose(got, np.linalg.inv(tril), atol=1e-5)
 
 
 def test_wide_gaussians_of_many_rows():
-    """Blocks of rows run in threads, where LAPACK's solver came to a standstill."""
+    """Blocks of rows run in threads, in which LAPACK's solver can deadlock."""
     model = Conditional(MLP((2,), 8), models.Gaussian(9))
     fitted = jaxgen.Fitted(model, jax.jit(model.init)(KEY))
     y = np.random.default_rng(0).normal(size=(60_000, 2))

@@ -1,4 +1,4 @@
-"""The land of the world: its area, its places, and samples against its own density."""
+"""The land data set: its area, its outlines, and samples against its density."""
 
 import functools
 import math
@@ -76,18 +76,18 @@ def test_density_integrates_to_one_with_the_entropy_stated(resolution, measure):
     model, params = loaded(resolution, measure)
     lp = log_prob(model, params, grid(STEP).reshape(-1, 2)).astype(float)
     p = np.exp(lp) * STEP**2
-    # midpoints err in the coast's cells: by 2e-4 at most; a filled Caspian Sea would add 2e-3
+    # the error of midpoints, at the coasts, is at most 2e-4; a filled Caspian Sea would add 2e-3
     assert p.sum() == pytest.approx(1, abs=4e-4)
     assert -(p * np.where(p > 0, lp, 0)).sum() == pytest.approx(model.entropy(), abs=4e-3)
 
 
 @pytest.mark.parametrize(("resolution", "measure"), CASES)
 def test_samples_follow_the_density(resolution, measure):
-    """Chi-square over cells of 10 degrees: fails by chance for 1 in 10,000 keys."""
+    """Chi-square test over cells of 10 degrees, which fails by chance for 1 in 10,000 keys."""
     n, cell = 200_000, 10
     model, params = loaded(resolution, measure)
     x = np.asarray(sample(model, params, 7, n))
-    assert np.isneginf(log_prob(model, params, x)).mean() < 2e-5  # 2e-7 is rounding
+    assert np.isneginf(log_prob(model, params, x)).mean() < 2e-5  # 2e-7 is rounding error
 
     p = np.exp(log_prob(model, params, grid(STEP).reshape(-1, 2)).astype(float))
     fine = round(cell / STEP)
@@ -103,7 +103,7 @@ def test_samples_follow_the_density(resolution, measure):
 
 @pytest.mark.parametrize("resolution", ["110m", "50m"])
 def test_samples_within_triangles_follow_latitude_on_the_sphere(resolution):
-    """Kolmogorov-Smirnov of sin(lat) inland of Antarctica: fails for 1 in 10,000 keys."""
+    """Kolmogorov-Smirnov test of sin(lat) within Antarctica, which fails for 1 in 10,000 keys."""
     x = np.asarray(sample(*loaded(resolution, "sphere"), 11, 200_000), float)
     inland = x[(x[:, 1] < -84) & (x[:, 0] > 0) & (x[:, 0] < 150)]
     sine = np.sin(np.deg2rad(inland[:, 1]))
@@ -149,7 +149,7 @@ def test_places(resolution, measure, place, longitude, latitude, is_land):
 
 
 def test_south_pole():
-    """The pole is a whole side of the map, but a point without density on the sphere's."""
+    """The pole is a side of the flat map, and a point without density on the sphere."""
     pole = np.array([[30.0, -90.0]], np.float32)
     for measure, expected in (("map", -9.9757), ("sphere", -math.inf)):
         (lp,) = log_prob(*loaded(measure=measure), pole)
@@ -168,7 +168,7 @@ def test_double_precision():
 
 
 def test_edges_agree_with_a_direct_even_odd_test():
-    """Against every edge of the outlines at once, in float64, without a grid."""
+    """The grid agrees with a test against all edges at once, in float64."""
     rng = np.random.default_rng(0)
     start, end, _ = land_geometry.outlines("50m")
     x = start[rng.integers(len(start), size=300)] + rng.normal(size=(300, 2)) * 0.05

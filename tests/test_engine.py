@@ -1,4 +1,4 @@
-"""No program is compiled for a number of rows, and arrays are the caller's own."""
+"""The engine compiles no program for a number of rows, and returns independent arrays."""
 
 import jax
 import numpy as np
@@ -29,8 +29,8 @@ def fitted():
 
 
 def test_ten_sizes_compile_once_for_each_rung(fitted):
-    fitted.sample(KEY, 10)  # compiles what all models share
-    fitted = mixture(components=4)  # of which no other test compiles programs
+    fitted.sample(KEY, 10)  # compiles programs that all models share
+    fitted = mixture(components=4)  # a spec that no other test compiles
     with count_compiles() as count:
         samples = [fitted.sample(KEY, n) for n in SIZES]
     rungs = {engine.block_size(fitted.model, fitted.params, n, fitted.model.noise()) for n in SIZES}
@@ -38,7 +38,7 @@ def test_ten_sizes_compile_once_for_each_rung(fitted):
     for n, x in zip(SIZES, samples, strict=True):
         assert x.shape == (n, 2)
         np.testing.assert_allclose(x, samples[-1][:n], rtol=1e-6, atol=1e-6)
-    with count_compiles() as count:  # streams take the same programs
+    with count_compiles() as count:  # streams use the same programs
         for n in SIZES:
             for start in (0, 5):
                 assert sum(map(len, fitted.stream(KEY, n, start=start))) == n
@@ -83,10 +83,10 @@ def test_padding_and_wide_events():
     for n in (1, 64, 65, 5000, 10**6):
         size = engine.block_size(plain, params, n)
         assert -(-n // size) * size <= max(2.1 * n, 512)
-    dear = KDE(2)  # a row of which takes longer than a block's start
+    slow = KDE(2)  # one row takes longer than starting a block
     params = {"points": np.zeros((10_000, 2)), "log_weights": np.zeros(10_000)}
     for n in (100, 1000, 10_000, 100_000):
-        assert -(-n // engine.block_size(dear, params, n)) * engine.block_size(dear, params, n) <= (
+        assert -(-n // engine.block_size(slow, params, n)) * engine.block_size(slow, params, n) <= (
             1.3 * n
         )
 
@@ -107,7 +107,7 @@ def test_stream_refuses_before_it_starts(fitted):
 
 
 def test_arrays_of_two_calls_are_independent(fitted, monkeypatch):
-    """Blocks are joined in memory that JAX takes over without a copy: never twice the same."""
+    """Blocks are joined in memory that JAX takes over without a copy, and that is not reused."""
     monkeypatch.setattr(engine, "RUNGS", (64, 512))
     for n in (10, 64, 5000, 100_001):
         a = fitted.sample(KEY, n)
@@ -120,7 +120,7 @@ def test_arrays_of_two_calls_are_independent(fitted, monkeypatch):
         assert not np.asarray(a).flags.writeable
         np.testing.assert_array_equal(a, kept)
         np.testing.assert_array_equal(score, kept_score)
-        changed = a.at[0].set(7)  # and a function that is given the buffer may write to it
+        changed = a.at[0].set(7)  # a function with the buffer donated may overwrite it
         doubled = jax.jit(lambda v: 2 * v, donate_argnums=0)(b)
         assert changed[0, 0] == 7
         np.testing.assert_array_equal(a, kept)
@@ -128,7 +128,7 @@ def test_arrays_of_two_calls_are_independent(fitted, monkeypatch):
 
 
 def test_events_are_not_kept(fitted, monkeypatch):
-    """Scores do not change when the events that were scored do, nor are those written to."""
+    """Scoring does not write to the events, and scores do not change with them later."""
     monkeypatch.setattr(engine, "RUNGS", (512,))
     x = np.array(fitted.sample(KEY, 70_000))
     before = x.copy()

@@ -1,4 +1,4 @@
-"""Blocks of any size, in any order and in streams hold the same events."""
+"""Blocks of any size, in any order and in streams, hold the same events."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ BLOCKS = (64, 512, 2048, 10240)
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", FAMILIES)
 def test_blocks_of_any_size_give_the_same_events(name, monkeypatch):
-    """Each rung alone, on a number of rows that leaves padding."""
+    """Every block size gives the same bytes, for a number of rows that needs padding."""
     fitted, n = family(name), 10_300
     x = fitted.sample(KEY, n)
     for rung in BLOCKS:
@@ -27,7 +27,7 @@ def test_blocks_of_any_size_give_the_same_events(name, monkeypatch):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_blocks_of_any_size_give_the_same_scores(name, monkeypatch):
-    """To rounding."""
+    """Scores agree up to rounding."""
     fitted, n = family(name), 10_300
     x = fitted.sample(KEY, n)
     score = fitted.log_prob(x)
@@ -70,7 +70,7 @@ def test_a_stream_of_many_blocks(monkeypatch):
 @pytest.mark.optimized
 @pytest.mark.parametrize("start", [2**32 - 100, 2**40 + 3, 2**64 - 300])
 def test_a_stream_starts_at_any_row(start):
-    """Beyond 32 bits too: a unit box shows the uniforms that it is made of."""
+    """Starts may exceed 32 bits; events of a unit box are the uniform numbers themselves."""
     box = jaxgen.Fitted(Box(2), {"low": np.zeros(2, np.float32), "high": np.ones(2, np.float32)})
     x = np.concatenate(list(box.stream(KEY, 300, start=start)))
     draw = jax.jit(lambda key: jaxgen.random.uniform(key, (300, 2), start=start))
@@ -79,14 +79,14 @@ def test_a_stream_starts_at_any_row(start):
 
 @pytest.mark.parametrize("start", [2**64, 2**64 - 299, 2**70, np.uint64(2**64 - 1), -1])
 def test_a_stream_beyond_the_last_row_is_refused(start):
-    """Rows have numbers below 2**64: the next would be row 0 again."""
+    """Row numbers are below 2**64; the next would be row 0 again."""
     with pytest.raises(ValueError, match="start must be at "):
         family("mixture").stream(KEY, 300, start=start)
 
 
 @pytest.mark.optimized
 def test_a_stream_given_y(monkeypatch):
-    """y holds the rows of the stream, or one condition for all of them."""
+    """y holds one condition per row of the stream, or one for all rows."""
     (case,) = (case for case in CASES if case.name == "linear_gaussian")
     params = {"w": [0.7, -0.4], "b": [0.3], "log_scale": [-0.2]}
     fitted = jaxgen.Fitted(case.model, {k: np.float32(v) for k, v in params.items()})
@@ -104,7 +104,7 @@ def test_a_stream_given_y(monkeypatch):
 
 
 def test_a_stream_holds_few_blocks(monkeypatch):
-    """However long it is: what was yielded and let go is freed."""
+    """Blocks that were yielded and released are freed, however long the stream is."""
     monkeypatch.setattr(engine, "RUNGS", (64,))
     fitted, held, before = family("mixture"), [], {id(array) for array in jax.live_arrays()}
     for block in fitted.stream(KEY, 100 * 64):

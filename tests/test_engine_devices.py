@@ -1,4 +1,4 @@
-"""Processes of their own: on several devices, and with memory watched."""
+"""Tests in separate processes: several devices, and the memory of a stream."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ ROWS = 30_000
 
 
 def drawn():
-    """Events and scores of all families on this process's devices, and of one in other ways."""
+    """Events and scores of all families by default, and of one family on every placement."""
     found = {}
     for name in FAMILIES:
         fitted = family(name)
@@ -74,7 +74,10 @@ def in_subprocess(code, **environment):
 
 
 def drawn_on(count, path, cache=None):
-    """What a process with ``count`` devices draws, compiled as users' programs are, or quickly."""
+    """The results of ``drawn`` in a process with ``count`` devices.
+
+    With a cache, programs are compiled with the quick options of the tests.
+    """
     in_subprocess(f"write_drawn({str(path)!r}, {cache!r})", JAX_NUM_CPU_DEVICES=str(count))
     with np.load(path) as file:
         found = dict(file)
@@ -90,7 +93,7 @@ def assert_same(found, on_one):
 
 
 def test_two_devices_change_no_value(tmp_path):
-    """However they are asked for."""
+    """Two devices give the same bytes as one, for every placement."""
     cache = os.path.dirname(jax.config.jax_compilation_cache_dir)
     one = jax.default_backend() == "cpu" and jax.local_device_count() == 1
     on_one = drawn() if one else drawn_on(1, tmp_path / "1.npz", cache)
@@ -100,14 +103,14 @@ def test_two_devices_change_no_value(tmp_path):
 
 @pytest.mark.slow
 def test_devices_change_no_value(tmp_path):
-    """1, 2 and 8 devices, asked for in any way, give the same bytes, in optimized code too."""
+    """1, 2 and 8 devices give the same bytes for every placement, also in optimized code."""
     found = {count: drawn_on(count, tmp_path / f"{count}.npz") for count in (1, 2, 8)}
     for values in found.values():
         assert_same(values, found[1])
 
 
 def write_growth(path):
-    """Stream 2e7 events; write by how many bytes resident memory grew after the first block."""
+    """Stream 2e7 events and write the growth of resident memory after the first block, in bytes."""
 
     def resident():
         status = pathlib.Path("/proc/self/status").read_text()

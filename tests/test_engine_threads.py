@@ -1,4 +1,4 @@
-"""Blocks of networks run in threads, with the settings of the thread that asks."""
+"""Blocks of networks run in threads with the JAX settings of the calling thread."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +23,7 @@ def fitted(dtype):
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_blocks_of_networks_run_in_threads(x64, monkeypatch):
-    """As one block would: and with the settings of the thread that asks, which others lack."""
+    """Threads give the result of one block, with settings that other threads do not have."""
     started, pool = [], engine._thread_pool()
     submit = pool.submit
     monkeypatch.setattr(pool, "submit", lambda *a: started.append(a) or submit(*a))
@@ -36,12 +36,12 @@ def test_blocks_of_networks_run_in_threads(x64, monkeypatch):
         whole = jax.jit(lambda params: jaxgen.sample(MODEL, params, KEY, 3000))(flow.params)
         np.testing.assert_allclose(x, whole, rtol=1e-5, atol=1e-6)
         assert flow.log_prob(x).dtype == dtype
-    # the question for settings, and all blocks but the first, of a draw and of a score
+    # for a draw and for a score: one check of the settings, and all blocks but the first
     assert len(started) == 2 * (1 if x64 else 6)
 
 
 def test_blocks_of_strict_callers_run_in_threads(monkeypatch):
-    """They run under the standard rules of promotion, in every thread."""
+    """Every thread runs under JAX's standard promotion rules."""
     started, pool = [], engine._thread_pool()
     submit = pool.submit
     monkeypatch.setattr(pool, "submit", lambda *a: started.append(a) or submit(*a))
@@ -62,7 +62,7 @@ def test_blocks_run_while_the_interpreter_ends(monkeypatch):
 
 
 def test_rows_of_tiles_cross_the_low_word(monkeypatch):
-    """A block's tiles count rows beyond 32 bits: both halves of a stream are a stream's."""
+    """Tiles count rows beyond 32 bits: the second half of a stream is a stream from there."""
     flow, start = fitted(np.float32), 2**32 - 300
     monkeypatch.setattr(engine, "RUNGS", (2 * MODEL.traits.tile,))
     monkeypatch.setattr(engine, "BLOCK_BYTES", 2**40)

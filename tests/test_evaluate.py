@@ -1,4 +1,4 @@
-"""Every metric against a closed form, a hand-made set or a dense oracle."""
+"""Every metric against a closed form, a small example by hand or a dense computation."""
 
 import importlib
 import math
@@ -33,7 +33,7 @@ KEY = jax.random.key(20)
 
 
 def module(name):
-    """A module of the package, whose name in jaxgen is that of the function it exports."""
+    """A submodule of ``jaxgen.metrics``; some have the name of a function that hides them."""
     return importlib.import_module(f"jaxgen.metrics.{name}")
 
 
@@ -62,7 +62,7 @@ def test_equal_rows_are_at_distance_zero(dim):
     assert (nearest(x, x[::-1].copy()) == 0).all()
 
 
-def test_squared_radii_leave_the_row_itself_out():
+def test_squared_radii_exclude_the_row_itself():
     x = np.array([[0.0], [1.0], [3.0], [10.0]])
     np.testing.assert_allclose(squared_radii(x, 1), [1, 1, 4, 49])
     np.testing.assert_allclose(squared_radii(x, 3), [100, 81, 49, 100])
@@ -102,13 +102,13 @@ def test_kl_between_gaussians():
 
 
 def test_neighbours_by_hand():
-    real = np.array([0.0, 1.0, 3.0, 10.0])  # radii 1, 1, 2, 7
-    samples = np.array([0.5, 2.5, 30.0, 60.0])  # radii 2, 2, 27.5, 30
+    real = np.array([0.0, 1.0, 3.0, 10.0])  # distances to the nearest other: 1, 1, 2, 7
+    samples = np.array([0.5, 2.5, 30.0, 60.0])  # the same: 2, 2, 27.5, 30
     found = neighbours(real, samples, k=1)
-    assert found.precision == 2 / 4  # .5 and 2.5
-    assert found.recall == 4 / 4  # 10 lies in the ball round 30
-    assert found.density == 3 / 4  # .5 in the balls of 0 and 1, 2.5 in that of 3
-    assert found.coverage == 3 / 4  # all but the ball of 10
+    assert found.precision == 2 / 4  # 0.5 and 2.5
+    assert found.recall == 4 / 4  # all; 10 is in the ball around 30
+    assert found.density == 3 / 4  # 0.5 is in the balls of 0 and 1, 2.5 in that of 3
+    assert found.coverage == 3 / 4  # all balls except that of 10
 
 
 @pytest.mark.parametrize("dim", [2, 20])
@@ -133,7 +133,7 @@ def test_neighbours_match_the_dense_definition(dim, whole):
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_neighbours_of_one_distribution_and_of_two_far_ones(k):
+def test_neighbours_of_equal_and_of_distant_distributions(k):
     x, y = rng().normal(size=(2000, 2)), rng(1).normal(size=(2000, 2))
     found = neighbours(x, y, k)
     assert found.coverage == pytest.approx(1 - 0.5**k, abs=0.05)
@@ -142,7 +142,7 @@ def test_neighbours_of_one_distribution_and_of_two_far_ones(k):
 
 
 def mean_normal_distance(mean, sd):
-    """E|Z| for Z normal."""
+    """E|Z| for normal Z."""
     from_spread = sd * math.sqrt(2 / math.pi) * math.exp(-(mean**2) / (2 * sd**2))
     return from_spread + mean * math.erf(mean / (sd * math.sqrt(2)))
 
@@ -162,7 +162,7 @@ def test_energy_distance_has_no_bias():
     found = [energy_distance(*rng(i).normal(size=(2, 6, 2))) for i in range(1500)]
     error = np.std(found) / math.sqrt(len(found))
     assert abs(np.mean(found)) < 4.5 * error
-    assert error < 0.02  # the biased estimator is off by .6
+    assert error < 0.02  # the error of the biased estimator is 0.6
 
 
 @pytest.mark.parametrize("dim", [2, 30])
@@ -179,7 +179,7 @@ def test_energy_distance_by_definition(dim):
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (5, 6)])
-def test_order_of_rows_and_a_large_offset_leave_metrics_alone(shape):
+def test_metrics_do_not_depend_on_row_order_or_offset(shape):
     # multiples of 2^-9 stay exact in float32 at 8192
     sets = [np.round(rng(i).normal(size=(200, *shape)) * 512) / 512 for i in range(3)]
     sets = [s.astype(np.float32) for s in sets]
@@ -201,7 +201,7 @@ def test_copying_by_hand():
     train, test, samples = np.zeros(1), np.array([1.0, 2, 3, 4]), np.array([0.5, -2, 5])
     found = copying(samples, train, test)
     assert found.nearer == pytest.approx((4 + 2.5 + 0) / 12)
-    assert found.near_copies == pytest.approx(1 / 3)  # only .5 is below the 1st percentile
+    assert found.near_copies == pytest.approx(1 / 3)  # only 0.5 is below the first percentile
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 8])
@@ -258,7 +258,7 @@ def test_short_calls_are_timed_on_more_events(monkeypatch):
     assert set(sizes) == {7, 700}
     timing(Instant(), KEY, 100, np.zeros((100, 1)), notes)
     assert max(sizes) == 2000
-    assert notes["generation.events_per_second"] == "2,000 events a call"
+    assert notes["generation.events_per_second"] == "2,000 events per call"
 
 
 # representation
@@ -273,7 +273,7 @@ def test_round_trip():
 
 def test_ks_distance_matches_scipy():
     u = rng().beta(1.2, 0.9, size=(101, 3))
-    u = np.concatenate([u, 1 - u], 1)  # the distance is reached above u and below it
+    u = np.concatenate([u, 1 - u], 1)  # the largest difference occurs above u and below it
     exact = [scipy.stats.kstest(u[:, j], "uniform").statistic for j in range(6)]
     np.testing.assert_allclose(ks_distance(u), exact)
 
@@ -287,7 +287,7 @@ def test_largest_correlation_matches_numpy(monkeypatch):
     assert 0 < largest_correlation(x) <= exact * (1 + 1e-9)
 
 
-def test_noise_fit_compares_each_leaf_with_its_own_law():
+def test_noise_fit_compares_each_leaf_with_its_distribution():
     noise = {"a": Normal((2,)), "b": Uniform(), "c": Bits((3,))}
     r = rng()
     values = {"a": r.normal(size=(4000, 2)), "b": r.random(4000), "c": np.ones((4000, 3))}
@@ -305,7 +305,7 @@ def test_chance_levels_hold():
     level = chance_levels(n, d)
     found = [noise_fit(Uniform((d,)), rng(i).random((n, d))) for i in range(repeats)]
     ks, mean, correlation = np.array(found).T
-    # at most .05 by the bounds, which are close: 4.5 standard errors above it, and not near 0
+    # at most 0.05 by the bounds, which are tight: within 4.5 standard errors, and not near 0
     assert 0.005 < (ks > level.ks_max).mean() < 0.1
     assert 0.005 < (correlation > level.correlation).mean() < 0.1
     assert mean.mean() == pytest.approx(level.ks_mean, rel=0.05)

@@ -1,4 +1,4 @@
-"""The whole report of a model: what it measures, says and shows."""
+"""The report of a model: its numbers, its text and its figure."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ TRUE_MEAN, TRUE_SCALE = [1.0, 2.0], [[1.0, 0.0], [0.8, 0.5]]
 
 
 def module(name):
-    """A module of the package, whose name in jaxgen is that of the function it exports."""
+    """A submodule of ``jaxgen.metrics``; some have the name of a function that hides them."""
     return importlib.import_module(f"jaxgen.metrics.{name}")
 
 
@@ -46,7 +46,7 @@ def rng(seed=0):
 
 
 class Replay(Model):
-    """Gives back training events, moved by a little."""
+    """Returns training events with a small jitter."""
 
     dim: int
     traits = Traits(density="none")
@@ -64,7 +64,7 @@ class Replay(Model):
 
 
 class Shifted(Model):
-    """A normal round its condition."""
+    """A normal around the condition."""
 
     dim: int
 
@@ -191,7 +191,7 @@ def test_events_of_zero_density_are_counted(truth):
     report = evaluate(box, x, key=KEY, n_samples=50)
     assert report.accuracy.zero_density == 2
     assert report.accuracy.log_likelihood == -np.inf
-    assert report.notes["accuracy.log_likelihood"] == "0 over the events of positive density"
+    assert report.notes["accuracy.log_likelihood"] == "0 over events of positive density"
     assert report.representation.round_trip_max < 1e-6
     assert report.notes["representation.round_trip_max"] == "over 2 events of positive density"
     report = evaluate(truth, x[1:3], p_data=box, key=KEY, n_samples=3000)
@@ -200,7 +200,7 @@ def test_events_of_zero_density_are_counted(truth):
     )
     inside = law.cdf([1, 1], lower_limit=[0, 0])
     assert report.accuracy.inside_support == pytest.approx(inside, abs=0.03)
-    assert report.notes["accuracy.kl"] == "1 test events outside p_data's support left out"
+    assert report.notes["accuracy.kl"] == "without 1 test events outside p_data's support"
     assert report.accuracy.kl == pytest.approx(-float(truth.log_prob(x[1:2])[0]))
     report = evaluate(truth, x[2:], p_data=box, key=KEY, n_samples=3000)
     assert report.accuracy.kl is None
@@ -267,7 +267,7 @@ def test_samples_that_are_not_finite_are_counted_and_left_out():
     assert report.generation.finite == pytest.approx(0.5, abs=0.08)
     assert 0 < report.accuracy.coverage < 0.8
     assert math.isnan(report.representation.round_trip_max)
-    lost = f"{(x[:, 0] > 1).sum()} of 400 events left out: no finite noise"
+    lost = f"without {(x[:, 0] > 1).sum()} of 400 events, whose noise is not finite"
     assert report.notes["representation.ks_max"] == lost
     assert isinstance(report.plot(), Figure)
 
@@ -276,7 +276,7 @@ def test_plot_of_two_dimensions_has_labels_and_units(honest, tmp_path):
     figure = honest.plot(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").exists()
     labels = [text for ax in figure.axes for text in (ax.get_xlabel(), ax.get_ylabel())]
-    assert len(figure.axes) == 7  # six panels and the colour bar
+    assert len(figure.axes) == 7  # six panels and a colour bar
     assert sum("nat" in text for text in labels) == 3
 
 

@@ -1,7 +1,8 @@
-"""Bodies that were rewritten for speed, against the plain formulas that they stand for.
+"""Methods that are optimised for speed, against the plain formulas that they implement.
 
-Values and gradients agree to 2e-5 in float32, where the plain form has float64 and the same
-numbers, and to 1e-10 in float64; relative to the larger of an entry and its array's mean size.
+Values and gradients agree to 2e-5 in float32, where the plain formula is computed in float64 from
+the same numbers, and to 1e-10 in float64. Errors are relative to the larger of an entry and the
+mean absolute entry of its array.
 """
 
 import functools
@@ -16,7 +17,7 @@ from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal, norm
 
 import jaxgen
-from jaxgen.core import batch
+from jaxgen.core import batch, verbs
 from jaxgen.core.precision import enable_x64
 from jaxgen.core.random.choice import choose
 from jaxgen.models import KDE, Bernoulli, Categorical, Gaussian, GaussianMixture, kde
@@ -24,7 +25,7 @@ from jaxgen.models import KDE, Bernoulli, Categorical, Gaussian, GaussianMixture
 KEY = jax.random.key(5)
 ROWS = 9
 LIMITS = {np.float32: 2e-5, np.float64: 1e-10}
-# in float32 as users compile them; float64 checks the formulas
+# float32 is compiled as for users; float64 checks the formulas
 dtypes = pytest.mark.parametrize(
     "dtype",
     [
@@ -50,7 +51,7 @@ def close(got, wanted, dtype):
 
 @functools.lru_cache(maxsize=4)
 def value_and_gradients(function, by, quick=False):
-    """Jitted: scores of rows, and the gradients of their sum by some of (params, x)."""
+    """A jitted function: scores of rows, and gradients of their sum by some of (params, x)."""
 
     def both(params, x):
         total = lambda params, x: function(params, x).sum()  # noqa: E731
@@ -65,24 +66,24 @@ def in_rows(plain):
 
 
 def scores(model, params, x):
-    """Of whole rows: ``jaxgen.log_prob`` compiles a branch for missing values too."""
+    """Scores of complete rows, without the branch for missing values in ``jaxgen.log_prob``."""
     return batch.log_prob_rows(model, params, x, None)
 
 
 def assert_body(model, plain, params, x, dtype, by=(0, 1), quick=False):
-    """log_prob and its gradients, by params and x, are those of ``plain(params, x)``.
+    """Check log_prob and its gradients, by params and x, against ``plain(params, x)``.
 
-    quick: compile it quickly, as ``plain`` is; else as the test's marks say.
+    quick: use the quick compiler options, as for ``plain``; else those of the test's marks.
     """
     with enable_x64(True):
-        params, x = as_dtype((params, x), dtype)  # rounded, and the same for both
+        params, x = as_dtype((params, x), dtype)  # the same rounded numbers for both
         got = value_and_gradients(functools.partial(scores, model), by, quick)(params, x)
         exact = as_dtype((params, x), np.float64)
         close(got, value_and_gradients(in_rows(plain), by, quick=True)(*exact), dtype)
 
 
 def tril(rng, *shape):
-    """Lower triangles with entries of any sign, and rubbish above, which is to be ignored."""
+    """Lower triangles with diagonal entries of any sign, and entries above that must be ignored."""
     dim = shape[-1]
     low = np.tril(rng.normal(size=(*shape, dim)) / dim**0.5)
     return low + 1.5 * np.eye(dim) + np.triu(rng.normal(size=(dim, dim)), 1)
@@ -119,8 +120,8 @@ def test_gaussian(dim, covariance, dtype):
 
 @functools.partial(jax.jit, static_argnums=0)
 def pull_and_push(model, params, x):
-    z = batch.pull(model, params, x)
-    return z, batch.push(model, params, z)
+    z = verbs.run_traced(verbs.to_pull(model, params, x, None))
+    return z, verbs.run_traced(verbs.to_push(model, params, z, None))
 
 
 @dtypes
@@ -171,15 +172,15 @@ def mixture(dim, components, covariance):
 @pytest.mark.parametrize(("dim", "components"), [(1, 7), (2, 1), (3, 3), (8, 2), (9, 3)])
 def test_mixture(dim, components, covariance, dtype):
     model, params, x = mixture(dim, components, covariance)
-    # written out up to 8 features, whose gradients take long to compile, as arrays above
+    # gradients are slow to compile up to 8 features, which are written out on scalars
     by = (0, 1) if components == 3 else ()
     assert_body(model, plain_mixture, params, x, dtype, by, quick=by != ())
 
 
 @dtypes
 @pytest.mark.parametrize("dim", [2, 9])
-def test_mixture_with_a_part_of_no_weight_far_away(dim, dtype):
-    """Its first and its last component; events lie 100 standard deviations from the others."""
+def test_mixture_with_distant_components_without_weight(dim, dtype):
+    """The first and last component have no weight; x[0] is 100 scales away from the others."""
     model, params, x = mixture(dim, 4, "full")
     params["logits"] = np.array([-np.inf, 0.0, 1.0, -np.inf])
     x[0] += 100
@@ -192,17 +193,17 @@ def test_mixture_with_a_part_of_no_weight_far_away(dim, dtype):
 
 @functools.partial(jax.jit, static_argnums=0)
 def push_and_choose(model, params, noise):
-    """Events, and the components that the same words choose."""
+    """Events, and the components that the same random words choose."""
     weights = jax.nn.softmax(params["logits"])
     chosen = jax.vmap(choose, (None, 0))(weights, noise["component"])
-    return batch.push(model, params, noise), chosen
+    return verbs.run_traced(verbs.to_push(model, params, noise, None)), chosen
 
 
 @dtypes
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 @pytest.mark.parametrize(("dim", "components"), [(1, 3), (2, 1), (2, 20), (8, 3), (9, 3), (9, 20)])
 def test_mixture_push(dim, components, covariance, dtype):
-    """mean[k] + L[k] z, of the component that is chosen, and gradients by the noise."""
+    """``push`` returns mean[k] + L[k] z for the chosen component k."""
     model, params, _ = mixture(dim, components, covariance)
     rng = np.random.default_rng(0)
     words = rng.integers(0, 2**32, (200, 1), np.uint32)
@@ -251,8 +252,8 @@ def test_kernels(dim, count, dtype):
 
 
 @dtypes
-def test_kernels_of_no_weight(dtype):
-    """Single ones and a whole first tile of them, nearer to the event than all others."""
+def test_kernels_without_weight(dtype):
+    """Points without weight, some filling the first tile, are nearest to the events."""
     params, x = kernels(2, 100)
     params["log_weights"][:45] = params["log_weights"][70:75] = -np.inf
     some = np.isfinite(params["log_weights"])
@@ -266,8 +267,8 @@ def test_kernels_of_no_weight(dtype):
 
 
 @dtypes
-def test_where_no_kernel_reaches(dtype):
-    """A number up to some 1e18 bandwidths in float32, then exactly -inf, with no gradient."""
+def test_far_from_all_kernels(dtype):
+    """The score is finite up to about 1e18 bandwidths in float32, then -inf without gradient."""
     params, _ = kernels(2, 50)
     size = np.sqrt(np.finfo(dtype).max)
     near = np.array([[1e-3, 0], [0, -1e-3]]) * size
@@ -286,7 +287,7 @@ def test_where_no_kernel_reaches(dtype):
 @pytest.mark.parametrize("dim", [2, 8])
 @pytest.mark.parametrize(("offset", "apart", "nats"), [(1000, 0, 2e-4), (0, 200, 1e-4)])
 def test_kernels_far_from_zero_and_from_each_other(dim, offset, apart, nats):
-    """Error in float32, against float64 on the same numbers; lengths are in bandwidths."""
+    """The error in float32 against float64 on the same numbers; lengths are in bandwidths."""
     params, x = kernels(dim, 200)
     params["points"] += params["bandwidth"] * (offset + apart * (np.arange(200)[:, None] % 2))
     noise = np.random.default_rng(0).normal(size=(200, dim))
@@ -303,9 +304,9 @@ score_of_kernels = jax.jit(functools.partial(scores, KDE(2)))
 
 
 def test_points_beyond_the_events_have_no_weight():
-    """Of 100 events there are 104 points: scores and draws are those of the events alone."""
+    """100 events give 104 points; scores and samples are those of the events alone."""
     x = np.random.default_rng(0).normal((50, 0), size=(100, 2))
-    x[0] = 1e4  # copies of it would move the centre of the points, and cost digits
+    x[0] = 1e4  # padding with it would move the mean of the points, which would cost digits
     weights = np.arange(1.0, 101)
     fitted = KDE(2).estimate(x, None, weights)
     assert len(fitted["points"]) == 104
@@ -322,7 +323,7 @@ def test_points_beyond_the_events_have_no_weight():
     np.testing.assert_allclose(shares, np.append(weights, np.zeros(4)) / 5050, atol=0.02)
 
 
-def test_rows_of_no_weight_leave_the_bandwidth_alone():
+def test_rows_without_weight_do_not_change_the_bandwidth():
     x = np.random.default_rng(0).normal(size=(100, 2))
     weights = np.where(np.arange(100) < 50, 1.0, 0.0)
     alone, beside = KDE(2).estimate(x[:50]), KDE(2).estimate(x, None, weights)
@@ -341,7 +342,7 @@ SAMPLED = {
 @pytest.mark.optimized
 @pytest.mark.parametrize("data", SAMPLED)
 def test_bandwidth_of_a_subsample_serves_all_events(data, monkeypatch):
-    """New events score as high as with the one that all points give."""
+    """New events score as high as with the bandwidth from all events."""
     x, weights = SAMPLED[data]
     means = []
     for count in (8192, 1024):
@@ -364,7 +365,7 @@ def plain_bits(logits, x):
 
 @dtypes
 def test_bits(dtype):
-    """With logits up to 1000 in size, at which one value scores -1000 and its gradient is 1."""
+    """Logits up to +-1000, at which one value scores -1000 with a gradient of 1."""
     model, rng = Bernoulli((len(EXTREME), 2)), np.random.default_rng(0)
     logits = np.stack([EXTREME, rng.permuted(EXTREME)], 1)
     x = rng.integers(0, 2, (20, *logits.shape))
@@ -378,7 +379,7 @@ def test_bits(dtype):
 
 @pytest.mark.optimized
 def test_certain_bits():
-    """Infinite logits, as a fit without smoothing gives: one value is certain, one impossible."""
+    """Infinite logits, from a fit without smoothing: one value is certain, one impossible."""
     fitted = jaxgen.Fitted(Bernoulli((3,)), {"logits": np.float32([np.inf, -np.inf, 0.0])})
     score = fitted.log_prob(np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0]]))
     np.testing.assert_allclose(score, [-np.log(2), -np.inf, -np.inf], rtol=1e-6)
@@ -408,7 +409,7 @@ def test_levels(dtype):
 @pytest.mark.optimized
 @pytest.mark.parametrize("levels", [4, 40])
 def test_impossible_levels(levels):
-    """Logits of -inf score -inf and are never drawn."""
+    """Levels with logit -inf score -inf and are never drawn."""
     logits = np.full(levels, -np.inf, np.float32)
     logits[[1, levels - 2]] = 0
     fitted = jaxgen.Fitted(Categorical((), levels), {"logits": logits})

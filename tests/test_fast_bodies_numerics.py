@@ -1,4 +1,4 @@
-"""What fast bodies share: powers of two, values computed once, and elementwise noise."""
+"""Helpers of the fast methods: powers of two, values computed once, and elementwise noise."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ computed_once = jax.jit(numerics.computed_once)
     "witness", [0, 3, 0.5, -7.0, np.inf, -np.inf, np.nan, np.uint32(2**32 - 1)]
 )
 def test_computed_once_is_the_identity(witness):
-    """Whatever the witness, in a jit and out of one."""
+    """For every witness, with and without jit."""
     for function in (numerics.computed_once, computed_once):
         got = function(VALUES, jnp.asarray(witness))
         for a, b in zip(*map(jax.tree_util.tree_leaves, (got, VALUES)), strict=True):
@@ -69,7 +69,7 @@ def test_computed_once_is_the_identity(witness):
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)], ids=str)
 def test_computed_once_under_transformations(axes):
-    """Its values are theirs and its slope is one, where values, witness or both are batched."""
+    """It is the identity, with slope 1, whether values, witness or both are batched."""
     values = np.arange(12, dtype=np.float32)
     values = jnp.asarray(values.reshape(4, 3) if axes[0] == 0 else values[:3])
     witness = jnp.asarray(np.float32([0, 1, 2, 3]) if axes[1] == 0 else np.float32(2))
@@ -107,16 +107,20 @@ ELEMENTWISE = {
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_is_only_for_speed(name):
-    """Either value of it gives the same events: the noise is the same, however it is computed."""
+    """Both values of the trait give the same events."""
     model = ELEMENTWISE[name]
     params = jax.jit(lambda key: tree_map(lambda leaf: leaf + 0.25, model.init(key)))(KEY)
     drawn = []
     for value in (False, True):
-        kind = type(type(model).__name__, (type(model),), {"elementwise": value})
+        kind = type(
+            type(model).__name__,
+            (type(model),),
+            {"traits": model.traits._replace(elementwise=value)},
+        )
         twin = kind(
             **{field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
         )
-        assert twin.elementwise is value
+        assert twin.traits.elementwise is value
         drawn.append(jax.jit(lambda p, twin=twin: jaxgen.sample(twin, p, KEY, 1000))(params))
     np.testing.assert_array_equal(*drawn)
     assert len(np.unique(drawn[0], axis=0)) > 50 or name == "bits"

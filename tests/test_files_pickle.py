@@ -1,4 +1,4 @@
-"""No file that jaxgen reads can unpickle."""
+"""jaxgen never unpickles a file."""
 
 import ast
 import pathlib
@@ -28,7 +28,7 @@ def unsafe(source):
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         bad = any(name.split(".")[0] in banned for name in names)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("numpy"):
-            bad |= any(a.name == "load" for a in node.names)  # by its own name it could hide
+            bad |= any(a.name == "load" for a in node.names)  # a bare ``load`` would hide it
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner, name = node.func.value, node.func.attr
             numpy = isinstance(owner, ast.Name) and owner.id in ("np", "numpy", "jnp")

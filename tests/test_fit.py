@@ -1,4 +1,4 @@
-"""fit: what it finds, what it compiles, weights and freezing."""
+"""``fit``: the params that it finds, the programs that it compiles, weights and freezing."""
 
 import math
 import warnings
@@ -30,7 +30,7 @@ from jaxgen.training.rows import as_params
 X = exponential(20)
 
 
-# What it finds. Bounds are five standard errors: each fails one time in 1.7 million.
+# Params. Bounds are five standard errors, which fail one time in 1.7 million.
 
 
 def test_closed_form_recovers_params():
@@ -102,9 +102,9 @@ def test_an_optimizer_fits_any_density_by_gradient():
     ("name", "jitter"), [("iris", 1e-6), ("wine", 1e-6), ("digits", 1e-2)], ids=lambda v: str(v)
 )
 def test_em_against_scikit_learn(name, jitter):
-    """The best of five starts reaches at least scikit-learn's best of five, less 0.01 nats.
+    """The best of five starts reaches scikit-learn's best of five, less 0.01 nats.
 
-    Which optimum a start finds is chance: with other keys either side may win by more than that.
+    Starts reach optima by chance: with other keys either side may be better by more than that.
     """
     datasets = pytest.importorskip("sklearn.datasets")
     mixture = pytest.importorskip("sklearn.mixture")
@@ -123,15 +123,15 @@ def test_em_against_scikit_learn(name, jitter):
     assert score >= peer.score(x) - 0.01
 
 
-# What it compiles.
+# Compilation.
 
 
-def test_em_compiles_once_for_data_of_like_size():
+def test_em_compiles_once_for_data_of_similar_size():
     x = two_normals(1000)
     model = GaussianMixture(1, 2)
     start = Fitted(model, model.init(KEY, two_normals(1024, seed=1)))
     fit(start, x, key=KEY)
-    other = jax.random.key(1)  # which is a program too
+    other = jax.random.key(1)  # making a key compiles a program too
     with count_compiles() as count:
         fit(start, x, key=KEY)
         fit(start, two_normals(990, seed=2), key=other, epochs=30)
@@ -161,7 +161,7 @@ def test_params_of_weak_types_do_not_compile_anew():
 
 def test_the_same_key_gives_the_same_params():
     x = exponential(1000)
-    settings = {"epochs": 3, "validation": x[:100]}  # so the key decides the shuffles alone
+    settings = {"epochs": 3, "validation": x[:100]}  # so that the key only decides the shuffles
     a, b = (fit(Exponential(), x, key=KEY, **settings) for _ in range(2))
     other = fit(Exponential(), x, key=jax.random.key(1), **settings)
     np.testing.assert_array_equal(leaves(a)[0], leaves(b)[0])
@@ -172,14 +172,17 @@ def test_the_same_key_gives_the_same_params():
 
 
 def heavier(x, extra):
-    """Weights of 1, but 3 for the events of the largest first features: so many more in all."""
+    """Weights 3 for the rows with the largest first features, 1 otherwise.
+
+    The weights sum to len(x) + extra.
+    """
     weights = np.ones(len(x), int)
     weights[np.argsort(x[:, 0])[-extra // 2 :]] = 3
     return weights
 
 
 def test_integer_weights_are_repeated_rows():
-    # as many rows as one program takes, with and without the copies
+    # with and without the copies, the rows have the same padded size
     x, wide = two_normals(900), np.random.default_rng(0).normal(size=(900, 2))
     weights = heavier(wide, 124)
     weighted = fit(Gaussian(2), wide, key=KEY, weights=weights)
@@ -212,7 +215,7 @@ def test_gradient_weights_are_ratios():
     [
         (Gaussian(1), 80, {}),
         (Box(1), 80, {}),
-        (GaussianMixture(1, 2), 480, {"epochs": 5}),  # with weights it starts from twice as many
+        (GaussianMixture(1, 2), 480, {"epochs": 5}),  # weights double the rows of a start
         (Exponential(), 80, {"epochs": 2, "validation": 0.25}),
     ],
     ids=lambda v: type(v).__name__,
@@ -244,7 +247,7 @@ def test_frozen_params_keep_their_bits(freeze):
     assert fitted.columns == ("wait",)
 
 
-# Small data, and the bar.
+# Few rows, and the progress bar.
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])

@@ -1,4 +1,4 @@
-"""What fit says of arguments, data and models that it cannot take."""
+"""Errors of ``fit`` about arguments, data and models."""
 
 import math
 

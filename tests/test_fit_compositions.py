@@ -1,4 +1,4 @@
-"""Fits of models made of others: what is recorded is the score of x as the user gave it."""
+"""Fits of composed models: the recorded scores are those of x in the units of the user."""
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ def test_gradients_record_the_scores_of_x():
     np.testing.assert_allclose(fitted.history["train"][0], mean, rtol=1e-4)
 
 
-def test_the_frame_of_a_flow_is_not_learnt():
+def test_the_frame_of_a_flow_is_not_trained():
     x = RNG.normal(size=(256, 2))
     model = SplineCoupling(2, 2, 4, 1, 3)
     start = jaxgen.Fitted(model, jax.jit(model.init)(KEY))

@@ -1,4 +1,4 @@
-"""Optimizers as keys of compiled programs: those built alike are equal."""
+"""Optimizers as keys of compiled programs: optimizers built in the same way are equal."""
 
 import jax.numpy as jnp
 import numpy as np

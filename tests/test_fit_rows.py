@@ -1,4 +1,4 @@
-"""How fit pads, shuffles and repeats rows."""
+"""How ``fit`` pads, shuffles and repeats rows."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_shuffle_is_a_permutation(n):
     assert shuffled.shape == (size,)
     if n >= 100:
         other = np.asarray(shuffle(jax.random.key(1), n, size))[:n]
-        # each correlation is normal with deviation 1 / sqrt(n): five of them
+        # within five deviations 1 / sqrt(n) of a correlation
         assert abs(np.corrcoef(shuffled[:n], other)[0, 1]) < 5 / math.sqrt(n)
         assert abs(np.corrcoef(shuffled[: n - 1], shuffled[1:n])[0, 1]) < 5 / math.sqrt(n)
         assert abs(np.corrcoef(shuffled[:n], np.arange(n))[0, 1]) < 5 / math.sqrt(n)
@@ -48,14 +48,14 @@ def test_rows_for_init_hold_each_row_and_follow_weights():
     assert (weighted == 7).sum() > 90
 
 
-def test_sizes_of_eight_an_octave_hold_those_of_four():
+def test_eight_sizes_per_octave_include_the_four():
     finer = {size_class(n, 8) for n in range(1, 5000)}
     assert finer >= {size_class(n) for n in range(1, 4097)}
     assert all(n <= size_class(n, 8) <= 1.125 * n for n in range(64, 5000))
 
 
 def fits_of(n, model, y=None, weights=None, missing=False, **settings):
-    """What a user does with a fit to the first n of 200 rows."""
+    """Fit a model to the first n of 200 rows, and use the fit."""
     x = np.random.default_rng(0).normal(size=(200, *model.event_shape))[:n]
     if missing:
         x[::5, 0] = np.nan
@@ -97,14 +97,14 @@ REFITS = {
 
 @pytest.mark.parametrize("case", REFITS)
 def test_refit_to_another_number_of_rows_compiles_nothing(case):
-    """Laws hold each family to it; here are the ways to fit that are of no family."""
+    """Refits by wrappers and options; a law checks each family."""
     fits_of(200, **REFITS[case])
     with count_compiles() as count:
         fits_of(195, **REFITS[case])
     assert count[0] == 0
 
 
-def test_kernels_of_another_number_of_events_share_every_program(tmp_path):
+def test_kernels_of_another_number_of_events_share_all_programs(tmp_path):
     def use(n):
         fitted = fits_of(n, models.KDE(2))
         fitted.save(tmp_path / "kernels.jaxgen")

@@ -1,4 +1,4 @@
-"""When fit stops, which params it then returns, and that an epoch sees every row."""
+"""When ``fit`` stops, which params it returns, and that an epoch uses every row."""
 
 import math
 
@@ -17,7 +17,7 @@ from jaxgen.training.fitted import Fitted
 
 
 class Lottery(Climber):
-    """EM that stays where it starts: which start was kept shows in the params."""
+    """EM that changes nothing, so that the params show which start was kept."""
 
     learning = Learning("em")
 
@@ -30,14 +30,14 @@ class Lottery(Climber):
 
 
 class Trap(Lottery):
-    """EM whose best starts go NaN after one step."""
+    """EM whose best starts become NaN after one step."""
 
     def em_step(self, params, x, y=None, weights=None):
         height = params["height"]
         return {"height": jnp.where(height > 0.5, jnp.nan, height)}, height
 
 
-# A step of 1/16: the tenth takes the height beyond 0.6.
+# Each step adds 1/16, so the tenth exceeds a height of 0.6.
 CLIMB = {"batch_size": 1, "optimizer": optax.sgd(1 / 16)}
 
 
@@ -106,7 +106,7 @@ def test_a_row_of_zero_density_is_named(weights):
     x[42] = -1
     with pytest.raises(ValueError, match=r"x .*give row 42 zero density"):
         fit(Exponential(), x, key=KEY, weights=weights, validation=0)
-    for seed in range(4):  # on either side of the split
+    for seed in range(4):  # the row is in either part of the split
         with pytest.raises(ValueError, match=r"x .*give row 42 zero density"):
             fit(Exponential(), x, key=jax.random.key(seed), weights=weights, validation=0.5)
     with pytest.raises(ValueError, match=r"validation .*give row 42 zero density"):
@@ -114,7 +114,7 @@ def test_a_row_of_zero_density_is_named(weights):
 
 
 def test_early_stopping_keeps_the_best():
-    # the held-out rate is passed on the way from 1 x e to 5, and then left behind
+    # training moves the rate from e to 5 and so passes the rate of the held-out rows, 3.5
     held_out = exponential(60, rate=3.5, seed=1)
     settings = {"key": KEY, "validation": held_out, "optimizer": optax.sgd(0.05), "epochs": 100}
     fitted = fit(Exponential(), exponential(60), patience=3, **settings)
@@ -131,7 +131,7 @@ def test_early_stopping_keeps_the_best():
 
 
 def starts_of(model, restarts):
-    """The height of every start that EM looks at: several short runs for each restart."""
+    """The height of every start that EM tries: several short runs for each restart."""
     keys = [jax.random.fold_in(KEY, i) for i in range(restarts)]
     keys = [jax.random.fold_in(key, j) for key in keys for j in range(SHORT_RUNS)]
     return np.array([model.init(key)["height"] for key in keys])

@@ -1,4 +1,4 @@
-"""Flows beyond the laws: edges of splines, wild rows, masks, the quick inverse, rows last."""
+"""Flows beyond the laws: ends of splines, extreme rows, masks, the fast inverse, and lanes."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ from cases import CASES
 import jaxgen
 from jaxgen import bijectors, compose, domains, models
 from jaxgen.bijectors import spline
-from jaxgen.core import batch
+from jaxgen.core import batch, verbs
 from jaxgen.core.lanes import lanes, over_rows
 from jaxgen.core.precision import enable_x64
 from jaxgen.laws.compiled import noise_rows
@@ -20,9 +20,9 @@ from jaxgen.laws.subject import Subject, away_from_init
 from jaxgen.networks import mlp as nets
 
 KEY = jax.random.key(0)
-REAL = spline.Kind(np.array([False]), np.array([False]))
-INTERVAL = spline.Kind(np.array([True]), np.array([False]))
-CIRCLE = spline.Kind(np.array([True]), np.array([True]))
+REAL = spline.Topology(np.array([False]), np.array([False]))
+INTERVAL = spline.Topology(np.array([True]), np.array([False]))
+CIRCLE = spline.Topology(np.array([True]), np.array([True]))
 FLOWS = [case for case in CASES if case.name.startswith(("coupling", "autoregressive", "matching"))]
 SMALL = {
     "coupling": models.SplineCoupling(3, 4, 8, 2, 6),
@@ -39,23 +39,23 @@ def away(name):
 
 
 def drawn(model, params, n):
-    """Events, by the program that ``away_from_init`` has compiled."""
+    """Events, from the program that ``away_from_init`` has compiled."""
     return Subject(model, params, key=KEY).draw(n)
 
 
 def numbers(kind, bins=5, seed=0, size=2.0):
     rng = np.random.default_rng(seed)
-    u = np.zeros((spline.rows(bins, kind is not None), 1))
-    learnt = spline.numbers(bins, kind is not None)
+    u = np.zeros((spline.param_rows(bins, kind is not None), 1))
+    learnt = spline.param_count(bins, kind is not None)
     u[:learnt] = size * rng.normal(size=(learnt, 1))
     return u.astype(np.float32)
 
 
-@jax.jit  # kinds are arrays here, so that all share a program
+@jax.jit  # the topology is an array here, so that all tests share a program
 def both_ways(u, x, kind):
-    """Of ``forward`` and of ``inverse``: what they give, what the way back gives, and gradients.
+    """For ``forward`` and ``inverse``: the results, the results mapped back, and gradients.
 
-    Those of values plus log slopes, which are finite where those of both are.
+    The gradients are of the sum of values and log slopes.
     """
     out = []
     for way, back in ((spline.forward, spline.inverse), (spline.inverse, spline.forward)):
@@ -72,7 +72,7 @@ def both_ways(u, x, kind):
 @pytest.mark.parametrize("kind", [None, REAL, INTERVAL, CIRCLE])
 @pytest.mark.parametrize("bins", [1, 2, 8])
 def test_a_spline_at_its_edges(kind, bins):
-    """No NaN in a value or a gradient, and the inverse comes back, at ends, knots and far away."""
+    """At ends, knots and far away nothing is NaN, and the inverse returns to x."""
     u = numbers(kind, bins)
     reach = np.float32(spline.REACH)
     near = [np.nextafter(reach, np.float32(to)) for to in (0, 9)]
@@ -83,7 +83,7 @@ def test_a_spline_at_its_edges(kind, bins):
     for (_, slope), (again, other), grads in both_ways(u, x, kind):
         far = np.maximum(np.abs(x), 1)
         gap = np.abs(again - x) / far
-        if kind is CIRCLE:  # both ends are one point
+        if kind is CIRCLE:  # both ends are the same point
             gap = np.minimum(gap, np.abs(2 * reach - np.abs(again - x)))
         assert gap.max() < 2e-5
         np.testing.assert_allclose(slope, -other, atol=2e-3)
@@ -92,7 +92,7 @@ def test_a_spline_at_its_edges(kind, bins):
 
 @jax.jit
 def values_and_slopes(u, x, kind):
-    """Values and log slopes of one feature's spline, and its derivatives."""
+    """Values and log slopes of a spline of one feature, and its derivatives."""
     value = lambda x, u: spline.forward(u, x[None], kind)[0][0]  # noqa: E731
     return *spline.forward(u, x[None], kind), jax.vmap(jax.grad(value), (0, 2))(x, u)
 
@@ -106,12 +106,12 @@ def test_a_spline_is_monotonic_and_its_slope_is_its_derivative(kind):
         y, log_slope, slope = values_and_slopes(u, x, kind)
         np.testing.assert_allclose(np.log(slope), log_slope[0], atol=1e-9)
         steps = np.diff(y[0])
-        assert (steps > 0).sum() >= len(steps) - (kind is CIRCLE)  # a circle turns once
+        assert (steps > 0).sum() >= len(steps) - (kind is CIRCLE)  # values on a circle wrap once
 
 
 @pytest.mark.parametrize("way", [spline.forward, spline.inverse])
 def test_a_spline_can_be_differentiated_twice(way):
-    """Forwards over backwards, and where slopes are as flat as they get."""
+    """Forward over reverse mode, also where the slopes are smallest."""
     hessian_of = jax.jit(jax.hessian(lambda u: sum(way(u, jnp.float32(0.3)))))
     for size in (1.0, 100.0):
         hessian = hessian_of(numbers(None, bins=4, size=size)[:, 0])
@@ -120,22 +120,24 @@ def test_a_spline_can_be_differentiated_twice(way):
 
 
 @pytest.mark.parametrize("way", [spline.forward, spline.inverse])
-def test_the_gradient_at_a_knot_is_whole(way):
-    u = np.zeros((spline.rows(8, False), 1), np.float32)
+def test_the_gradient_at_a_knot_is_exact(way):
+    u = np.zeros((spline.param_rows(8, False), 1), np.float32)
     slopes = jax.jit(jax.vmap(jax.grad(lambda x: way(u, x[None])[0][0])))
     np.testing.assert_allclose(slopes(np.arange(-3.0, 4.0)), 1, rtol=1e-4)
 
 
-def test_zero_numbers_are_the_identity():
+def test_zero_params_are_the_identity():
     x = np.linspace(-6, 6, 101, dtype=np.float32)[None]
-    y, log_slope = jax.jit(spline.forward)(np.zeros((spline.rows(8, False), 1, 101), np.float32), x)
+    y, log_slope = jax.jit(spline.forward)(
+        np.zeros((spline.param_rows(8, False), 1, 101), np.float32), x
+    )
     np.testing.assert_allclose(y, x, atol=2e-6)
     np.testing.assert_allclose(log_slope, 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_wild_row_leaves_the_gradients_of_others(name):
-    """A row far away has no density and no gradient; one bad event may not spoil a batch."""
+def test_an_extreme_row_does_not_change_the_gradients_of_others(name):
+    """A row far away has zero density and no gradient."""
     model = SMALL[name]
     params = away(name)
     x = np.array(drawn(model, params, 8))
@@ -176,19 +178,19 @@ def test_no_rows(name):
 
 @pytest.mark.parametrize(
     "name",
-    # whose gap without fused multiply-adds is some ten times as large
+    # without fused multiply-adds its gap is about ten times as large
     [pytest.param("coupling", marks=pytest.mark.optimized), "spline", "affine", "matching"],
 )
 def test_round_trip(name):
-    """Noise of an event makes it again: to 1e-4 in float32 and 1e-9 in float64.
+    """``push`` of ``pull`` returns to the event, to 1e-4 in float32 and 1e-9 in float64.
 
-    Where the flow stretches so much that the noise's own rounding moves an event further, to that:
-    perturbed splines have slopes up to a thousand.
+    Where the flow stretches so much that the rounding of the noise moves an event further, the
+    bound is that distance; perturbed splines have slopes up to a thousand.
     """
     model = SMALL[name]
-    if name == "matching":  # whose steps are an approximation
+    if name == "matching":  # its solver is approximate
         model = models.FlowMatching(3, 8, 2, steps=128)
-    # a step along an integral's path is smooth, and dear; bins of a spline are many
+    # the field is smooth and slow to integrate; a spline has many bins to cover
     rows = 512 if name == "matching" else 4096
     params, z = away(name), np.asarray(noise_rows(model, KEY, rows, np.float32)).T
     with enable_x64(True):
@@ -213,8 +215,8 @@ def as_float64(tree):
 
 
 @pytest.mark.parametrize("case", FLOWS, ids=lambda case: case.name)
-def test_rows_last_change_nothing(case):
-    """Under over_rows a flow sees all rows at once; under vmap one event, batched by JAX."""
+def test_lanes_do_not_change_scores(case):
+    """Under ``over_rows`` a flow gets all rows at once; under ``vmap`` one event."""
     model, rows = case.model, 64
     y = None if case.y is None else np.repeat(np.asarray(case.y, np.float32)[None], rows, 0)
     axes = (None, 0, None if y is None else 0)
@@ -224,7 +226,7 @@ def test_rows_last_change_nothing(case):
     @jax.jit
     def both(noise):
         params = jax.tree_util.tree_map(lambda a, b: a + 0.2 * b, model.init(KEY), noise)
-        x = batch.sample(model, params, KEY, rows, y)
+        x = verbs.sample(model, params, KEY, rows, y)
         scores = [over(model.log_prob, axes)(params, x, y) for over in (jax.vmap, over_rows)]
         return x, *scores
 
@@ -236,7 +238,7 @@ def test_rows_last_change_nothing(case):
 
 
 def test_lanes_of_stacked_params():
-    """An ensemble batches over its members, with rows still last."""
+    """An ensemble batches over its members, with rows still on the last axis."""
     seen = []
 
     def product(params, x):
@@ -257,7 +259,7 @@ def test_lanes_of_stacked_params():
     ("dim", "width", "given"), [(1, 4, 0), (1, 4, 2), (5, 3, 0), (5, 16, 1), (4, 9, 0)]
 )
 def test_a_masked_network_reads_what_it_may(dim, width, given):
-    """Output i has no derivative by feature i and later ones; and reads those before it."""
+    """Output i depends on the features before i, and on no others."""
     net = nets.Masked(dim, 2, given, 3, 1, width, 3)
 
     @jax.jit
@@ -268,9 +270,9 @@ def test_a_masked_network_reads_what_it_may(dim, width, given):
         both = jax.jacfwd(lambda x, y: net.apply(matrices, x, y), (0, 1))
         return jax.vmap(both, (0, None))(x, y)
 
-    x = np.random.default_rng(0).normal(size=(50, 2, dim))  # at some of which a unit is awake
+    x = np.random.default_rng(0).normal(size=(50, 2, dim))  # enough to activate every unit
     by_x, by_y = derivatives(x.astype(np.float32))
-    reads = np.abs(by_x).max((0, 1, 3)) > 0  # of outputs, dim, channels, dim
+    reads = np.abs(by_x).max((0, 1, 3)) > 0  # axes: points, outputs, dim, channels, dim
     assert not np.triu(reads).any()
     if width > dim:
         assert reads.sum() == dim * (dim - 1) / 2
@@ -281,7 +283,7 @@ def test_a_masked_network_reads_what_it_may(dim, width, given):
     ("dim", "width", "given"), [(1, 4, 0), (5, 3, 0), (5, 16, 1), (4, 9, 0), (3, 2, 2)]
 )
 def test_the_quick_inverse_is_the_network(dim, width, given):
-    """Features told one at a time give what a whole pass gives, each hidden unit made once."""
+    """Steps with one feature at a time give the outputs of a whole pass."""
     net = nets.Masked(dim, 2, given, 3, 1, width, 3)
 
     @jax.jit
@@ -291,7 +293,7 @@ def test_the_quick_inverse_is_the_network(dim, width, given):
         for i in range(dim):
             carry, out = net.step(matrices, carry, i)
             turns.append(out)
-            carry = net.learn(carry, i, x[:, i])
+            carry = net.insert(carry, i, x[:, i])
         return net.apply(matrices, x, y), jnp.stack(turns, 1)
 
     x = np.random.default_rng(0).normal(size=(2, dim, 7)).astype(np.float32)
@@ -315,7 +317,7 @@ def test_programs_do_not_grow_with_depth(make):
 
 
 def test_logits_of_levels_are_the_published_transform():
-    """log p in logit space is that of levels less the log-determinant, by hand in float64."""
+    """log p in logit space is that of the levels minus the log-determinant, in float64 by hand."""
     rate, levels = 1e-6, 256
     pad = levels * rate / (1 - 2 * rate)
     pixels = models.Categorical((3,), levels=levels)
@@ -339,17 +341,17 @@ def test_logits_of_levels_are_the_published_transform():
     (lambda: models.MaskedAutoregressive(2, head="affine", domain=domains.Circle(0, 1)), "suit"),
     (lambda: models.MaskedAutoregressive(2, head="logistic"), "head must be one of"),
     (lambda: domains.Circle(1.0, 1.0), "low < high"),
-    (lambda: compose.Dequantized(models.Gaussian(1)), "model of levels"),
+    (lambda: compose.Dequantized(models.Gaussian(1)), "a discrete model"),
     (lambda: bijectors.Inverse(bijectors.Simplex()), "keep the shape"),
     (lambda: models.FlowMatching(0), "at least 1"),
 ])  # fmt: skip
-def test_specs_that_cannot_be(build, message):
+def test_invalid_specs(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
 
 def test_raw_data_of_any_size_are_standardised():
-    """Units do not matter: features of 1e-6 and 1e6 give the same model but for their scale."""
+    """Features of size 1e-6 and 1e6 give the same model up to their scale."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, 2)) * [1, 2] + [3, -1]
     scale = np.array([1e-6, 1e6])
@@ -370,4 +372,4 @@ def test_bounded_features_stay_within():
     )
     assert np.isfinite(edges[:4]).all()
     assert np.isneginf(edges[4:]).all()
-    np.testing.assert_allclose(edges[2], edges[3], rtol=1e-4)  # the ends of a circle meet
+    np.testing.assert_allclose(edges[2], edges[3], rtol=1e-4)  # ends of a circle coincide

@@ -1,4 +1,4 @@
-"""Model files of earlier versions load, and score and draw as they did."""
+"""Model files of earlier versions load, and give the same scores and samples."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ import jaxgen
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 KEY = jax.random.key(1)
-# of each file: events, conditions, their scores, the condition of draws, and the draws
+# {file: events, their conditions and scores, the condition of the samples, and the samples}
 SCORES = {
     "labelled_mixture-0.3.0": (
         [

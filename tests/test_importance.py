@@ -1,7 +1,8 @@
-"""Features given others, and alone, by importance sampling: against closed forms and integrals.
+"""Conditionals and marginals by importance sampling, against closed forms and integrals.
 
-A Kolmogorov-Smirnov test of N draws at _GAP fails for a right sampler with probability 3e-8, and an
-estimate is five standard errors off with 6e-7; keys are fixed, so a pass stays a pass.
+A Kolmogorov-Smirnov test of N samples at _GAP fails for a right sampler with probability 3e-8, and
+an estimate is five standard errors off with probability 6e-7; keys are fixed, so a pass stays a
+pass.
 """
 
 import functools
@@ -31,7 +32,7 @@ _GLOBE = (domains.Circle(-180.0, 180.0), domains.Interval(-90.0, 90.0))
 
 
 class _Hidden:
-    """Takes a family's closed forms away."""
+    """Removes the closed forms of a family."""
 
     def marginal(self, params, features):
         raise NotImplementedError
@@ -75,7 +76,7 @@ class Square(Model):
 
 
 class Banana(Model):
-    """x_1 is near 5 x_0^2, so that far out there are two narrow places for x_0."""
+    """x_1 is near 5 x_0^2, so given a large x_1, x_0 has two narrow modes."""
 
     event_shape: ClassVar[tuple[int, ...]] = (2,)
 
@@ -98,7 +99,7 @@ class NoDensity(Banana):
 
 
 class IgnoresWeights(GivenByImportance):
-    """The planted bug: a draw from the proposal, taken for one from the conditional."""
+    """A planted bug: it returns draws from the proposal as if they were from the conditional."""
 
     def _propose(self, params, noise):
         x, log_weight = super()._propose(params, noise)
@@ -114,7 +115,7 @@ def gaussian():
 
 
 def mixture():
-    """Given x_0 = 0, x_1 has two modes, far apart."""
+    """A mixture in which x_1 given x_0 = 0 has two distant modes."""
     params = {
         "logits": jnp.log(jnp.array([0.5, 0.3, 0.2])),
         "mean": jnp.array([[0.0, -4.0], [0.5, 3.0], [6.0, 0.0]]),
@@ -144,21 +145,21 @@ def pair(name):
 
 @functools.cache
 def given(name):
-    """A conditional by importance sampling, the same in closed form, and that model."""
+    """A conditional by importance sampling, the same in closed form, and the exact model."""
     hidden, exact, values = pair(name)
     return hidden.given(values), exact.given(values), exact
 
 
 @pytest.fixture
 def few_events(monkeypatch):
-    """Proposals made of fewer events: quick, and good enough where a few normals are near."""
+    """Make proposals from fewer events: faster, and sufficient for proposals of few normals."""
     monkeypatch.setattr(parts, "_EVENTS", 2048)
 
 
 def gap(part, truth):
-    """Largest distance, over features, of draws' distribution from the true one's.
+    """Largest Kolmogorov-Smirnov distance, over features, of samples from the truth.
 
-    truth: a distribution function, or a normal or a mixture of normals.
+    truth: a distribution function, or a fitted normal or mixture of normals.
     """
     ours = np.asarray(part.sample(jax.random.key(1), N))
     if callable(truth):
@@ -174,7 +175,7 @@ def gap(part, truth):
 
 
 def normals(truth):
-    """Shares, means and covariances, (n, ...) in float64, of a normal or a mixture of normals."""
+    """Weights, means and covariances, (n, ...) in float64, of a normal or a mixture of normals."""
     share = softmax(np.asarray(truth.params.get("logits", [0.0]), np.float64))
     mean, tril = (np.asarray(truth.params[k], np.float64) for k in ("mean", "scale_tril"))
     tril = np.tril(tril.reshape(len(share), *tril.shape[-2:]))
@@ -182,7 +183,7 @@ def normals(truth):
 
 
 def log_density(truth, x, features=slice(None)):
-    """Of those features at x (n, features)."""
+    """Log density of the features at x (n, features)."""
     share, mean, covariance = normals(truth)
     mean, covariance = mean[:, features], covariance[:, features][:, :, features]
     scores = [multivariate_normal.logpdf(x, m, c) for m, c in zip(mean, covariance, strict=True)]
@@ -207,7 +208,7 @@ def test_given_agrees_with_the_closed_form(few_events, name):
     assert np.allclose(part.log_prob(x), log_density(truth, x), atol=5 * error + 1e-4)
 
 
-def test_a_sampler_that_ignores_weights_is_found_out(few_events):
+def test_a_sampler_that_ignores_weights_is_detected(few_events):
     part, truth, _ = given("mixture, between the modes")
     spec = part.model
     bad = IgnoresWeights(spec.base, spec.features, spec.candidates, spec.components)
@@ -279,7 +280,7 @@ def test_parts_of_parts(few_events):
     assert one.model.features == (0,)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        nested = hidden.given({1: -1.0}).given({1: 0.7})  # x_1, then x_2, of which x_0 is left
+        nested = hidden.given({1: -1.0}).given({1: 0.7})  # x_1 and then x_2 are given, x_0 is left
     assert nested.model.base.features == (1,)
     assert gap(nested, exact.given({1: -1.0, 2: 0.7})) < _GAP
 
@@ -402,7 +403,7 @@ def test_it_runs_on_the_host():
     assert np.allclose(inside["mean"], outside["mean"], rtol=1e-5)
 
 
-def test_specs_refuse_what_is_no_part():
+def test_invalid_specs():
     for features in ((), (0, 1), (2,), (0, 0)):
         with pytest.raises(ValueError, match="some, but not all"):
             GivenByImportance(models.Gaussian(2), features)

@@ -1,7 +1,7 @@
-"""Malformed inputs: each is refused by one TypeError or ValueError that names the argument.
+"""Malformed inputs: each raises one TypeError or ValueError that names the argument.
 
-The table crosses every row of tests/cases.py with fit, log_prob and sample. No params are computed:
-a model is never asked for a number on the way to an error.
+The tests cross every row of tests/cases.py with fit, log_prob and sample. No params are computed:
+an input is checked before the model is called.
 """
 
 import pickle
@@ -74,7 +74,7 @@ BAD_WEIGHTS = {
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name, scope="module")
 def row(request):
-    """A model with params of the right shapes, events of its support and conditions to match."""
+    """A model with params of the right shapes, events in its support, and matching conditions."""
     case = request.param
     x = np.zeros((N, *case.model.event_shape))
     x = np.asarray(case.model.support.feasible_like(x), np.float64)
@@ -93,7 +93,10 @@ def refused(name, call):
 
 
 def bad_conditions(fitted, known=False):
-    """known: where the model knows p(y), a missing y is none of them."""
+    """Conditions that must be refused.
+
+    known: whether the call accepts a missing y where the model knows p(y).
+    """
     if fitted.model.y_shape is None:
         return {"surplus": np.zeros(N), "surplus scalar": 0}
     shape = fitted.model.y_shape
@@ -192,7 +195,7 @@ FAR = np.array([[0, 0, 1e8], [1, 0, 1e8 + 0.1], [2, 1, 1e8 + 0.2], [3, 1, 1e8 + 
     ],
 )  # fmt: skip
 def test_errors_name_features_rows_and_labels(model, x, y, why, named):
-    """By number, by the labels of y, and by the columns and labels of a Fitted."""
+    """Errors use numbers, the labels in y, or the columns and labels of a ``Fitted``."""
     if why is not None:
         with pytest.raises(ValueError, match=why):
             fit(model, x, y, key=KEY)
@@ -207,7 +210,7 @@ def test_errors_name_features_rows_and_labels(model, x, y, why, named):
 
 @pytest.mark.parametrize("row", [0, 3])
 def test_rows_of_a_class_keep_their_numbers(row):
-    """Also behind rows of no weight."""
+    """Errors name rows by their number in x, also after rows without weight."""
     model = PerClass(Histogram((2,), bounds=((0.0, 1.0),)), 2)
     x, weights = np.full((5, 1), 0.5), np.array([1.0, 1, 0, 1, 1])
     x[row] = 2
@@ -215,7 +218,7 @@ def test_rows_of_a_class_keep_their_numbers(row):
         fit(model, x, np.array([1, 0, 0, 1, 0]), weights=weights, key=KEY)
 
 
-# valid, if awkward
+# unusual inputs that are valid
 
 
 def test_legacy_keys_are_wrapped():
@@ -223,7 +226,7 @@ def test_legacy_keys_are_wrapped():
     assert inputs.as_key(legacy) == jax.random.key(7)
 
 
-def test_awkward_x_is_taken(tmp_path):
+def test_unusual_x_is_accepted(tmp_path):
     model = Gaussian(2)
     fitted = Fitted(model, {"mean": np.zeros(2, np.float32), "scale_tril": np.eye(2, dtype="f4")})
     wanted = np.asarray(fitted.log_prob(np.array([[0.0, 1.0]] * 3)))
@@ -245,7 +248,7 @@ def test_awkward_x_is_taken(tmp_path):
     assert fitted.sample(KEY, np.int64(0)).shape == (0, 2)
 
 
-def test_float_conditions_are_cast_and_labels_stay_whole():
+def test_float_conditions_are_cast_and_labels_stay_integers():
     class Takes(Gaussian):
         y_shape = ()
 

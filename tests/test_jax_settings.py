@@ -1,4 +1,4 @@
-"""Fits and verbs of every family run under the settings with which JAX finds faults in code."""
+"""Fits and verbs of every family under JAX's debugging settings."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from jaxgen.laws import compiled, count_compiles
 from jaxgen.numpyro import (
     as_distribution,
     estimate,
-    inspection,
     latents,
     log_likelihood,
     posterior,
     predictive,
 )
 from jaxgen.numpyro.program import Program
+from jaxgen.numpyro.sites import inspection
 
 KEY = jax.random.key(0)
 N = 24
 STRICT_DTYPES = {"jax_numpy_dtype_promotion": "strict"}
 STRICT_RANKS = {"jax_numpy_rank_promotion": "raise"}
 SETTINGS = {"gradient": {"epochs": 2, "batch_size": 16}, "em": {"epochs": 2}}
-# one of each family, the quickest to compile
+# for each family, the row that compiles fastest
 FAMILIES = (
     "box1", "bit", "level", "gaussian1", "mixture_full", "histogram1", "kde1", "simplex",
     "mixture_of_gaussians", "mixed", "dequantized", "coupling1", "autoregressive_mixture",
@@ -43,7 +43,7 @@ FAMILIES = (
 
 
 class Careless(Model):
-    """Normal about the columns' means, by code that promotes dtypes and ranks throughout."""
+    """A normal whose code promotes dtypes and ranks implicitly."""
 
     event_shape = (2,)
 
@@ -66,7 +66,7 @@ class Careless(Model):
 
 @pytest.fixture(scope="module", params=[*FAMILIES, "careless"])
 def family(request):
-    """A model and one condition; all tests of a family run in a row, and share its programs."""
+    """A model and one condition; all tests of a family run in succession and share programs."""
     if request.param == "careless":
         return Careless(), None
     case = next(case for case in CASES if case.name == request.param)
@@ -75,7 +75,7 @@ def family(request):
 
 @contextlib.contextmanager
 def configured(**settings):
-    """These settings of JAX for the length of the block, for all threads."""
+    """A context with these settings of JAX, for all threads."""
     before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
@@ -87,22 +87,22 @@ def configured(**settings):
 
 
 def conditions(model, y):
-    """Of N rows, or None: every label in turn, where y is one."""
+    """N conditions, or None; for labels, every label in turn."""
     if model.classes is not None:
         return np.arange(N, dtype=np.int32) % model.classes
     return None if y is None else np.broadcast_to(np.asarray(y), (N, *np.shape(y))).copy()
 
 
 def fitted_to_own_draws(model, y):
-    """A fit, and the x and y that it was fitted to."""
-    inspection._sites_of.cache_clear()  # a program is looked at under the settings, too
+    """A fit to samples of the model, and those samples with their conditions."""
+    inspection._sites_of.cache_clear()  # so that a program is inspected under the settings, too
     start, y = Fitted(model, compiled.init(model, KEY)), conditions(model, y)
     x = np.asarray(start.sample(KEY, N, y))
     return jaxgen.fit(model, x, y, key=KEY, **SETTINGS.get(model.learning.method, {})), x, y
 
 
 def ask(fitted, x, y, path):
-    """Every verb that the model has."""
+    """Call every verb that the model has."""
     model = fitted.model
     assert np.isfinite(fitted.log_prob(x, y)).all()
     assert np.isfinite(fitted.sample(KEY, N, y)).all()
@@ -127,7 +127,7 @@ def ask(fitted, x, y, path):
 
 
 def ask_program(fitted, x, y):
-    """What can be asked of NumPyro programs alone."""
+    """Call the functions that are for NumPyro programs only."""
     assert np.isfinite(predictive(fitted, KEY, y)).all()
     assert np.isfinite(log_likelihood(fitted, x, y)).all()
     assert np.isfinite(estimate(fitted, x, y, key=KEY).log_prob).all()
@@ -136,7 +136,7 @@ def ask_program(fitted, x, y):
 
 
 def trace(fitted, x, y):
-    """The pure functions as users call them, with batches and derivatives of what they compile."""
+    """Trace the pure functions under jit, with batches and derivatives."""
     model = fitted.model
 
     @jax.jit
@@ -150,7 +150,7 @@ def trace(fitted, x, y):
     def total(params, x, y):
         return jax.vmap(score, (None, 0, None))(params, x, y).sum()
 
-    if isinstance(model, models.KDE):  # takes seconds, for derivatives that mixtures have too
+    if isinstance(model, models.KDE):  # takes seconds, and mixtures have the same derivatives
         return
     x, y = jnp.asarray(x, jnp.result_type(float)), None if y is None else jnp.asarray(y)
     jax.eval_shape(jax.grad(total, allow_int=True), fitted.params, jnp.stack([x, x]), y)
@@ -158,8 +158,8 @@ def trace(fitted, x, y):
     jax.eval_shape(jax.vmap(draw, (None, 0, None)), fitted.params, keys, y)
 
 
-def test_no_program_puts_out_nan(family, tmp_path):
-    jax.clear_caches()  # JAX looks at programs that are compiled under the setting
+def test_no_program_returns_nan(family, tmp_path):
+    jax.clear_caches()  # JAX checks only programs that are compiled under the setting
     with configured(jax_debug_nans=True):
         ask(*fitted_to_own_draws(*family), tmp_path)
 
@@ -179,7 +179,7 @@ def test_strict_ranks(family, tmp_path):
 
 
 def test_no_tracer_leaks(family, tmp_path):
-    gc.freeze()  # JAX walks through all objects that the collector knows
+    gc.freeze()  # JAX visits all objects that the garbage collector tracks
     with configured(jax_check_tracer_leaks=True):
         fit = fitted_to_own_draws(*family)
         ask(*fit, tmp_path)
@@ -187,7 +187,7 @@ def test_no_tracer_leaks(family, tmp_path):
 
 
 def test_x64(family):
-    """With it, and strict besides."""
+    """With x64, and with strict promotion as well."""
     with configured(jax_enable_x64=True, **STRICT_DTYPES, **STRICT_RANKS):
         fitted, x, y = fitted_to_own_draws(*family)
         leaves = jax.tree_util.tree_leaves(fitted.params)
@@ -197,7 +197,7 @@ def test_x64(family):
 
 @pytest.mark.parametrize("setting", [STRICT_DTYPES, STRICT_RANKS], ids=["dtypes", "ranks"])
 def test_strict_promotion_beside_the_verbs(setting):
-    """Random numbers, distributions for NumPyro, and the report."""
+    """Random numbers, NumPyro distributions and the report."""
 
     def drawn(key, logits):
         for draw in (random.uniform, random.normal, random.exponential, random.gumbel):
@@ -226,7 +226,7 @@ def test_strict_promotion_compiles_nothing_anew():
     assert count[0] == 0
 
 
-def test_promotion_is_the_users_between_the_blocks_of_a_stream(monkeypatch):
+def test_promotion_is_the_callers_between_the_blocks_of_a_stream(monkeypatch):
     monkeypatch.setattr(engine, "RUNGS", (64,))
     with configured(**STRICT_DTYPES):
         for _ in Fitted(Careless(), {"mean": jnp.zeros(2)}).stream(KEY, 130):

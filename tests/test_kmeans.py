@@ -1,4 +1,4 @@
-"""The clusters that mixtures start from."""
+"""The clusters from which fits of mixtures start."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from jaxgen.models.kmeans import responsibilities
 
 
 def test_clusters_far_apart_are_found():
-    """By squares within clusters, summed, as small as those of the clusters that made the rows."""
+    """The squared distances within clusters are as small as for the true clusters."""
     rng = np.random.default_rng(0)
     label = rng.integers(3, size=600)
     centre, spread = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]), np.array([0.3, 0.6, 0.9])

@@ -19,14 +19,14 @@ from jaxgen.training import Adam
 
 KEY = jax.random.key(0)
 GAUSSIANS = compose.PerClass(models.Gaussian(2), 3)
-UNEQUAL = (200, 7, 7)  # events of each class; two of a size share programs
+UNEQUAL = (200, 7, 7)  # events of each class; classes of equal size share programs
 FLOW = models.SplineCoupling(2, 2, 8, 1, 4)
 
 
 def events(n=900, classes=3, seed=0):
-    """Points around a centre for each label, so far apart that no two classes meet.
+    """Points around one centre for each label; the classes do not overlap.
 
-    n: how many, or how many of each label.
+    n: number of points, or of each label.
     """
     rng = np.random.default_rng(seed)
     if isinstance(n, tuple):
@@ -44,8 +44,8 @@ def gaussians(names=None):
     return x, y, jaxgen.fit(GAUSSIANS, x, y, key=KEY)
 
 
-def test_digits_as_by_scipy():
-    """Of 64 pixels by full Gaussians a class: the figures of SciPy's density in float64."""
+def test_digits_against_scipy():
+    """Full Gaussians of 64 pixels, one for each digit, against SciPy in float64."""
     digits = load_digits()
     order = np.random.RandomState(0).permutation(len(digits.data))
     x, y = digits.data[order] / 16, digits.target[order]
@@ -121,7 +121,7 @@ def test_prior_is_counted_and_can_be_given(model, epochs):
 
 
 def test_draws_follow_the_prior():
-    """Chi-square of 2 degrees, failure rate 1e-4."""
+    """A chi-square test with 2 degrees of freedom, which fails with probability 1e-4."""
     _, y, fitted = gaussians()
     drawn = np.asarray(fitted.classify(fitted.sample(KEY, 20_000))).argmax(1)
     expected = np.bincount(y) / len(y) * 20_000
@@ -138,7 +138,7 @@ def test_draws_follow_the_prior():
     ],
 )
 def test_each_class_is_its_own_fit(model, n, epochs):
-    """EM and gradients learn of a class what a fit to its events alone learns."""
+    """EM and gradients learn from each class what a fit to its events alone learns."""
     x, y = events(n)
     fitted = jaxgen.fit(compose.PerClass(model, 3), x, y, key=KEY, epochs=epochs)
     for k in range(3):
@@ -157,10 +157,10 @@ def test_unequal_classes():
 
 
 def test_classes_share_one_compilation():
-    """Of the program that learns, for ten classes as for one."""
+    """Ten classes compile the training program once, as one class does."""
     x, y = events(n=4000, classes=10)
-    model = models.SplineCoupling(2, 1, 5, 1, 3)  # of no other test
-    with count_compiles() as of_one:  # first, as it compiles what both share
+    model = models.SplineCoupling(2, 1, 5, 1, 3)  # a spec that no other test compiles
+    with count_compiles() as of_one:  # first, because it compiles what both share
         jaxgen.fit(model, x[:400], key=KEY, epochs=1)
     with count_compiles() as of_ten:
         jaxgen.fit(compose.PerClass(model, 10), x, y, key=KEY, epochs=1)
@@ -214,11 +214,11 @@ def test_one_clear_error():
         (lambda: fitted.classify(x, prior=[1, 2]), ValueError, "prior must have shape \\(3,\\)"),
         (lambda: fitted.classify(x, prior=[1, -1, 1]), ValueError, "prior must hold"),
         (lambda: fitted.pull(x), ValueError, "y is missing"),
-        (lambda: compose.PerClass(model, 3), ValueError, "model must have the y_shape None"),
+        (lambda: compose.PerClass(model, 3), ValueError, "model must have y_shape None"),
         (
             lambda: compose.Labelled(models.Gaussian(2), 3),
             ValueError,
-            "must have the y_shape \\(\\)",
+            "must have y_shape \\(\\)",
         ),
     ):
         with pytest.raises(kind, match=message):
@@ -230,17 +230,17 @@ def test_one_clear_error():
 
 
 def test_traced_labels():
-    """They mean what they mean eagerly, and an unknown one, which cannot raise, gives NaN."""
+    """Labels mean the same under jit; an unknown label, which cannot raise there, gives NaN."""
     x, _, named = gaussians((11, 3, 7))
     x, names, places = x[:3], np.array([11, 3, 7]), np.array([2, 0, 1])
     unnamed = jaxgen.Fitted(named.model, named.params)
     twice = jax.tree_util.tree_map(lambda v: np.stack([v, v]), jax.device_get(named.params))
     mixture = {"logits": np.zeros(2), "component": twice}
     mixture = jaxgen.Fitted(compose.Mixture(named.model, 2), mixture, labels=named.labels)
-    told = compose.Conditional(networks.MLP((), 4, 1, domains.Levels(3)), models.Gaussian(2))
-    labelled_network = compose.Labelled(told, 3)
+    conditional = compose.Conditional(networks.MLP((), 4, 1, domains.Levels(3)), models.Gaussian(2))
+    labelled_network = compose.Labelled(conditional, 3)
     network = jaxgen.Fitted(labelled_network, jax.jit(labelled_network.init)(KEY))
-    level = jaxgen.Fitted(told, network.params["model"])
+    level = jaxgen.Fitted(conditional, network.params["model"])
     score = named.log_prob(x, names)
     for wanted, call, labels, unknown in (
         (score, lambda y: named.log_prob(x, y), names, 5),
@@ -266,7 +266,7 @@ def test_traced_labels():
         np.testing.assert_allclose(got[[0, 2]], np.asarray(wanted)[[0, 2]], rtol=1e-4, atol=1e-5)
 
 
-def test_traced_labels_that_cannot_be_told_are_refused():
+def test_traced_labels_of_the_wrong_type_are_refused():
     x, _, named = gaussians(("a", "b", "c"))
     numbered = gaussians((11, 3, 7))[2]
     for call, y in (
@@ -292,7 +292,7 @@ def test_traced_priors():
 
 @pytest.mark.parametrize("distance", [1e3, 1e4, 1e5, 1e8])
 def test_probabilities_sum_to_one_far_away(distance):
-    """Of points between two classes whose densities are both tiny."""
+    """Points between two classes, where both densities are tiny."""
     normals = {"mean": jnp.array([[0.0], [distance]]), "scale_tril": jnp.ones((2, 1, 1))}
     params = {"logits": jnp.zeros(2), "model": normals}
     fitted = jaxgen.Fitted(compose.PerClass(models.Gaussian(1), 2), params)
@@ -309,7 +309,7 @@ def test_evaluate_takes_names():
 
 
 def test_frequencies_are_counted_inside_other_models():
-    """Not those of rows that a start repeats and validation holds out."""
+    """All rows count, not those that a start repeats or validation holds out."""
     x, y = events()
     x = np.exp(x / 10)
     weights = np.where(y == 0, 9.0, 1.0)
@@ -325,7 +325,7 @@ def test_frequencies_are_counted_inside_other_models():
         np.testing.assert_allclose(np.exp(model.log_prior(fitted.params)), shares, rtol=1e-4)
 
 
-def test_a_class_without_density_is_no_nan():
+def test_a_class_of_zero_density_gives_no_nan():
     x, y = events()
     boxes = jaxgen.fit(compose.PerClass(compose.Mixture(models.Box(2), 2), 3), x, y, key=KEY)
     given = boxes.given({0: float(x[0, 0])})
@@ -333,7 +333,7 @@ def test_a_class_without_density_is_no_nan():
     np.testing.assert_allclose(np.exp(given.classify(x[:1, 1:]))[0], np.eye(3)[y[0]], atol=1e-6)
 
 
-def test_awkward_priors_and_empty_batches():
+def test_extreme_priors_and_empty_batches():
     x, _, fitted = gaussians()
     equal = np.asarray(fitted.classify(x[:5], prior=[1, 1, 1]))
     for prior in ([1e-46] * 3, [1e300] * 3, np.full(3, 3e38, np.float32)):

@@ -1,4 +1,4 @@
-"""NaN as a missing value: in fit, log_prob, classify and impute, at the public boundary."""
+"""NaN as a missing value, in the public fit, log_prob, classify and impute."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ COVARIANCE = np.array([[1.0, 0.8, 0.3], [0.8, 1.5, 0.2], [0.3, 0.2, 0.7]])
 
 
 def events(n=4000, share=0.2, seed=0):
-    """Whole rows of a normal, and the same with holes; no row is empty."""
+    """Complete rows of a normal, and the same rows with missing values; no row is empty."""
     rng = np.random.default_rng(seed)
     x = rng.multivariate_normal([1.0, -2.0, 5.0], COVARIANCE, n)
     holes = np.where(rng.random(x.shape) < share, np.nan, x)
@@ -41,7 +41,7 @@ def test_learns_scores_and_completes(model):
     fitted = jaxgen.fit(model, holes, y, key=KEY)
     whole = jaxgen.fit(model, x, y, key=KEY)
     gap = np.asarray(whole.log_prob(x), np.float64) - np.asarray(fitted.log_prob(x))
-    gap = gap[np.isfinite(gap)]  # a box of less data is smaller
+    gap = gap[np.isfinite(gap)]  # a box of fewer values is smaller, so some rows have zero density
     assert len(gap) > 0.99 * len(x)
     assert abs(gap.mean()) < (0.2 if "Box" in repr(model) else 0.05)
     empty = np.full((1, 3), np.nan)
@@ -57,14 +57,14 @@ def test_learns_scores_and_completes(model):
     assert (filled[known] == holes.astype(np.float32)[known]).all()
     assert not (filled == np.asarray(fitted.impute(holes, jax.random.key(1)))).all()
     if model.classes:
-        # not to the bit: products of matrices round by the size of the block
+        # up to rounding, which in matrix products depends on the size of the block
         np.testing.assert_allclose(filled[:7], fitted.impute(holes[:7], KEY), rtol=1e-5)
         log_p = np.asarray(fitted.classify(empty))[0]
         np.testing.assert_allclose(log_p, model.log_prior(fitted.params), atol=1e-5)
 
 
 def test_a_missing_value_follows_the_label_that_the_rest_suggests():
-    """Of classes far apart, with frequencies nine to one: the rare one too."""
+    """Classes are far apart with frequencies 9 to 1; values of the rare class follow it."""
     rng = np.random.default_rng(0)
     label = (rng.random(2000) < 0.1).astype(int)
     x = 20.0 * label[:, None] + rng.normal(size=(2000, 2))
@@ -74,8 +74,8 @@ def test_a_missing_value_follows_the_label_that_the_rest_suggests():
     np.testing.assert_allclose(filled[:, 1].mean(), 20, atol=0.5)
 
 
-def test_nothing_follows_from_what_is_impossible():
-    """NaN stays beside what has no density: under the model, or under the label that is given."""
+def test_rows_of_zero_density_are_not_imputed():
+    """NaN stays where the other values have zero density under the model or the given label."""
     x = np.random.default_rng(0).uniform(size=(200, 2))
     label = np.arange(200) % 2
     boxes = jaxgen.fit(compose.PerClass(models.Box(2), 2), x + 5.0 * label[:, None], label, key=KEY)
@@ -86,13 +86,13 @@ def test_nothing_follows_from_what_is_impossible():
         known = ~np.isnan(rows)
         assert (filled[known] == rows.astype(np.float32)[known]).all()
         assert np.flatnonzero(~np.isnan(filled).any(1)).tolist() == drawn
-    # given what is known only when the program runs, nothing can raise
+    # a traced value cannot raise, so the result is NaN
     given = jax.jit(lambda value: boxes.given({0: value}).log_prob(rows[:1, :1]))
     assert np.isfinite(given(0.5))
     assert np.isnan(given(3.0))
 
 
-def test_recovers_what_means_would_spoil():
+def test_recovers_a_covariance_that_imputed_means_would_bias():
     _, holes = events(20_000, 0.3)
     fitted = jaxgen.fit(models.Gaussian(3), holes, key=KEY)
     scale = np.asarray(fitted.params["scale_tril"], np.float64)
@@ -104,7 +104,7 @@ def test_recovers_what_means_would_spoil():
 
 
 def test_levels():
-    """Independent features of levels: each learns from the rows that have it."""
+    """Independent discrete features: each is estimated from the rows that have a value of it."""
     rng = np.random.default_rng(0)
     x = rng.choice(3, size=(2000, 4), p=[0.5, 0.3, 0.2]).astype(float)
     x[rng.random(x.shape) < 0.3] = np.nan

@@ -1,4 +1,4 @@
-"""A program, guide or proposal that cannot serve gets one clear error that names the site."""
+"""Invalid programs, guides and proposals raise one clear error that names the site."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def outside_the_plate(n, x=None):
     numpyro.sample("x", dist.Normal(0, 1).expand([n]).to_event(1), obs=x)
 
 
-def plate_of_its_own_size(n, x=None):
+def plate_of_fixed_size(n, x=None):
     with numpyro.plate("rows", 10):
         numpyro.sample("x", dist.Normal(0, 1), obs=x)
 
@@ -69,13 +69,13 @@ def varying_latent(n, x=None):
         numpyro.sample("x", dist.Normal(z, 1), obs=x)
 
 
-def hears_of_rows(y, x=None):
+def prior_depends_on_rows(y, x=None):
     z = numpyro.sample("z", dist.Normal(y.mean(), 1))
     with numpyro.plate("rows", len(y)):
         numpyro.sample("x", dist.Normal(z, 1), obs=x)
 
 
-def rows_hear_of_rows(y, x=None):
+def row_depends_on_rows(y, x=None):
     with numpyro.plate("rows", len(y)):
         numpyro.sample("x", dist.Normal(y - y.mean(), 1), obs=x)
 
@@ -121,7 +121,7 @@ def endless_values(n, x=None):
         numpyro.sample("x", dist.Normal(k, 1), obs=x)
 
 
-def knows_its_place(n, x=None):
+def depends_on_position(n, x=None):
     slope = numpyro.sample("slope", dist.Normal(0, 10))
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.Normal(slope * jnp.arange(n), 1), obs=x)
@@ -196,44 +196,45 @@ def needs_more(n, x):
         numpyro.sample("x", dist.Normal(0, 1), obs=x)
 
 
+DEPENDENT = "site 'x' of made-up row 2 depends on its position or on other rows"
 BAD = [
     (no_observed, None, "has no observed site 'x'.*'z'"),
     (already_observed, None, "site 'x' must be free"),
-    (outside_the_plate, None, "'x' must be within a plate over the rows.*no plate"),
-    (plate_of_its_own_size, None, "of size 2 for 2 rows.*'rows' of size 10"),
-    (two_plates, None, "'x' must be within one plate over the rows.*'second'"),
+    (outside_the_plate, None, "'x' must be in a plate over the rows.*no plate"),
+    (plate_of_fixed_size, None, "of size 2 for 2 rows.*'rows' of size 10"),
+    (two_plates, None, "'x' must be in one plate over the rows.*'second'"),
     (row_of_varying_shape, None, r"site 'x' must have one shape for a row.*\(1, 4\).*\(1, 6\)"),
     (subsampled, None, "of size 2 for 2 rows|subsample_size"),
     (subsampled_of_many, None, "'rows' must have no subsample_size"),
     (clash, None, "two sites have one name.*`a`"),
-    (varying_latent, None, r"latent 'z' is outside.*shape varies.*\(2,\).*\(3,\)"),
-    (hears_of_rows, (), "latent 'z' is outside.*depends on the rows"),
-    (rows_hear_of_rows, (), "site 'x' of row 2 depends on its place or on other rows"),
-    (knows_its_place, None, "site 'x' of row 2 depends on its place or on other rows"),
-    (adds_up, (), "site 'x' of row 2 depends on its place or on other rows"),
+    (varying_latent, None, r"latent 'z' is outside.*shape depends.*\(2,\).*\(3,\)"),
+    (prior_depends_on_rows, (), "latent 'z' is outside.*depends on the rows"),
+    (row_depends_on_rows, (), DEPENDENT),
+    (depends_on_position, None, DEPENDENT),
+    (adds_up, (), DEPENDENT),
     (factor_of_rows, (), "factor 'penalty' is outside.*depends on the rows"),
     (subsampled_elsewhere, None, "'others' must have no subsample_size"),
     (masked_latent, (), "latent 'z' must not be masked"),
     (scaled_by_row, (), "site 'x' must not be scaled"),
     (branches, None, "must run when called.*TracerBool"),
     (concatenates, (), "must run when called.*Error.*pass y_domain, or classes"),
-    (autoregression, None, "site 'x' of row 2 depends on its place or on other rows"),
+    (autoregression, None, DEPENDENT),
     (factor_of_x, None, "factor 'extra' is outside.*depends on the rows"),
-    (latent_without_x, None, "'scale' must be there whether x is given or not"),
-    (discrete_global, None, "latent 'k' is discrete and outside of the plate"),
+    (latent_without_x, None, "'scale' must exist whether x is given or not"),
+    (discrete_global, None, "latent 'k' is discrete and outside the plate"),
     (improper, None, "'z' must have a proper distribution"),
     (two_observed, None, "site 'extra' in the plate 'rows' is observed too"),
     (scaled, None, "site 'x' must not be scaled"),
-    (param_in_plate, None, "param 'a' must be outside of the plate"),
+    (param_in_plate, None, "param 'a' must be outside the plate"),
     (too_many_values, None, "65536 values together"),
-    (endless_values, None, "'k' is discrete, yet its values cannot be enumerated"),
+    (endless_values, None, "'k' is discrete, but its values cannot be enumerated"),
     (needs_more, None, "called with the number of rows alone"),
 ]
 
 
-@pytest.mark.parametrize(("program", "y_shape", "says"), BAD, ids=[b[0].__name__ for b in BAD])
-def test_bad_programs(program, y_shape, says):
-    with pytest.raises(ValueError, match=says) as error:
+@pytest.mark.parametrize(("program", "y_shape", "message"), BAD, ids=[b[0].__name__ for b in BAD])
+def test_bad_programs(program, y_shape, message):
+    with pytest.raises(ValueError, match=message) as error:
         from_program(program, y_shape=y_shape)
     assert program.__name__ in str(error.value)
     assert "\n" not in str(error.value)
@@ -269,19 +270,19 @@ def guide_of_rows(y):
 
 
 @pytest.mark.parametrize(
-    ("guide", "says"),
+    ("guide", "message"),
     [
         (misses_a_site, r"must sample the globals \['scale', 'slope'\].*\['slope'\]"),
         (wrong_shape, r"site 'slope' must have shape \(2,\), got \(3,\)"),
-        (leaves_the_support, "site 'scale' is drawn outside of the support.*-"),
+        (leaves_the_support, "site 'scale' is drawn outside the support.*-"),
         (clashing_guide, "two sites have one name.*`slope`"),
         (improper_guide, "proper distributions"),
         (guide_of_rows, "site 'slope' must not depend on the rows"),
         (AutoLaplaceApproximation, "AutoLaplaceApproximation.*after a fit"),
     ],
 )
-def test_bad_guides(guide, says):
-    with pytest.raises(ValueError, match=says) as error:
+def test_bad_guides(guide, message):
+    with pytest.raises(ValueError, match=message) as error:
         from_program(programs.regression, y_shape=(2,), posterior=Guide(guide))
     assert guide.__name__ in str(error.value)
 
@@ -320,7 +321,7 @@ def hinted(n, x=None):
         numpyro.sample("x", dist.Normal(mean, 1), obs=x)
 
 
-def test_programs_that_share_a_name_are_told_apart_or_warned_of(tmp_path):
+def test_programs_that_share_a_name_are_distinguished_or_warned_of(tmp_path):
     def make(mean):
         def program(n, x=None):
             with numpyro.plate("rows", n):

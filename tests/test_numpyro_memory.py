@@ -9,7 +9,7 @@ import programs
 import pytest
 
 import jaxgen
-from jaxgen.numpyro import MeanField, blocks, from_program, queries
+from jaxgen.numpyro import MeanField, blocks, density, from_program, queries
 
 KEY = jax.random.key(0)
 MIB = 2**20
@@ -36,9 +36,9 @@ def test_peak_memory_of_a_network():
     model = from_program(network, y_shape=(8,), posterior=MeanField(DRAWS))
     params = jax.eval_shape(model.init, KEY)
     y, x = jax.ShapeDtypeStruct((ROWS, 8), np.float32), jax.ShapeDtypeStruct((ROWS,), np.float32)
-    predictive = held(lambda p, y: queries._predict(model, p, KEY, y), params, y)
+    predictive = held(lambda p, y: queries._predictive(model, p, KEY, y), params, y)
     assert predictive < 100 * MIB
-    scored = held(lambda p, x, y: queries._row_log_likelihood(model, p, (x, y)), params, x, y)
+    scored = held(lambda p, x, y: queries._log_likelihood(model, p, (x, y)), params, x, y)
     assert scored < 150 * MIB
 
     def log_prob(params, x, y):
@@ -61,11 +61,11 @@ def test_results_do_not_depend_on_blocks(program, y_shape, monkeypatch):
     y = None if y is None else jnp.asarray(y)
 
     def both(params):
-        drawn = queries._predict(model, params, KEY, n if y is None else y)
-        return drawn, queries._row_log_likelihood(model, params, (x, y))[0]
+        drawn = queries._predictive(model, params, KEY, n if y is None else y)
+        return drawn, queries._log_likelihood(model, params, (x, y))[0]
 
     whole = jax.jit(both)(params)
-    monkeypatch.setattr(blocks, "SCALARS", 2 * model.footprint)
+    monkeypatch.setattr(blocks, "SCALARS", 2 * density.footprint(model))
     parts = jax.jit(lambda params: both(params))(params)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
@@ -92,4 +92,4 @@ def test_what_a_row_computes_is_counted():
 
     assert blocks.scalars_of(function, jnp.ones(50), jnp.ones(50)) < 500
     model = from_program(programs.regression, y_shape=(2,))
-    assert 5 < model.footprint < 100
+    assert 5 < density.footprint(model) < 100

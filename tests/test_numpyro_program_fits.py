@@ -27,11 +27,11 @@ from jaxgen.numpyro import (
     from_program,
     latents,
     log_likelihood,
-    nuts,
     posterior,
     predictive,
     to_arviz,
 )
+from jaxgen.numpyro.posteriors import nuts
 
 KEY = jax.random.key(0)
 BY_NUTS = NUTS(20, 50, 2)
@@ -405,7 +405,7 @@ def test_joint_draws_share_their_globals():
     assert abs(error.mean()) < 0.05
     assert abs(error.std() - 1) < 0.05
     assert predictive(fitted, KEY, Y[0]).shape == (100, 1)
-    with pytest.raises(ValueError, match="n does not apply"):
+    with pytest.raises(ValueError, match="n must be None"):
         predictive(fitted, KEY, Y, n=3)
     with pytest.raises(ValueError, match="y was given"):
         predictive(jaxgen.Fitted(from_program(programs.normal), {}), KEY, Y)

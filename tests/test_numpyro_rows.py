@@ -1,5 +1,6 @@
 """A program is scored as its user calls it: with real rows, x given, and what it reads."""
 
+import dataclasses
 import functools
 import math
 
@@ -83,7 +84,7 @@ DEPENDENT = [
     (group_by_place, None, "'x' of row 20"),
     (switchpoint, None, "'x' of row [0-9]+"),
     (centred, EXPOSED, "'x' of row 0"),
-    (prior_of_rows, np.linspace(0, 20, 60), "'mean', outside of the plate"),
+    (prior_of_rows, np.linspace(0, 20, 60), "'mean', outside the plate"),
     (latent_of_place, None, "'z' of row 10"),
     (previous_late, None, "'x' of row 6"),
 ]
@@ -100,7 +101,7 @@ def test_rows_that_depend_on_others_are_refused(program, y, whose):
     )
     with pytest.raises(ValueError, match=says):
         fitted_to(model, x, y)
-    with pytest.raises(ValueError, match=r"depends on its place or on other rows"):
+    with pytest.raises(ValueError, match=r"depends on its position or on other rows"):
         fitted_to(jaxgen.compose.Mixture(model, 2), x, y)
 
 
@@ -479,8 +480,8 @@ def test_counts_beyond_32_bits():
     drawn = np.asarray(fitted.sample(KEY, 1000))
     assert abs(drawn.mean() / rate - 1) < 1e-4
     np.testing.assert_allclose(drawn.std(), math.sqrt(rate), rtol=0.1)
-    few = jaxgen.fit(fitted.model.__class__(**{**vars(fitted.model), "large_counts": False}),
-                     np.full(20, 7.0), key=KEY, epochs=1)  # fmt: skip
+    model = dataclasses.replace(fitted.model, large_counts=False)
+    few = jaxgen.fit(model, np.full(20, 7.0), key=KEY, epochs=1)
     assert few.sample(KEY, 3).dtype == jnp.int32
 
 
@@ -507,7 +508,7 @@ def hidden_by_the_prior(y, x=None):
 def test_a_fit_is_compared_again_where_it_has_ended():
     """Under the prior a step of 3 is within the rounding of log p."""
     model = from_program(hidden_by_the_prior, y_shape=(), posterior=Point())
-    with pytest.raises(ValueError, match="'x' of row 31 depends on its place"):
+    with pytest.raises(ValueError, match="'x' of row 31 depends on its position"):
         jaxgen.fit(model, RNG.normal(size=60), np.zeros(60), key=KEY)
 
 
@@ -557,16 +558,16 @@ def rarely_by_place(n, x=None):
 @pytest.mark.parametrize(
     ("program", "y", "says"),
     [
-        (changes_x, np.ones(40), r"'x' must be observed as x is given, yet the program changes"),
+        (changes_x, np.ones(40), r"'x' must be observed as x is given, but the program changes"),
         (
             clips_x,
             np.ones(40),
-            r"must be observed as x is given, yet in row 33 it changes 50.8 into 50",
+            r"must be observed as x is given, but in row 33 it changes 50.8 into 50",
         ),
         (point_of_rows, np.ones(40), r"'z' must not be a Delta"),
         (narrower_with_x, None, r"'x' must have one distribution whether x is given or not"),
-        (running_sum, np.linspace(0, 3, 40), r"'trend' of row [0-9]+ depends on its place"),
-        (rarely_by_place, None, r"'x' of row [0-9]+ depends on its place"),
+        (running_sum, np.linspace(0, 3, 40), r"'trend' of row [0-9]+ depends on its position"),
+        (rarely_by_place, None, r"'x' of row [0-9]+ depends on its position"),
     ],
 )
 def test_other_uses_of_x_are_refused(program, y, says):
@@ -586,8 +587,8 @@ def keywords(n, **given):
 
 @pytest.mark.parametrize("program", [several_parameters, keywords])
 def test_the_parameter_of_x_is_found(program):
-    assert from_program(program).sites.parameter == "data"
-    assert from_program(program).sites.given == ("hint",)
+    assert from_program(program).sites.observed_parameter == "data"
+    assert from_program(program).sites.observed_outside == ("hint",)
 
 
 class Base:

@@ -20,7 +20,7 @@ QUERY = np.concatenate([DATA[:50], RNG.normal(size=(50, DIM)) * 3 + 2])
 
 
 def mixture(covariance):
-    """scikit-learn's mixture, its params as ours, and its scores."""
+    """scikit-learn's mixture, its params in our form, and its scores."""
     kind = {"full": "full", "diagonal": "diag"}[covariance]
     theirs = SklearnMixture(4, covariance_type=kind, random_state=0).fit(DATA)
     params = {"logits": np.log(theirs.weights_), "mean": theirs.means_}
@@ -34,7 +34,7 @@ def mixture(covariance):
 
 def kernel():
     bandwidth = 0.7
-    # one leaf for all: bounds between the nodes of a deeper tree cost it digits far from the data
+    # a single leaf: the bounds of a deeper tree cost digits far from the data
     tree = KernelDensity(bandwidth=bandwidth, leaf_size=2 * len(DATA), rtol=1e-12)
     theirs = tree.fit(DATA).score_samples(QUERY)
     params = {
@@ -73,7 +73,7 @@ def histogram():
         theirs = np.log(density[tuple(cell)])
     low, high = np.array([e[0] for e in edges]), np.array([e[-1] for e in edges])
     inside = np.ones(len(DATA), bool)
-    for c, e, q in zip(cell, edges, DATA.T, strict=True):  # away from the edges of cells
+    for c, e, q in zip(cell, edges, DATA.T, strict=True):  # points not at the edge of a cell
         inside &= (q - e[c] > 1e-4) & (e[c + 1] - q > 1e-4)
     params = {"log_probs": log_probs, "low": low, "high": high}
     return Histogram((3, 4, 5)), params, DATA[inside], theirs[inside]

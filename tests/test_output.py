@@ -1,4 +1,4 @@
-"""Every file is written by one writer, which keeps what it must not change."""
+"""All files are written by one function, which preserves modes, links and pipes."""
 
 import errno
 import json
@@ -77,13 +77,13 @@ def test_what_is_read_only_is_refused_even_to_root(name, tmp_path):
 @every_writer
 def test_hard_links_stay_links(name, tmp_path):
     path, twin = tmp_path / name, tmp_path / "twin"
-    path.write_bytes(bytes(100_000))  # longer than what will stand there
+    path.write_bytes(bytes(100_000))  # longer than the new content
     os.link(path, twin)
     WRITERS[name](path)
     assert path.samefile(twin)
     WRITERS[name](tmp_path / f"new{path.suffix}" if path.suffix else tmp_path / "new")
     assert twin.stat().st_size < 100_000
-    if name not in ("f.pdf", "t.npz"):  # which hold the time
+    if name not in ("f.pdf", "t.npz"):  # these contain the time
         assert twin.read_bytes() == next(tmp_path.glob("new*")).read_bytes()
 
 
@@ -104,7 +104,7 @@ def test_a_pipe_is_written_through(name, tmp_path):
     WRITERS[name](tmp_path / "file" / name)
     expected = (tmp_path / "file" / name).read_bytes()
     assert len(got[0]) == len(expected)
-    if name not in ("f.pdf", "t.npz"):  # which hold the time
+    if name not in ("f.pdf", "t.npz"):  # these contain the time
         assert got[0] == expected
     assert sorted(os.listdir(tmp_path)) == sorted([name, "file"])
 
@@ -147,7 +147,9 @@ def test_a_pipe_that_nobody_reads_is_found_before_the_work():
     output.write_json(output.writable(path), [1])
     assert os.read(read, 100) == b"[\n  1\n]\n"
     os.close(read)
-    with pytest.raises(BrokenPipeError, match=f"cannot write {path}: nobody reads it"):
+    with pytest.raises(
+        BrokenPipeError, match=f"cannot write {path}: it is a pipe without a reader"
+    ):
         output.writable(path)
     os.close(write)
 

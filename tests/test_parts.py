@@ -14,13 +14,13 @@ RNG = np.random.default_rng(0)
 
 
 def normal(rng, dim):
-    """Mean and covariance, of a condition number around 100."""
+    """A mean, and a covariance with condition number around 100."""
     root = rng.normal(size=(dim, dim))
     return rng.normal(size=dim), root @ root.T + 0.1 * np.eye(dim)
 
 
 def conditional(mean, covariance, known, left, values):
-    """The textbook's mean and covariance of N(mean, covariance) given some features."""
+    """Mean and covariance of N(mean, covariance) given some features, by the textbook."""
     gain = np.linalg.solve(covariance[np.ix_(known, known)], covariance[np.ix_(known, left)]).T
     away = values - mean[list(known)]
     rest = covariance[np.ix_(left, left)] - gain @ covariance[np.ix_(known, left)]
@@ -33,7 +33,7 @@ def samples(model, params, n, seed=0):
 
 
 def part_of(method, params, features, *values):
-    """Model and params of a part, which one program makes."""
+    """The model and params of a part, computed by one program."""
     specs = []
 
     @jax.jit
@@ -59,7 +59,7 @@ def test_gaussian_agrees_with_the_textbook(dim, known):
     wanted = conditional(mean, covariance, known, left, values)
     with enable_x64(True):
         model = models.Gaussian(dim, jitter=0.5)
-        tril = np.linalg.cholesky(covariance) + np.triu(np.ones((dim, dim)), 1)  # to be ignored
+        tril = np.linalg.cholesky(covariance) + np.triu(np.ones((dim, dim)), 1)  # must be ignored
         params = {"mean": jnp.asarray(mean), "scale_tril": jnp.asarray(tril)}
         part, at = part_of(model.given, params, known, values)
         assert part == models.Gaussian(len(left), jitter=0.5)
@@ -110,7 +110,7 @@ def test_gaussian_mixture_agrees_with_the_textbook(covariance):
 
 @pytest.mark.parametrize("dim", [3, 12])
 def test_float32_keeps_its_digits_where_a_covariance_would_lose_them(dim):
-    # all features nearly equal: the covariance's condition number is about 1e8
+    # features are nearly equal, and the condition number of the covariance is about 1e8
     tril = np.tril(1e-4 * RNG.normal(size=(dim, dim))) + 1e-4 * np.eye(dim)
     tril[:, 0] = 1.0
     covariance, mean = tril @ tril.T, np.zeros(dim)
@@ -157,7 +157,7 @@ JOINTS = {
 
 @pytest.mark.parametrize("name", JOINTS)
 def test_samples_given_features_follow_the_joint_density(name):
-    """KS against the joint, integrated; fails for a true model with probability 2e-5."""
+    """KS test against the integrated joint density; it fails by chance with probability 2e-5."""
     model, params, known, values = JOINTS[name]
     part, at = part_of(model.given, params, known, jnp.asarray(values))
     drawn = samples(part, at, 20000)[:, 0]
@@ -213,7 +213,7 @@ def test_em_recovers_a_known_gaussian():
         ("product", "diagonal"),
     ],
 )
-def test_em_of_what_is_seen_climbs_and_without_holes_is_plain_em(make, covariance):
+def test_em_with_missing_values_climbs_and_without_them_is_plain_em(make, covariance):
     rng = np.random.default_rng(5)
     x = np.concatenate([rng.normal(size=(300, 2)), rng.normal(3, 0.5, size=(201, 2))])
     mixture = models.GaussianMixture(2, 2, covariance)
@@ -251,7 +251,7 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_estimates_are_those_of_each_feature_from_what_is_seen(name):
+def test_estimates_with_missing_values_use_the_observed_rows_of_each_feature(name):
     model, rng = CLOSED[name], np.random.default_rng(6)
     x, observed = rng.integers(0, 2, size=(40, 3)).astype(float), rng.random((40, 3)) < 0.6
     weights = rng.uniform(0.5, 2, 40)
@@ -288,7 +288,7 @@ def test_estimates_are_those_of_each_feature_from_what_is_seen(name):
     ],
     ids=str,
 )
-def test_nothing_seen_scores_zero_and_completes_to_a_sample(model):
+def test_events_without_observed_features_score_zero_and_complete_to_a_sample(model):
     @jax.jit
     def without(key):
         params = model.init(key)
@@ -306,7 +306,7 @@ def test_nothing_seen_scores_zero_and_completes_to_a_sample(model):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree_util.tree_leaves(grads))
 
 
-def test_product_keeps_parts_apart_and_takes_them_in_turns():
+def test_parts_of_a_product_in_and_out_of_order():
     model = compose.Product((models.Gaussian(2), models.Bernoulli((2,)), models.Box(1)))
     params = (
         {"mean": jnp.array([1.0, 2.0]), "scale_tril": jnp.array([[1.0, 0.0], [0.5, 2.0]])},
@@ -317,7 +317,7 @@ def test_product_keeps_parts_apart_and_takes_them_in_turns():
     assert part == compose.Product((models.Gaussian(1), models.Bernoulli((1,))))
     part, _ = part_of(model.marginal, params, (4, 1))
     assert part == compose.Product((models.Box(1), models.Gaussian(1)))
-    # features of parts in turns
+    # features that alternate between parts
     part, at = part_of(model.marginal, params, (3, 0, 2, 1))
     x = np.array([1.0, 0.3, 0.0, 4.0], np.float32)
     wanted = score(model, params, np.array([0.3, 4.0, 0.0, 1.0, 0.5], np.float32))
@@ -328,7 +328,7 @@ def test_product_keeps_parts_apart_and_takes_them_in_turns():
     np.testing.assert_allclose(total, wanted, rtol=1e-6)
 
 
-def test_maps_that_mix_features_say_so():
+def test_parts_of_maps_that_mix_features_are_refused():
     model = compose.Transformed(models.Gaussian(2), bijectors.Linear())
     params = model.init(jax.random.key(0))
     with pytest.raises(NotImplementedError, match="Linear"):

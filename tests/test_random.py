@@ -1,4 +1,4 @@
-"""Noise: its bits against JAX's own threefry, its laws, its precision.
+"""Noise: its bits against JAX's threefry, its distributions, its precision.
 
 A statistical test here fails for right code with probability 2e-5; keys are fixed.
 """
@@ -23,7 +23,7 @@ compiled_draw = jax.jit(draw, static_argnums=(3, 4))
 
 
 def words_of(number):
-    """High and low word."""
+    """The high and the low word of a row number."""
     return np.array([number >> 32, number & 0xFFFFFFFF], np.uint32)
 
 
@@ -34,7 +34,7 @@ def rows(noise, start=0, n=4, key=KEY, dtype=jnp.float32):
 
 @jax.jit
 def documented_pair(key, leaf, pair, row):
-    """threefry2x32(fold_in(fold_in(key, i), j), (r_hi, r_lo)), by JAX's own functions."""
+    """threefry2x32(fold_in(fold_in(key, i), j), (r_hi, r_lo)), by JAX's functions."""
     folded = jax.random.fold_in(jax.random.fold_in(key, leaf), pair)
     return jax.extend.random.threefry_2x32(jax.random.key_data(folded), row)
 
@@ -48,7 +48,7 @@ def test_bits_are_the_documented_ones(row):
     np.testing.assert_array_equal(got[1][..., 0], wanted.reshape(2, 3))
 
 
-def test_threefry_is_jaxs():
+def test_threefry_equals_jaxs():
     key, counts = np.array([1, 2], np.uint32), np.arange(8, dtype=np.uint32)
     wanted = jax.extend.random.threefry_2x32(key, counts)
     got = jax.jit(threefry2x32)(*key, counts[:4], counts[4:])
@@ -178,11 +178,11 @@ def test_other_kinds_of_key_work():
     assert np.isfinite(rows(Normal((2,)), key=key)).all()
 
 
-# the numbers made of words
+# numbers computed from words
 
 
 def exact_exponential(word):
-    """-log((word + 1/2) / 2^32) in float64, by the distance from 1 where that is shorter."""
+    """-log((word + 1/2) / 2^32) in float64, from the distance to 1 where that is smaller."""
     word = word.astype(np.float64)
     u, rest = (word + 0.5) / 2**32, (2**32 - word - 0.5) / 2**32
     return np.where(u < 0.5, -np.log(u), -np.log1p(-rest))
@@ -196,7 +196,7 @@ WORDS = np.concatenate(
         ENDS,
         np.arange(10_000, dtype=np.uint32),
         (2**32 - 1 - np.arange(10_000)).astype(np.uint32),
-        (0xB504F333 - 5000 + np.arange(10_000)).astype(np.uint32),  # around the change of formula
+        (0xB504F333 - 5000 + np.arange(10_000)).astype(np.uint32),  # around the switch of formulas
         RANDOM,
     ]
 )
@@ -219,19 +219,19 @@ def test_exponential_keeps_its_digits(function):
 def test_gumbel_keeps_its_digits():
     got = np.asarray(gumbel32(WORDS))
     assert got.dtype == np.float32
-    # near its zero it is right absolutely, not relatively
+    # near its zero only the absolute error is small
     np.testing.assert_allclose(got, -np.log(exact()), rtol=4e-7, atol=4e-7)
 
 
 def test_documented_ends():
-    """From 1.2e-10 to 22.9, from -3.1 to 22.9."""
+    """Exponentials range from 1.2e-10 to 22.9, Gumbels from -3.1 to 22.9."""
     ends = np.array([0, 2**32 - 1], np.uint32)
     np.testing.assert_allclose(exponential32(ends), [22.87386, 1.164153e-10], rtol=1e-6)
     np.testing.assert_allclose(gumbel32(ends), [-3.129995, 22.87386], rtol=1e-6)
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["cos", "sin"])
-def test_normal_is_box_and_mullers(second):
+def test_normal_equals_box_muller(second):
     turns = np.arange(16, dtype=np.uint32) * 2**28
     turns = np.concatenate([turns, turns + 1, turns - 1, ENDS])
     radius = np.concatenate([RANDOM, np.repeat(ENDS, len(turns))])
@@ -253,7 +253,7 @@ def test_even_scalars_take_the_cosine_and_odd_ones_the_sine():
 
 
 def test_where_the_tail_of_normals_ends():
-    """As documented: 6.7 sigma in float32, 8.6 in float64, on both sides of both waves."""
+    """The largest normals are 6.7 in float32 and 8.6 in float64, for sine and cosine."""
     radius = np.zeros(4, np.uint32)
     angle = np.arange(4, dtype=np.uint32) * 2**30
     for second in (False, True):

@@ -1,4 +1,4 @@
-"""The functions for use by hand: rows, dtypes, transformations, and laws up to ten million draws.
+"""Functions of ``jaxgen.random``: rows, dtypes, transformations, distributions of many draws.
 
 A statistical test here fails for right code with probability 2e-5; keys are fixed.
 """
@@ -44,7 +44,7 @@ def drawer(name, shape, *options):
 
 
 def same(a, b):
-    """Equal to rounding: XLA joins multiplications and sums in one program and not in another."""
+    """Equal up to rounding: XLA may fuse multiplications and sums differently in two programs."""
     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
@@ -93,7 +93,7 @@ def test_a_row_does_not_depend_on_the_number_of_columns():
 
 
 def assert_what_models_get(dtypes):
-    """Each of two programs makes all of the arrays, by hand and as a model's noise."""
+    """One program draws all arrays by hand, another as noise of a model; they are equal."""
     start, leaves = 2**33 + 1, {"uniform": Uniform((3,)), "normal": Normal((3,))}
     words = np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
 
@@ -112,11 +112,11 @@ def assert_what_models_get(dtypes):
 
 
 @pytest.mark.optimized
-def test_by_hand_is_what_models_get():
+def test_by_hand_equals_the_noise_of_models():
     assert_what_models_get([jnp.float32, jnp.float16, jnp.bfloat16])
 
 
-def test_by_hand_in_float64_is_what_models_get():
+def test_by_hand_in_float64_equals_the_noise_of_models():
     with enable_x64(True):
         assert_what_models_get([jnp.float64])
 
@@ -126,7 +126,7 @@ def test_by_hand_under_transformations(name):
     keys, shape = jax.random.split(KEY, 3), (40, 2)
     alone = [np.asarray(by_hand(name, shape, key)) for key in keys]
     same(jax.vmap(drawer(name, shape))(keys), np.stack(alone))
-    same(BY_HAND[name](keys[0], shape), alone[0])  # outside of jit
+    same(BY_HAND[name](keys[0], shape), alone[0])  # without jit
     assert not np.array_equal(alone[0], alone[1])
     with enable_x64(True):
         wide = by_hand(name, shape, keys[0])
@@ -144,7 +144,7 @@ def test_by_hand_follows_its_law(name):
 
 
 def test_categorical_under_vmap_of_logits():
-    """Each row of logits draws what it draws alone, and never a level of probability zero."""
+    """Each row of logits gives its own draws, and no level of probability zero."""
     possible = np.arange(20) % 3 == 1
     many = np.stack([LOGITS, np.where(possible, 0, -np.inf).astype(np.float32)])
     draw_one = jax.jit(lambda logits: random.categorical(KEY, logits, (2000, 2)))
@@ -153,7 +153,7 @@ def test_categorical_under_vmap_of_logits():
     assert set(got[1].ravel()) == set(range(1, 20, 3))
 
 
-# ten million
+# ten million draws
 
 MANY = 10_000_000
 BINS = 1000
@@ -165,7 +165,7 @@ def ten_million(name):
 
 
 def fits(counts, probs=None):
-    """Whether counts agree with probabilities, by default equal ones, by a chi-square test."""
+    """Whether counts agree with probabilities, equal by default, by a chi-square test."""
     wanted = None if probs is None else counts.sum() * probs
     return scipy.stats.chisquare(counts, wanted).pvalue > P_VALUE
 

@@ -1,4 +1,4 @@
-"""Random permutations of 0 .. n - 1: bijections, fair over keys, that leave no order."""
+"""Random permutations of 0 .. n - 1: bijective, uniform over keys, and without order."""
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,13 @@ N = 1_000_000
 
 
 def fits(counts):
-    """Whether counts are equal but for chance, by a chi-square test."""
+    """Whether counts are equal up to chance, by a chi-square test."""
     return scipy.stats.chisquare(counts).pvalue > P_VALUE
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 1000, 4096, 4097])
 def test_permute_is_a_bijection(n):
-    """On any indices, in any order and shape, it is what it is on all of them."""
+    """The image of an index does not depend on the other indices or their shape."""
     some = np.random.default_rng(0).integers(0, n, (5, 2))
     each = jax.jit(lambda key, *indices: [permute(key, index, n) for index in indices])
     whole, moved, one = map(np.asarray, each(KEY, np.arange(n), some, some[0, 0]))
@@ -44,7 +44,7 @@ def test_permute_outside_of_jit_under_vmap_and_x64():
 
 
 def test_permute_with_a_traced_size():
-    """One program for all sizes up to the bound."""
+    """One program serves all sizes up to the bound."""
     traced = jax.jit(lambda index, n: permute(KEY, index, n, bound=300))
     for n in (1, 2, 3, 10, 256, 257, 300):
         image = np.asarray(traced(np.arange(300), n))[:n]
@@ -63,7 +63,7 @@ def test_permute_of_many(n):
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_permute_is_fair_over_keys(n):
-    """Every number goes everywhere, and neighbours everywhere else, equally often."""
+    """Every number takes every place, and every distance to its neighbour, equally often."""
     keys = jax.random.split(KEY, 20_000)
     image = np.asarray(jax.jit(jax.vmap(lambda key: permute(key, jnp.arange(n), n)))(keys))
     for column in image.T:

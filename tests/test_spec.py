@@ -1,4 +1,4 @@
-"""Specs: cast to their annotations, hashable, equal by value, and written as JSON."""
+"""Specs: cast to their annotations, hashable, equal by value, and saved as JSON."""
 
 import json
 from typing import Annotated, Literal
@@ -58,7 +58,7 @@ def test_fields_are_cast():
     assert type(spec.shape[0]) is int
     assert Outer(shape=5).shape == (5,)
     assert Outer(parts=Inner(2)).parts == (Inner(2.0),)
-    assert repr(Inner(1)) == repr(Inner(1.0))  # equal specs share a program: they must be the same
+    assert repr(Inner(1)) == repr(Inner(1.0))  # equal specs share a program
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tables with labels, and tables of which some columns are chosen."""
+"""Tables with labels, and tables from which some columns are read."""
 
 import re
 import time
@@ -16,7 +16,7 @@ def csv(tmp_path, text, encoding="utf-8"):
 
 
 def labelled(path, labels, columns=("a", "b")):
-    """A file of two features and labels in column "kind", in the middle where order can be seen."""
+    """Write a file of two features with labels in the column between them, "kind"; return x."""
     x = np.arange(2.0 * len(labels)).reshape(-1, 2) / 8
     if path.suffix == ".csv":
         lines = [f"{a},{name},{b}" for (a, b), name in zip(x, labels, strict=True)]
@@ -79,15 +79,15 @@ def test_labels_of_a_csv(text, labels, tmp_path):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("x,y\n1,2\n", "no column 'kind'; its columns are 'x', 'y'"),
+        ("x,y\n1,2\n", "no column 'kind'; the columns are 'x', 'y'"),
         ("1,2\n3,4\n", "line 1: no header, so no column 'kind'"),
         ("x,kind\n1,a\n2,\n", "line 3, column 2 (kind): the label is missing"),
         ("x,kind\n1,a\n2, \n", "line 3, column 2 (kind): the label is missing"),
         ("x,kind\n1,a\nb,2\n", "line 3, column 1 (x): 'b' is not a number"),
-        ("x,kind\n1,a\n2\n", "line 3, column 2: 1 cells, where 2 are expected"),
-        ("x,kind\n1,a\n2,a,3\n", "line 3, column 3: 3 cells, where 2 are expected"),
+        ("x,kind\n1,a\n2\n", "line 3, column 2: expected 2 cells, got 1"),
+        ("x,kind\n1,a\n2,a,3\n", "line 3, column 3: expected 2 cells, got 3"),
         ("x,kind\n", "line 2, column 1: no rows below the header"),
-        ("kind\na\n", "no column beside that of the labels, 'kind'"),
+        ("kind\na\n", "no columns except that of the labels, 'kind'"),
         ("x,kind,kind\n1,a,b\n", "columns 2 and 3 have one name, 'kind'"),
     ],
     ids=lambda text: repr(text)[:40],
@@ -102,7 +102,7 @@ def test_csv_errors_of_labels(text, why, tmp_path):
 def test_chosen_columns(ending, tmp_path):
     path = tmp_path / f"t.{ending}"
     x = labelled(path, ["pear", "apple"])
-    for label in (None, "kind"):  # text that is ignored, or the label
+    for label in (None, "kind"):  # the text column is ignored, or is the label
         table = tables.read(path, label, ("b", "a"))
         assert table.columns == ("b", "a")
         np.testing.assert_array_equal(table.values, x[:, ::-1])
@@ -110,9 +110,9 @@ def test_chosen_columns(ending, tmp_path):
         table = tables.read(path, label, ("b",))
         assert table.columns == ("b",)
         np.testing.assert_array_equal(table.values, x[:, 1:])
-    with pytest.raises(ValueError, match=r"no column 'c', 'd'; its columns are 'a', .*'b'"):
+    with pytest.raises(ValueError, match=r"no column 'c', 'd'; the columns are 'a', .*'b'"):
         tables.read(path, None, ("c", "a", "d"))
-    if ending != "npz":  # whose label is an array of its own
+    if ending != "npz":  # where the label is a separate array
         with pytest.raises(ValueError, match="'a' is a feature, so it cannot be the label too"):
             tables.read(path, "a", ("b", "a"))
 
@@ -130,7 +130,7 @@ def test_what_is_ignored_in_a_csv_may_be_anything(tmp_path):
     np.testing.assert_array_equal(
         tables.read(csv(tmp_path, text), None, ("x",)).values.T, [[1, 2, 3]]
     )
-    with pytest.raises(ValueError, match="line 3, column 3: 2 cells, where 3 are expected"):
+    with pytest.raises(ValueError, match="line 3, column 3: expected 3 cells, got 2"):
         tables.read(csv(tmp_path, "note,x,z\na,1,b\na,2\n"), None, ("x",))
     with pytest.raises(ValueError, match=r"line 3, column 2 \(x\): 'b' is not a number"):
         tables.read(csv(tmp_path, "note,x\na,1\na,b\n"), None, ("x",))
@@ -143,11 +143,11 @@ def test_errors_of_labels_in_arrays(tmp_path):
         tables.read(tmp_path / "t.npy", "kind")
     for arrays, why in (
         ({}, r"no array 'kind'; it has \['x'\]"),
-        ({"kind": np.arange(3)}, r"'kind' has shape \(3,\), not one label for each of 2"),
-        ({"kind": np.ones((2, 1))}, r"'kind' has shape \(2, 1\)"),
+        ({"kind": np.arange(3)}, r"'kind' must have shape \(2,\), got \(3,\)"),
+        ({"kind": np.ones((2, 1))}, r"'kind' must have shape \(2,\), got \(2, 1\)"),
         ({"kind": np.array(["a", ""])}, "'kind' has no label in row 1"),
         ({"kind": np.array([np.nan, 1])}, "'kind' has no label in row 0"),
-        ({"kind": np.array([1j, 1])}, "'kind' is complex128, neither text nor numbers"),
+        ({"kind": np.array([1j, 1])}, "'kind' must hold text or numbers, got complex128"),
     ):
         np.savez(path, x=x, **arrays)
         with pytest.raises(ValueError, match=f"t.npz: {why}"):
@@ -165,7 +165,7 @@ def test_labels_in_parquet(tmp_path):
     def write(**columns):
         pq.write_table(pa.table(columns), path)
 
-    write(x=[1.0, 2.0], kind=pa.array(["a", "b"]).dictionary_encode())  # a category of pandas
+    write(x=[1.0, 2.0], kind=pa.array(["a", "b"]).dictionary_encode())  # a pandas category
     assert tables.read(path, "kind").labels.tolist() == ["a", "b"]
     write(x=[1.0, 2.0], kind=pa.array([4, 5], pa.int8()))
     assert tables.read(path, "kind").labels.tolist() == [4, 5]
@@ -174,12 +174,12 @@ def test_labels_in_parquet(tmp_path):
         with pytest.raises(ValueError, match=r"t.parquet: 'kind' has no label in row 1"):
             tables.read(path, "kind")
     write(x=[1.0, 2.0], kind=[[1], [2]])
-    with pytest.raises(ValueError, match="neither text nor numbers"):
+    with pytest.raises(ValueError, match="must hold text or numbers"):
         tables.read(path, "kind")
-    with pytest.raises(ValueError, match="no column 'y'; its columns are 'x', 'kind'"):
+    with pytest.raises(ValueError, match="no column 'y'; the columns are 'x', 'kind'"):
         tables.read(path, "y")
     write(kind=["a"])
-    with pytest.raises(ValueError, match="no column beside that of the labels, 'kind'"):
+    with pytest.raises(ValueError, match="no columns except that of the labels, 'kind'"):
         tables.read(path, "kind")
 
 
@@ -194,6 +194,6 @@ def test_a_large_csv_with_labels_is_fast(tmp_path):
     )
     began = time.perf_counter()
     table = tables.read(path, "kind")
-    assert time.perf_counter() - began < 3  # .3 s on an idle machine
+    assert time.perf_counter() - began < 3  # 0.3 s on an idle machine
     np.testing.assert_array_equal(table.values, x)
     np.testing.assert_array_equal(table.labels, kinds)

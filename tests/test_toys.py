@@ -1,4 +1,4 @@
-"""The toys: their laws, the entropies they state, and where they are."""
+"""The toy data sets: their laws, their stated entropies, and their places."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from jaxgen import datasets
 from jaxgen.core.precision import enable_x64
 
 TOYS = datasets.checkerboard, datasets.eight_gaussians, datasets.two_moons, datasets.pinwheel
-STEP = 0.05  # of the grid that densities are summed on; squares of the board hold whole cells
+STEP = 0.05  # of the grid on which densities are summed; it divides the squares of the board
 LAWS = ("spec", "dtypes", "support", "determinism", "prefix", "batches", "totality")
 LAWS += ("normalisation", "goodness_of_fit", "precision", "files")
 by_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.__name__)
@@ -31,7 +31,7 @@ def sampled(toy):
 
 
 def sums(toy):
-    """Integral of the density and the entropy, by midpoints in float64."""
+    """Integral of the density, and entropy, by the midpoint rule in float64."""
     with enable_x64(True):
         model = toy()
         side = np.arange(-8 + STEP / 2, 8, STEP)
@@ -43,14 +43,14 @@ def sums(toy):
 
 @by_toy
 def test_laws(toy):
-    """Of those that speak of samples and densities, not of params, which here are no family's."""
+    """The laws of samples and densities; those of params do not apply, as toys are not families."""
     jaxgen.check(toy(), fitted(toy).params, laws=LAWS)
 
 
 @by_toy
 def test_entropy(toy):
     total, entropy = sums(toy)
-    assert total == pytest.approx(1, abs=1e-8)  # smooth densities: midpoints err by next to nothing
+    assert total == pytest.approx(1, abs=1e-8)  # midpoints are accurate
     assert toy().entropy() == pytest.approx(entropy, abs=1e-7)
 
 
@@ -63,7 +63,7 @@ def test_entropies_as_known():
 def test_samples_score_their_entropy(toy):
     """Fails by chance for 1 key in 15,000."""
     lp = np.asarray(fitted(toy).log_prob(sampled(toy)), float)
-    error = lp.std() / len(lp) ** 0.5 + 1e-6  # rounding
+    error = lp.std() / len(lp) ** 0.5 + 1e-6  # 1e-6 for rounding
     assert abs(lp.mean() + toy().entropy()) < 4 * error
 
 
@@ -83,19 +83,19 @@ def test_double_precision(toy):
         assert x.dtype == jnp.float64
         lp = double.log_prob(x)
     single = fitted(toy).log_prob(np.asarray(x, np.float32))
-    inside = np.isfinite(single)  # rounding may reach a square's edge
+    inside = np.isfinite(single)  # rounding may cross the edge of a square
     assert inside.sum() > 990
     np.testing.assert_allclose(single[inside], lp[inside], rtol=2e-4, atol=2e-4)
 
 
 def test_squares():
-    """Where the published generator puts its points: x_2 is shifted by the column's parity."""
+    """The squares are those of the published generator, which shifts x_2 by the column's parity."""
     x = sampled(datasets.checkerboard)
     assert np.isfinite(fitted(datasets.checkerboard).log_prob(x)).all()
     edges = np.arange(-4, 5, 2)
     count = np.histogram2d(x[:, 0], x[:, 1], [edges, edges])[0]
     column, row = np.indices((4, 4))
-    is_black = (column + row) % 2 == 0  # the squares at (-4, -4) and (0, 0) are
+    is_black = (column + row) % 2 == 0  # such as the squares at (-4, -4) and (0, 0)
     assert (count[~is_black] == 0).all()
     assert np.abs(count[is_black] / len(x) - 1 / 8).max() < 0.004  # 5 standard errors
 
@@ -119,8 +119,8 @@ def test_edges_of_the_board(x, inside):
     assert lp == (pytest.approx(-math.log(32), rel=1e-6) if inside else -math.inf)
 
 
-def test_moons_are_scikit_learns():
-    """Means and covariances agree with its points; fails by chance for 1 key in 10,000."""
+def test_moons_agree_with_scikit_learn():
+    """Moments agree with those of scikit-learn's points; fails by chance for 1 key in 10,000."""
     make_moons = pytest.importorskip("sklearn.datasets").make_moons
     n = 100_000
     theirs = 2 * make_moons(n, noise=0.1, random_state=0)[0] - [1, 0.2]
@@ -133,7 +133,7 @@ def test_moons_are_scikit_learns():
 
 
 def test_the_pinwheel_is_nearly_the_published_one():
-    """Its generator turns by a point's place along the arm, ours by the distance."""
+    """The published generator rotates by the position along the arm, ours by the distance."""
     n, rng = 200_000, np.random.default_rng(0)
     along, across = 1 + 0.3 * rng.normal(size=n), 0.1 * rng.normal(size=n)
     angle = 2 * np.pi / 5 * rng.integers(5, size=n) + 0.25 * np.exp(along)
@@ -145,4 +145,4 @@ def test_the_pinwheel_is_nearly_the_published_one():
     a, b = (
         np.histogram2d(*x.T, [edges, edges])[0] / n for x in (published, sampled(datasets.pinwheel))
     )
-    assert np.abs(a - b).sum() < 0.05  # total variation, half of it
+    assert np.abs(a - b).sum() < 0.05  # twice the total variation distance

@@ -1,4 +1,4 @@
-"""Training by gradient: losses with noise, weight decay and ensembles."""
+"""Training by gradients: losses with noise, weight decay and ensembles."""
 
 import warnings
 
@@ -20,13 +20,13 @@ from jaxgen.training.rows import mean_score, pad
 
 
 class Pure(Noisy):
-    """A loss of noise alone."""
+    """A loss that is the noise alone."""
 
     def loss(self, params, noise, x, y=None):
         return noise["shift"] + 0 * params["mean"]
 
 
-# A loss of the model's own.
+# Losses that a model defines.
 
 
 def test_a_loss_with_noise_is_minimised():
@@ -37,19 +37,19 @@ def test_a_loss_with_noise_is_minimised():
     assert fitted.history["validation"][-1] == pytest.approx(-2, abs=5 * np.sqrt(8 / 400))
 
 
-def test_noise_is_new_at_every_step_and_the_same_at_every_judging():
+def test_noise_is_new_at_every_step_and_fixed_for_validation():
     settings = {"key": KEY, "epochs": 6, "batch_size": 1, "optimizer": optax.sgd(0.0)}
     history = fit(Pure(), np.zeros(400), **settings).history
     assert len(set(history["train"])) == 6
     assert len(set(history["validation"])) == 1
-    # Steps of one row, 360 an epoch: did all take the same noise, a mean would be of size 1.
+    # 360 steps an epoch, of one row each; with the same noise in all, means would be of size 1.
     assert np.abs(history["train"]).max() < 5 / np.sqrt(360)
     other = fit(Pure(), np.zeros(400), **{**settings, "key": jax.random.key(1)}).history
     assert not set(other["train"]) & set(history["train"])
     assert other["validation"] != history["validation"]
 
 
-def test_rows_that_judge_have_noise_of_their_own():
+def test_validation_rows_have_separate_noise():
     params = {"mean": jnp.zeros(())}
     score = jax.jit(lambda rows: mean_score(Pure(), params, KEY, rows))
     both = score(pad(np.zeros(2048), None, None))
@@ -74,7 +74,7 @@ def test_a_row_without_a_finite_loss_is_named(value, said):
 
 
 class Kink(Model):
-    """log p = -|x - mean|^1/2: finite at the mean, where its gradient is not."""
+    """log p = -|x - mean|^(1/2), which is finite at the mean, where its gradient is not."""
 
     event_shape = ()
     learning = Learning(keep="last")
@@ -116,7 +116,7 @@ hides_nan.defjvps(lambda tangent, _, height: tangent * jnp.where(height > 0.6, j
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_params_that_turn_nan_stop_the_training(keep):
-    """Though the loss stays finite, the params before are returned."""
+    """The params before are returned, although the loss stays finite."""
 
     class Hiding(Kink):
         def log_prob(self, params, x, y=None):
@@ -132,9 +132,9 @@ def test_params_that_turn_nan_stop_the_training(keep):
 
 
 class Estimated(Kink):
-    """In closed form, with one number more among its params."""
+    """A model in closed form with one more param."""
 
-    name: str = "spare"
+    name: str = "extra"
     number: str = "nan"
 
     learning = Learning("closed_form")
@@ -144,14 +144,14 @@ class Estimated(Kink):
 
 
 def test_params_that_are_not_finite_are_refused():
-    """But for probabilities of 0, by the names of their logarithms."""
+    """Logarithms of probabilities may be infinite; params are recognised by their names."""
     for name, number in (("log_weights", "-inf"), ("logits", "-inf"), ("logits", "inf")):
         fitted = fit(Estimated(name, number), np.zeros(5), key=KEY)
         assert fitted.params[name][1] == float(number)
     for name, number in (
-        ("spare", "nan"),
-        ("spare", "inf"),
-        ("spare", "-inf"),
+        ("extra", "nan"),
+        ("extra", "inf"),
+        ("extra", "-inf"),
         ("logits", "nan"),
         ("log_weights", "inf"),
     ):
@@ -354,7 +354,7 @@ def test_members_stop_each_for_itself():
 def test_a_member_that_turns_nan_is_returned_at_its_best():
     settings = {"epochs": 6, "validation": 0, "optimizer": optax.sgd(0.125)}
     starts = [float(Steep().init(jax.random.fold_in(key, 0))["height"]) for key in member_keys(8)]
-    falls = [i for i in range(8) if starts[i] > 0.25]  # 6 steps lead beyond 1
+    falls = [i for i in range(8) if starts[i] > 0.25]  # 6 steps exceed 1
     assert 0 < len(falls) < 8
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -374,7 +374,7 @@ def test_a_member_that_turns_nan_is_returned_at_its_best():
 
 
 def test_members_share_the_rows_held_out():
-    # all start from the same params and stay there, so that only the rows held out can differ
+    # all keep the same initial params, so that only the held-out rows could differ
     start = Fitted(Network(), Network().init(jax.random.key(5)))
     settings = {**SMALL, "key": KEY, "validation": 0.2, "optimizer": Adam(0.0)}
     alone = fit(start, waves(60), **settings)
@@ -382,10 +382,10 @@ def test_members_share_the_rows_held_out():
     for own in ensemble.history["members"]:
         assert own["validation"] == pytest.approx(alone.history["validation"])
         assert own["train"] == pytest.approx(alone.history["train"])
-    # and each row either trains or validates
-    judged, trained = alone.history["validation"][0], alone.history["train"][0]
+    # each row is for either training or validation
+    validation, train = alone.history["validation"][0], alone.history["train"][0]
     whole = float(np.mean(start.log_prob(waves(60))))
-    assert (12 * judged + 48 * trained) / 60 == pytest.approx(whole, rel=1e-5)
+    assert (12 * validation + 48 * train) / 60 == pytest.approx(whole, rel=1e-5)
 
 
 def test_members_start_from_a_fitted():
@@ -401,7 +401,7 @@ def test_members_start_from_a_fitted():
 
 
 def loops(jaxpr):
-    """Every while loop of a program: the shape of its predicate, and those of what it carries."""
+    """The shapes of the predicate and of the carried values of every while loop in a program."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "while":
             predicate = equation.params["cond_jaxpr"].jaxpr.outvars[0]
@@ -413,7 +413,7 @@ def loops(jaxpr):
 
 
 def test_loops_of_an_ensemble_end_together(monkeypatch):
-    """Where members end a loop apart, each turn of it selects among all that it carries."""
+    """If members ended a loop separately, every turn would select among all carried values."""
     seen = []
 
     def chunk(*args):
@@ -426,7 +426,7 @@ def test_loops_of_an_ensemble_end_together(monkeypatch):
     program = jax.make_jaxpr(epochs.chunk, static_argnums=0)(*seen[0]).jaxpr
     numbers = sum(leaf.size for leaf in jax.tree_util.tree_leaves(Network().init(KEY)))
     predicates = [shape for shape, carried in loops(program) if (3, numbers) in carried]
-    assert predicates == [(), ()]  # over epochs, and over minibatches
+    assert predicates == [(), ()]  # the loops over epochs and over minibatches
 
 
 BAD = [

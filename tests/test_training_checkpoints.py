@@ -1,4 +1,4 @@
-"""Checkpoints of training: a run goes on where it stopped, and no other run takes its file."""
+"""Checkpoints of training: a run resumes where it stopped, and other runs cannot use its file."""
 
 import contextlib
 import errno
@@ -24,17 +24,17 @@ from jaxgen.training.progress import Progress
 
 OF_MEMBERS = [Adam(), Adam(1e-3), Adam(weight_decay=1.0)]
 MOMENTUM = optax.sgd(0.3, momentum=0.5)
-# Its state has a key, and numbers of a dtype that NumPy does not have.
+# Its state has a key, and numbers in a dtype that NumPy lacks.
 NOISY = optax.chain(optax.add_noise(0.1, 0.5, 3), optax.adam(1e-3, mu_dtype=jnp.bfloat16))
 
 
 class Interrupt(Exception):
-    """What a test raises in place of Ctrl-C."""
+    """Raised by tests in place of KeyboardInterrupt."""
 
 
 @contextlib.contextmanager
 def interrupted(monkeypatch, after):
-    """A run that stops once so many chunks are done."""
+    """A context in which a run stops after a number of chunks."""
     advance, calls = Progress.advance, []
 
     def count(self, *args):
@@ -147,7 +147,7 @@ def test_short_runs_write_once_and_long_ones_by_the_chunk(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EDQUOT", "EACCES", "EROFS", "memory", "gone"])
 def test_a_disk_that_fails_loses_no_training(name, tmp_path, monkeypatch):
-    """From the third write on: the last good checkpoint stays, and a later one may work."""
+    """Writes 3 and 4 fail: the last good checkpoint stays, and later writes may succeed."""
     calls = []
     path = tmp_path / "runs" / "run"
     path.parent.mkdir()
@@ -172,7 +172,7 @@ def test_a_disk_that_fails_loses_no_training(name, tmp_path, monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = fit(Network(), waves(60), checkpoint=path, **settings)
-    (warning,) = caught  # once, and at the line of this file
+    (warning,) = caught  # once, with the location of the call in this file
     assert re.match(
         f"checkpoint {path} could not be written: .*; training goes", str(warning.message)
     )
@@ -232,8 +232,10 @@ def test_a_checkpoint_of_another_run_is_refused(name, value, said, finished):
     before = finished.read_bytes()
     with pytest.raises(ValueError, match=f"of another run, with other {said}.*: remove") as error:
         fit(**{**RUN, name: value}, checkpoint=finished)
-    told = str(error.value).split("with other ")[1]
-    assert not [one for one in OTHER if one != name and re.search(rf"(^|, ){one}[ ,:]", told)]
+    differences = str(error.value).split("with other ")[1]
+    assert not [
+        one for one in OTHER if one != name and re.search(rf"(^|, ){one}[ ,:]", differences)
+    ]
     assert finished.read_bytes() == before
 
 
@@ -291,7 +293,7 @@ for made in (optax.adam(1e-3), optax.adamw(rate), optax.sgd(own), optax.lbfgs(),
 
 
 def test_descriptions_of_optimizers_outlive_the_process(capsys):
-    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # not that of this process
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # different from this process
     other = subprocess.run(
         [sys.executable, "-c", DESCRIBE],
         env={**os.environ, "PYTHONHASHSEED": seed},

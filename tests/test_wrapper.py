@@ -30,7 +30,7 @@ class Renamed(Wrapper):
 
 
 class Doubled(Wrapper):
-    """x = 2 z, which defines a few methods and leaves out the others."""
+    """x = 2 z; it defines only some methods."""
 
     base: jaxgen.Model
 
@@ -125,7 +125,7 @@ def test_missing_values(model):
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": jaxgen.training.Adam(1e-2), "epochs": 2}])
 def test_labels(settings):
-    """Around a model of labels, and within one."""
+    """A wrapper around a model of labels, and inside one."""
     x, y = data()
     names = np.array(["apple", "pear", "plum"])[y]
     model = compose.PerClass(models.Gaussian(2), 3)
@@ -145,7 +145,7 @@ def test_labels(settings):
 
 
 def test_frequencies_are_counted_wherever_they_are():
-    """The labels' frequencies are no params of a gradient, and are counted in a copy too."""
+    """Label frequencies are not trained, and are counted in copies of a model too."""
     x, y = data()
     labelled = compose.PerClass(models.Gaussian(2), 3)
     x, y = x[30:], y[30:]
@@ -157,7 +157,7 @@ def test_frequencies_are_counted_wherever_they_are():
 
 
 def test_a_loss_of_its_own():
-    """The loss inside is minimised, its noise drawn, and its start checked by it."""
+    """The loss inside is minimised with its noise, and the start is checked by it."""
 
     class NoisyPair(Noisy):
         event_shape = (2,)
@@ -199,7 +199,7 @@ def test_parts_keep_the_wrapper():
 
 
 def test_values_say_something_about_the_label():
-    """p(y | values) is not p(y), so a model of labels cannot forward ``given``."""
+    """p(y | values) differs from p(y), so a model of labels cannot forward ``given``."""
     model = compose.Labelled(compose.Product((Regression(), Regression())), 3)
     slope = {"slope": jnp.ones(())}
     fitted = jaxgen.Fitted(model, {"logits": jnp.zeros(3), "model": (slope, slope)})

@@ -15,6 +15,7 @@ from scipy.special import expit, logsumexp
 from scipy.stats import rankdata
 
 from jaxgen import numpyro as bridge
+from jaxgen.numpyro import param_sites
 
 _rng = np.random.default_rng(16)
 
@@ -822,7 +823,7 @@ def model_of(case: Case, posterior=None):
 
 def learnt(fitted) -> dict[str, jax.Array]:
     """Values of the ``numpyro.param`` sites."""
-    return fitted.model.learnt(fitted.params)
+    return param_sites.values(fitted.model, fitted.params)
 
 
 def log_p_tolerance(fitted) -> float:

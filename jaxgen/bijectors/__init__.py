@@ -1,4 +1,9 @@
-"""Invertible maps, for ``compose.Transformed``."""
+"""Invertible maps, for ``compose.Transformed``.
+
+>>> positive = jaxgen.compose.Transformed(jaxgen.models.Gaussian(2), jaxgen.bijectors.Positive())
+>>> positive.support(np.array([0.5, -1.0])).item()
+False
+"""
 
 from jaxgen.bijectors.affine import Affine
 from jaxgen.bijectors.bijector import Bijector

@@ -1,23 +1,27 @@
-"""Shift and scale of each feature: how raw data are standardised."""
+"""A shift and scale of each feature, to standardise data."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors.bijector import Bijector
 from jaxgen.core.families import namespace
+from jaxgen.core.spec import Params
 
 
 class Affine(Bijector):
-    """x = shift + scale z for each feature; from data, their mean and standard deviation.
+    """x = shift + scale z for each feature, with the mean and standard deviation of data.
 
-    A constant feature gets scale 1.
+    A constant feature has scale 1.
 
     Params: ``shift`` and ``scale``, of the event's shape, in the units of x.
     """
 
-    def init(self, event_shape, x=None):
+    def init(self, event_shape: tuple[int, ...], x: Any = None) -> Params:
         if x is None:
             return {"shift": jnp.zeros(event_shape), "scale": jnp.ones(event_shape)}
         xp = namespace(x)
@@ -26,14 +30,14 @@ class Affine(Bijector):
 
     rescalable = True
 
-    def rescale(self, params, shift, scale):
+    def rescale(self, params: Params, shift: Any, scale: Any) -> Params:
         return {"shift": shift + scale * params["shift"], "scale": scale * params["scale"]}
 
-    def part(self, params, features):
+    def part(self, params: Params, features: tuple[int, ...]) -> Params:
         return {name: leaf.reshape(-1)[np.array(features)] for name, leaf in params.items()}
 
-    def forward(self, params, z):
+    def forward(self, params: Params, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         return params["shift"] + params["scale"] * z, jnp.log(jnp.abs(params["scale"])).sum()
 
-    def inverse(self, params, x):
+    def inverse(self, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return (x - params["shift"]) / params["scale"], -jnp.log(jnp.abs(params["scale"])).sum()

@@ -1,54 +1,76 @@
-"""The contract of an invertible map, the twin of ``jaxgen/model.py``."""
+"""The contract of an invertible map, like ``jaxgen.Model`` for models."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from numpyro.distributions import constraints
 
-from jaxgen.core.spec import Spec
-
-Params = Any  # a pytree of arrays
+from jaxgen.core.spec import Params, Spec
 
 
 class Bijector(Spec):
     """A smooth invertible map from a base event z to an event x, written for ONE event.
 
-    A subclass gives ``forward`` and ``inverse``; the rest has defaults for a map without params
-    that keeps the shape and reaches every real x.
+    A subclass defines ``forward`` and ``inverse``. The other members have defaults for a map
+    without params that keeps the shape and whose range is all real x.
+
+    >>> class Cube(jaxgen.bijectors.Bijector):
+    ...     def forward(self, params, z):
+    ...         return z**3, jnp.log(3 * z**2).sum()
+    ...     def inverse(self, params, x):
+    ...         z = jnp.cbrt(x)
+    ...         return z, -jnp.log(3 * z**2).sum()
+    >>> jaxgen.compose.Transformed(jaxgen.models.Gaussian(2), Cube()).event_shape
+    (2,)
     """
 
-    rescalable: ClassVar[bool] = False  # is there a ``rescale``?
+    rescalable: ClassVar[bool] = False  # whether the class defines ``rescale``
+
+    @property
+    def permutation(self) -> tuple[int, ...] | None:
+        """The order of the features, for a map that only reorders them: x[i] = z[permutation[i]].
+
+        None for any other map. With a permutation, a ``Transformed`` may have a discrete base, and
+        it takes units, marginals and conditionals from the base, without ``part`` and ``rescale``.
+        """
+        return None
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether x[i] depends on z[i] alone: by default, whether the class defines ``part``."""
+        return type(self).part is not Bijector.part
 
     def event_shape(self, base_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of x, given that of z."""
         return base_shape
 
-    def support(self, event_shape: tuple[int, ...]):
-        """NumPyro constraint of x, where z is real."""
+    def support(self, event_shape: tuple[int, ...]) -> constraints.Constraint:
+        """NumPyro constraint of x if z is any real number."""
         return constraints.independent(constraints.real, len(event_shape))
 
-    def init(self, event_shape: tuple[int, ...], x=None) -> Params:
-        """Params, from a batch of data (n, *event_shape) when given."""
+    def init(self, event_shape: tuple[int, ...], x: Any = None) -> Params:
+        """Params, from a batch of data x (n, *event_shape) if given."""
         return {}
 
-    def contains(self, params: Params, x) -> Any:
+    def contains(self, params: Params, x: jax.Array) -> jax.Array:
         """Whether ``inverse`` is defined at x, a scalar bool."""
         return jnp.asarray(True)
 
-    def rescale(self, params: Params, shift, scale) -> Params:
+    def rescale(self, params: Params, shift: Any, scale: Any) -> Params:
         """Params of the map to ``shift + scale * x``: see ``Model.rescale``."""
         raise NotImplementedError(f"{type(self).__name__} has no rescale")
 
     def part(self, params: Params, features: tuple[int, ...]) -> Params:
-        """Params of the map of some features, as a vector, where it takes them one by one."""
-        raise NotImplementedError(f"{self} does not take features one by one")
+        """Params of the same map of a vector of some features, for a map that is elementwise."""
+        raise NotImplementedError(f"{self} is not elementwise")
 
-    def forward(self, params: Params, z) -> tuple[Any, Any]:
+    def forward(self, params: Params, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         """x and log|det dx/dz|."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
-    def inverse(self, params: Params, x) -> tuple[Any, Any]:
+    def inverse(self, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """z and log|det dz/dx|."""
         raise NotImplementedError(f"{type(self).__name__} must define inverse")

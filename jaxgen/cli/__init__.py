@@ -1,1 +1,1 @@
-"""The command line: its arguments, what its commands do, and the world map that it fits."""
+"""The command line ``jaxgen``: its arguments, its commands, and the demonstration ``world``."""

@@ -1,4 +1,4 @@
-"""The command line: what may be written on it. ``commands.py`` does what it says."""
+"""The command line ``jaxgen`` and its arguments; ``commands`` has the commands."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from jaxgen.cli import commands
-from jaxgen.data import output
+from jaxgen.data import output, tables
 
-# what a user can cause: anything else is a bug, and keeps its traceback
-_REFUSED = (
+# errors that a user can cause; any other error is a bug and shows its traceback
+_USER_ERRORS = (
     ValueError,
     TypeError,
     OSError,
@@ -22,7 +23,7 @@ _REFUSED = (
     MemoryError,
     OverflowError,
 )
-_TABLES = ".csv, .npy, .npz or .parquet"
+_TABLES = tables.endings()
 _EXAMPLES = """\
 examples:
   jaxgen fit events.csv --model GaussianMixture --set components=16 --out land.jaxgen
@@ -41,17 +42,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-      argv: the arguments after the command's name; None takes the process's own.
+      argv: the arguments after ``jaxgen``; None takes those of the process.
 
     Returns:
-      The exit status: 0, or 2 after one line on stderr that says what was wrong.
+      The exit status: 0, or 2 after an error, which is one line on stderr.
 
     Raises:
       SystemExit: with status 0, after ``--help``.
 
     >>> main(["score", "gaussian.jaxgen", "events.csv"])
     events          200
-    log-likelihood  ... nats an event
+    log-likelihood  ... nats per event
     bits/dim        ...
     0
     """
@@ -60,30 +61,31 @@ def main(argv: list[str] | None = None) -> int:
         _check_stdout()
         args.run(args)
         _flush_stdout()
-    except _REFUSED as error:
+    except _USER_ERRORS as error:
         with contextlib.suppress(OSError):
             _flush_stdout()
-        what = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename is not None:
-            what = f"{error.strerror}: {error.filename}"
-        print("jaxgen: error:", " ".join(what.split()), file=sys.stderr)
+            message = f"{error.strerror}: {error.filename}"
+        print("jaxgen: error:", " ".join(message.split()), file=sys.stderr)
         return 2
     return 0
 
 
-def _check_stdout():
-    """Raise where nobody reads what will be printed."""
-    with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # none, or one in memory
+def _check_stdout() -> None:
+    """Raise if standard output cannot be written to."""
+    # standard output may be missing, or a file in memory
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):
         output.check_descriptor(sys.stdout.fileno(), "standard output")
 
 
-def _flush_stdout():
-    """Write out what was printed while an error can still be reported."""
+def _flush_stdout() -> None:
+    """Flush standard output while its errors can still be reported."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        # the interpreter writes what is left at its end, and would fail again
+        # at its end the interpreter flushes again, which must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OSError(error.errno, error.strerror, "standard output") from error
 
@@ -102,26 +104,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(run, name, text):
+    def command(
+        run: Callable[[argparse.Namespace], None], name: str, text: str
+    ) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
     sub = command(commands.fit, "fit", "Fit a model to a table of events and save it.")
-    sub.add_argument("data", metavar="DATA", help=f"events, one a row: {_TABLES}")
+    sub.add_argument("data", metavar="DATA", help=f"events, one in each row: {_TABLES}")
     sub.add_argument("--model", required=True, metavar="NAME", help="a class of jaxgen.models")
     sub.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="fields of the model, such as components=16 or bins=36,72; dim and shape come from "
+        help="fields of the model, such as components=16 or bins=36,72; dim and shape follow from "
         "the data",
     )  # fmt: skip
     _add_label(sub, "column of labels, text or whole numbers: learn p(x|y) and p(y)")
     sub.add_argument("--out", required=True, metavar="MODEL", help="the model file to write")
-    sub.add_argument("--epochs", type=_count, metavar="N", help="passes over the data, at most")
-    sub.add_argument("--batch-size", type=_count, metavar="N", help="events a gradient step")
-    sub.add_argument("--restarts", type=_count, metavar="N", help="starts, of which the best stays")
+    sub.add_argument("--epochs", type=_count, metavar="N", help="most passes over the data")
+    sub.add_argument("--batch-size", type=_count, metavar="N", help="events in a gradient step")
+    sub.add_argument(
+        "--restarts", type=_count, metavar="N", help="number of fits, of which the best is kept"
+    )
     sub.add_argument("--validation", type=float, metavar="SHARE", help="share of events held out")
-    sub.add_argument("--patience", type=_count, metavar="N", help="epochs without progress allowed")
+    sub.add_argument(
+        "--patience", type=_count, metavar="N", help="epochs without progress before the fit stops"
+    )
     _add_seed(sub)
 
     sub = command(commands.sample, "sample", "Draw events from a fitted model.")
@@ -129,8 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-n", type=_count, required=True, metavar="N", help="number of events")
     sub.add_argument(
         "--given", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="draw given y=VALUE, a label or condition, or a feature's value, by its column's name "
-        "or its place, such as x0=0.5; the table then holds the other features",
+        help="draw given a label or condition, y=VALUE, or given a feature, by the name of its "
+        "column or by its index, such as x0=0.5; the table then has the other features",
     )  # fmt: skip
     sub.add_argument("--out", required=True, metavar="FILE", help=f"the table to write: {_TABLES}")
     _add_seed(sub)
@@ -138,17 +146,19 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(commands.score, "score", "Mean log-likelihood and bits per dimension of events.")
     _add_model(sub, "DATA")
     _add_label(sub, "column of labels: score p(x|y), not p(x)")
-    sub.add_argument("--out", metavar="FILE", help=f"write each row's log density: {_TABLES}")
+    sub.add_argument("--out", metavar="FILE", help=f"write the log density of each row: {_TABLES}")
 
     sub = command(commands.classify, "classify", "Probabilities of labels, p(y|x).")
     _add_model(sub, "DATA")
-    _add_label(sub, "column of true labels, to measure how good the probabilities are")
-    sub.add_argument("--out", metavar="FILE", help=f"write them, a column a label: {_TABLES}")
-    sub.add_argument("--figure", metavar="FILE", help="draw how reliable they are; needs --label")
+    _add_label(sub, "column of true labels, to measure accuracy and calibration")
+    sub.add_argument(
+        "--out", metavar="FILE", help=f"write them, one column for each label: {_TABLES}"
+    )
+    sub.add_argument("--figure", metavar="FILE", help="draw a reliability diagram; needs --label")
 
     sub = command(commands.evaluate, "evaluate", "Measure accuracy, generation and representation.")
     _add_model(sub, "DATA")
-    sub.add_argument("--train", metavar="DATA", help="the events it was fitted to")
+    sub.add_argument("--train", metavar="DATA", help="the events that the model was fitted to")
     sub.add_argument("--samples", type=_count, metavar="N", help="events to draw")
     sub.add_argument("--json", metavar="FILE", help="write the report as JSON")
     sub.add_argument("--figure", metavar="FILE", help="write the report as a figure")
@@ -158,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(commands.world, "world", text)
     sub.add_argument("--events", type=_count, default=100_000, metavar="N", help="training events")
     sub.add_argument(
-        "--quick", action="store_true", help="leave out the largest mixtures and the flow"
+        "--quick", action="store_true", help="without the largest mixtures and the flow"
     )
     sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
     sub.add_argument("--figure", default="world.png", metavar="FILE", help="default: world.png")
@@ -166,18 +176,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_model(sub, data=None):
+def _add_model(sub: argparse.ArgumentParser, data: str | None = None) -> None:
     sub.add_argument("model", metavar="MODEL", help="a model file")
     if data:
-        text = f"events: {_TABLES}; named columns are matched by name, others are ignored"
+        text = f"events: {_TABLES}; columns are matched by name, and others are ignored"
         sub.add_argument("data", metavar=data, help=text)
 
 
-def _add_label(sub, text):
+def _add_label(sub: argparse.ArgumentParser, text: str) -> None:
     sub.add_argument("--label", metavar="COLUMN", help=text)
 
 
-def _add_seed(sub):
+def _add_seed(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
 
 
@@ -188,6 +198,6 @@ def _count(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:  # larger ones would repeat smaller ones
+    if not text.isdecimal() or int(text) >= 2**32:  # larger seeds would repeat smaller ones
         raise argparse.ArgumentTypeError(f"must be a whole number below 2**32, got {text!r}")
     return int(text)

@@ -1,16 +1,13 @@
-"""`jaxgen world`: models of growing quality, fitted to points spread over the land of the world."""
+"""The command ``jaxgen world``: models fitted to points on the land of the world."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import matplotlib
 import numpy as np
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from jaxgen.core.model import Model
@@ -22,9 +19,12 @@ from jaxgen.networks.domains import Circle, Interval
 from jaxgen.training import fit
 from jaxgen.training.fitted import Fitted
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TEST_EVENTS = 20_000
 MAP = ((-180.0, 180.0), (-90.0, 90.0))  # degrees of longitude and latitude
-EM_STEPS = 60  # by then a mixture gains less than .001 nats a step
+EM_STEPS = 60  # after which a step improves a mixture by less than .001 nats
 FLOW, FLOW_SETTINGS = "MaskedAutoregressive", {"epochs": 20, "batch_size": 512}
 GLOBE = Circle(*MAP[0]), Interval(*MAP[1])
 SLOW = "GaussianMixture 64", "GaussianMixture 256", FLOW
@@ -42,7 +42,16 @@ FAMILIES: dict[str, Model] = {
 
 
 class Row(NamedTuple):
-    """How one family did: KL in nats with its standard error, share of samples on land, speed."""
+    """The results of one family.
+
+    Attributes:
+      model: name of the family.
+      kl: KL divergence from the land, in nats.
+      kl_error: its standard error.
+      on_land: share of samples on land.
+      fit_seconds: time of the fit.
+      events_per_second: speed of sampling.
+    """
 
     model: str
     kl: float
@@ -55,25 +64,26 @@ class Row(NamedTuple):
 def run(
     events: int = 100_000,
     seed: int = 0,
-    json_path: str | os.PathLike | None = None,
-    figure_path: str | os.PathLike | None = "world.png",
+    json_path: str | os.PathLike[str] | None = None,
+    figure_path: str | os.PathLike[str] | None = "world.png",
     quick: bool = False,
 ) -> list[Row]:
     """Fit every family to observations of ``datasets.land()``; print a table and draw a figure.
 
     Args:
-      events: number of observations to learn from.
-      seed: of the observations, the fits and the samples.
-      json_path: where to write the table as a JSON list of rows; None: nowhere. A number that is
-        infinite or NaN is null, and "notes" of its row says so.
-      figure_path: where to write the figure, PNG, PDF or SVG by its ending; None: nowhere.
+      events: number of training events.
+      seed: seed of the observations, the fits and the samples.
+      json_path: file for the table, as a JSON list of rows; None for no file. A number that is
+        infinite or NaN is null, and the "notes" of its row give its value.
+      figure_path: file for the figure, whose ending, such as .png, .pdf or .svg, sets the format;
+        None for no file.
       quick: leave out the mixtures of many components and the flow, which take most of the time.
 
     Returns:
       The rows of the table.
 
     Raises:
-      ValueError, OSError: the table or the figure cannot be written there; asked before the work.
+      ValueError, OSError: a file cannot be written; raised before the work begins.
     """
     if json_path is not None:
         output.writable(json_path)
@@ -82,7 +92,7 @@ def run(
     p_data, x, x_test, keys = observations(events, seed)
     families = {k: v for k, v in FAMILIES.items() if not (quick and k in SLOW)}
 
-    print(f"{events:,} observations spread evenly over the land of the world; {p_data.model}")
+    print(f"{events:,} observations, uniform over the land of the world; {p_data.model}")
     print(f"{'model':<20} {'KL, nats':>15} {'on land':>8} {'fit, s':>7} {'events/s':>11}")
     rows, fits = [], {}
     for name in tqdm(families, disable=None, leave=False, unit="model"):
@@ -93,7 +103,7 @@ def run(
             f"{name:<20} {row.kl:>7.3f} +- {row.kl_error:.3f} {row.on_land:>8.3f} "
             f"{row.fit_seconds:>7.2f} {row.events_per_second:>11,.0f}"
         )
-    print("the truth itself      0.000            1.000")
+    print("the truth             0.000            1.000")
     if json_path is not None:
         plain = (output.finite(row._asdict()) for row in rows)
         output.write_json(json_path, [{**row, "notes": notes} for row, notes in plain])
@@ -105,7 +115,12 @@ def run(
 
 
 def observations(events: int, seed: int) -> tuple[Fitted, np.ndarray, np.ndarray, jax.Array]:
-    """The land, points spread over it to learn from, and others to judge by; two keys more."""
+    """Training events and test events that are uniform over the land of the world.
+
+    Returns:
+      The distribution, (events, 2) training events, (TEST_EVENTS, 2) test events, and two keys for
+      a fit and for samples.
+    """
     truth = land()
     p_data = Fitted(truth, truth.init(None))
     keys = jax.random.split(jax.random.key(seed), 4)
@@ -127,14 +142,17 @@ def _measure(name, model, x, x_test, p_data, keys):
 
 
 def draw(p_data: Fitted, x: np.ndarray, fits: dict[str, Fitted], rows: list[Row]) -> Figure:
-    """The data, then each model's density and samples, with the places where it is most wrong.
+    """A figure of the data and of each model's density, samples and largest errors.
 
     Args:
       p_data: the land.
-      x: observations (n, 2), degrees.
+      x: observations (n, 2), in degrees.
       fits: the fitted models by name.
-      rows: their figures, in the same order.
+      rows: their rows of the table, in the same order.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter
+
     grid = _Grid.of(p_data)
     pairs = 1 + len(fits)
     lines = -(-pairs // 2)
@@ -164,13 +182,19 @@ def draw(p_data: Fitted, x: np.ndarray, fits: dict[str, Fitted], rows: list[Row]
         ax.set_ylabel("latitude, degrees")
     label = "density, in units of the true density on land"
     bar = figure.colorbar(image, ax=axes, location="right", shrink=0.6, aspect=40, label=label)
-    bar.ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     figure.legend(*density.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
 class _Grid(NamedTuple):
-    """Cell centres of a regular map, (rows, columns), and which of them are land."""
+    """Cell centres of a regular map, (rows, columns).
+
+    Attributes:
+      longitude, latitude: of the centres, in degrees.
+      land: whether a centre is on land.
+      log_land: the log density of the land.
+    """
 
     longitude: np.ndarray
     latitude: np.ndarray
@@ -187,12 +211,15 @@ class _Grid(NamedTuple):
         return cls(longitude, latitude, np.isfinite(density), float(density.max()))
 
     def ratio(self, fitted):
-        """Density in units of the true density on land."""
+        """The density of a model in units of the true density on land, (rows, columns)."""
         points = np.stack([self.longitude, self.latitude], -1)
         return np.exp(np.asarray(fitted.log_prob(points), np.float64) - self.log_land)
 
     def wrong(self, ratio, half=2):
-        """Where most density lies in the sea, and where least lies on land: means over squares."""
+        """Yields the square in the sea with the highest mean density, and on land with the lowest.
+
+        Each is a tuple of label, marker, colour and (longitude, latitude).
+        """
         width = 2 * half + 1
         mean = _sliding(ratio, width).mean((-2, -1))
         land = _sliding(self.land, width)
@@ -219,6 +246,8 @@ def _sliding(image, width):
 
 
 def _density(ax, ratio, grid):
+    from matplotlib.colors import LogNorm
+
     extent = (-180, 180, -90, 90)
     norm = LogNorm(0.03, 3, clip=True)
     image = ax.imshow(

@@ -1,4 +1,4 @@
-"""Any family given y, by a network that says how its params change."""
+"""Conditional models: a network of y changes the params of an unconditional family."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from jaxgen.networks.mlp import MLP
 
 
 class Conditional(Wrapper):
-    """p(x | y) = p_family(x; start changed by network(y)), the network's outputs without bounds.
+    """p(x | y) = p_family(x; params), where network(y) changes the params of the family.
 
-    Of a Gaussian this is regression with a covariance that depends on y, of a GaussianMixture a
-    mixture density network, of a Categorical a classifier. ``start`` is the family fitted to x
-    alone, so that units of x do not matter.
+    With a Gaussian this is regression whose covariance depends on y, with a GaussianMixture a
+    mixture density network, with a Categorical a classifier. The params to change, ``start``, are
+    those of the family fitted to x alone, so that a fit does not depend on the units of x. The
+    family's ``modulate`` applies the change, which is 0 where the network's outputs are 0.
 
     Args:
       net: the network, with the shape and the domain of y.
-      family: model of x, unconditional, with a ``modulate``.
+      family: unconditional model of x that defines ``modulate``.
 
-    Params: ``start``, those of the family, and ``frame``, shift and scale of y, from the data and
-    not learnt; and ``network``.
+    Params: ``start``, params of the family, and ``frame``, the shift and scale of y, both set from
+    the data and not trained; and ``network``.
 
     Source: Bishop 1994, "Mixture density networks".
 
@@ -44,13 +45,13 @@ class Conditional(Wrapper):
         super().__post_init__()
         if self.family.y_shape is not None:
             raise ValueError(
-                f"Conditional: family must be unconditional, got {self.family}, with y of shape "
+                f"Conditional: family must be unconditional, got {self.family} with y_shape "
                 f"{self.family.y_shape}"
             )
         try:
             _ = _shapes(self.family)
         except NotImplementedError as error:
-            raise ValueError(f"Conditional: family must have a modulate, but {error}") from None
+            raise ValueError(f"Conditional: family must define modulate, but {error}") from None
 
     @property
     def inner(self):
@@ -88,7 +89,7 @@ class Conditional(Wrapper):
         }
 
     def log_prob(self, params, x, y=None):
-        return self.family.log_prob(self._given(params, y), x)
+        return self.family.log_prob(self._family_params(params, y), x)
 
     def rescale(self, params, shift, scale):
         return {**params, "start": self.family.rescale(params["start"], shift, scale)}
@@ -97,13 +98,13 @@ class Conditional(Wrapper):
         return self.family.noise()
 
     def push(self, params, noise, y=None):
-        return self.family.push(self._given(params, y), noise)
+        return self.family.push(self._family_params(params, y), noise)
 
     def pull(self, params, x, y=None):
-        return self.family.pull(self._given(params, y), x)
+        return self.family.pull(self._family_params(params, y), x)
 
-    def _given(self, params, y):
-        """The family's params at y."""
+    def _family_params(self, params, y):
+        """The family's params given y."""
         leaves, tree = jax.tree_util.tree_flatten(_shapes(self.family))
         sizes = [math.prod(leaf.shape) for leaf in leaves]
         pieces = lax.split(lanes(self._outputs)(params, y), sizes)
@@ -112,21 +113,21 @@ class Conditional(Wrapper):
         return modulate(self.family, params["start"], change)
 
     def _outputs(self, params, y):
-        """What the network puts out, (numbers, ...), for y (*y_shape, ...)."""
+        """The outputs of the network, (numbers, ...), for y (*y_shape, ...)."""
         rows = y.shape[len(self.y_shape) :]
         like = jnp.zeros((0, *rows), params["network"]["in"]["w"].dtype)
-        return nets.mlp(params["network"], self.net.conditions.tell(params["frame"], y, like))
+        return nets.mlp(params["network"], self.net.conditions.encode(params["frame"], y, like))
 
     @property
     def _count(self):
-        """Numbers in the family's params."""
+        """Number of scalars in the family's params."""
         leaves = jax.tree_util.tree_leaves(_shapes(self.family))
         return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
 @functools.cache
 def _shapes(family):
-    """The family's params as shapes, with which a ``modulate`` is tried."""
+    """The shapes of the family's params; it raises NotImplementedError without ``modulate``."""
 
     def modulated():
         start = family.init(jax.random.key(0))

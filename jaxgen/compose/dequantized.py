@@ -1,4 +1,4 @@
-"""Discrete data spread evenly over the unit intervals between their levels."""
+"""Dequantisation: uniform noise makes discrete data continuous."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.core.constraints import bounds
 from jaxgen.core.families import modulate
 from jaxgen.core.model import Model
 from jaxgen.core.random import Uniform
@@ -15,12 +16,12 @@ from jaxgen.core.wrapper import Inner, Wrapper
 class Dequantized(Wrapper):
     """x = level + u with u uniform on [0, 1): log p(x) = log p_base(floor(x)), exactly.
 
-    It makes a model of levels comparable with densities: a model of pixels 0 .. 255 is one of
-    images with uniform noise, and ``Transformed`` with ``bijectors.Inverse(Interval(...))`` one in
-    logit space, as the literature reports them.
+    This makes a discrete model comparable with densities. A model of pixels 0 .. 255 becomes one
+    of images with uniform noise; ``Transformed`` with ``bijectors.Inverse(Interval(...))`` then
+    gives the density in logit space that the literature reports.
 
     Args:
-      base: model of levels low .. high, such as a Categorical.
+      base: discrete model of integer levels low .. high, such as a Categorical.
 
     Params: those of the base.
 
@@ -34,7 +35,9 @@ class Dequantized(Wrapper):
     def __post_init__(self):
         super().__post_init__()
         if not self.base.support.is_discrete or self._levels is None:
-            raise ValueError(f"Dequantized: base must be a model of levels, got {self.base}")
+            raise ValueError(
+                f"Dequantized: base must be a discrete model of bounded levels, got {self.base}"
+            )
 
     @property
     def inner(self):
@@ -69,7 +72,7 @@ class Dequantized(Wrapper):
 
     def push(self, params, noise, y=None):
         level = self.base.push(params, noise["base"], y).astype(noise["offset"].dtype)
-        # a sum that rounds up would be the next level
+        # a sum that rounds up would belong to the next level
         return jnp.minimum(level + noise["offset"], jnp.nextafter(level + 1, level))
 
     def marginal(self, params, features):
@@ -94,11 +97,5 @@ class Dequantized(Wrapper):
     @property
     def _levels(self):
         """Lowest and highest level, or None."""
-        support = self.base.support
-        while hasattr(support, "base_constraint"):
-            support = support.base_constraint
-        if support is constraints.boolean:
-            return 0, 1
-        if not hasattr(support, "lower_bound") or not hasattr(support, "upper_bound"):
-            return None
-        return int(support.lower_bound), int(support.upper_bound)
+        found = bounds(self.base.support)
+        return None if found is None else tuple(map(int, found))

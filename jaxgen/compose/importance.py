@@ -1,15 +1,17 @@
-"""Some features of any model alone, or given the others, by importance sampling."""
+"""Marginals and conditionals of any model, by importance sampling."""
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.core.constraints import innermost
 from jaxgen.core.families import namespace, others
 from jaxgen.core.model import Model, Params
 from jaxgen.core.numerics import computed_once, logsumexp
@@ -17,20 +19,20 @@ from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import Key, Uniform, draw
 from jaxgen.core.spec import Count
 from jaxgen.core.wrapper import Inner, Wrapper
-from jaxgen.models.gaussian import product
 from jaxgen.models.gaussian_mixture import GaussianMixture
+from jaxgen.models.normal import matmul
 
-_ROWS = 4096  # events of the base that a tile scores at once
-_WIDER = 1.3  # times the covariances of the data: a proposal must have the longer tails
-_WIDEST = 4.0  # times the covariance of all data, for one component more,
-_SHARE = 0.05  # of this weight, which bounds the weights of draws
-_FAR = 20.0  # widest deviations beyond which a proposal does not follow what is given
-_START = 512  # events of the base that a start's proposal is made of
-_FIRST = np.zeros(2, np.uint32)  # number of the first row
+_ROWS = 4096  # most events of the base that a tile scores at once
+_WIDENED = 1.3  # factor on the covariances of a proposal, which needs longer tails than its target
+_WIDE = 4.0  # factor on the covariance of all data, for one more, wide component
+_WIDE_WEIGHT = 0.05  # weight of the wide component, which bounds the importance weights
+_FAR = 20.0  # deviations of the wide component beyond which given values are clipped
+_INIT_EVENTS = 512  # events of the base from which ``init`` makes a proposal
+_FIRST_ROW = np.zeros(2, np.uint32)  # the number of the first row, in two words
 
 
-class _ByImportance(Wrapper):
-    """Base of both: they have the fields ``base``, ``features``, ``candidates``, ``components``."""
+class _ImportanceSampled(Wrapper):
+    """Base of ``GivenByImportance`` and ``MarginalByImportance``, which have the same fields."""
 
     base: Model
     features: tuple[int, ...]
@@ -62,22 +64,23 @@ class _ByImportance(Wrapper):
 
     @property
     def support(self):
-        whole = self.base.support
-        alike = isinstance(whole, constraints.independent) and whole.base_constraint.event_dim == 0
-        return constraints.independent(whole.base_constraint if alike else constraints.real, 1)
+        number = innermost(self.base.support)
+        return constraints.independent(constraints.real if number.event_dim else number, 1)
 
     @property
-    def rest(self) -> tuple[int, ...]:
-        """The other features, in order."""
+    def other_features(self) -> tuple[int, ...]:
+        """The features of the base that are not in ``features``, in order."""
         return others(self.base, self.features)
 
     def loss(self, params, noise, x, y=None):
-        raise NotImplementedError(f"{type(self).__name__} comes of a fitted model: fit its base")
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be fitted: fit its base and take the part of that"
+        )
 
-    def _score_joint(self, params, chosen, rest):
-        """log p of the event of the base with these features, and these others."""
-        order = np.argsort(np.array(self.features + self.rest))
-        event = jnp.concatenate([chosen, rest])[order].reshape(self.base.event_shape)
+    def _score_joint(self, params, x, x_others):
+        """The base's log density of the event with ``features`` x and the other features."""
+        order = np.argsort(np.array(self.features + self.other_features))
+        event = jnp.concatenate([x, x_others])[order].reshape(self.base.event_shape)
         return self.base.log_prob(params["base"], event)
 
     @standard_promotion
@@ -85,49 +88,52 @@ class _ByImportance(Wrapper):
         return _init(self, key)
 
     def _start(self, key):
-        """Params of the base, a few of its events (n, size) and a proposal of all features."""
+        """Params of the base, samples (n, size) of it and params of a proposal for all features."""
         params = self.base.init(key)
-        noise = draw(self.base.noise(), key, _FIRST, _START, jnp.result_type(float))
-        events = jax.vmap(self.base.push, (None, -1))(params, noise).reshape(_START, -1)
+        noise = draw(self.base.noise(), key, _FIRST_ROW, _INIT_EVENTS, jnp.result_type(float))
+        events = jax.vmap(self.base.push, (None, -1))(params, noise).reshape(_INIT_EVENTS, -1)
         shift, scale = events.mean(0), events.std(0) + jnp.finfo(events.dtype).tiny
         normals = GaussianMixture(events.shape[1], max(self.components - 1, 1))
         z = (events - shift) / scale
         return params, events, defensive(normals.init(key, z), z, shift, scale)
 
 
-@functools.partial(jax.jit, static_argnums=0)  # hundreds of operations, else compiled one by one
+# jit, because its hundreds of operations would otherwise be compiled one by one
+@functools.partial(jax.jit, static_argnums=0)
 def _init(model, key):
     return model._init(key)
 
 
-class GivenByImportance(_ByImportance):
-    """p(x_rest | x_features = values) of a model without closed forms: log p(x) - log p(values).
+class GivenByImportance(_ImportanceSampled):
+    """p(x_others | x_features = values), with log density log p(x) - log p(values).
 
-    A draw is one of ``candidates`` draws from a mixture of normals that is near the conditional,
-    picked in proportion to p / q: its law is right up to about 1 / (effective candidates). The log
-    density is right up to the error of the constant log p(values). ``Fitted.given`` makes it.
+    ``Fitted.given`` makes it of a model without conditionals in closed form. A sample is one of
+    ``candidates`` draws from a proposal q, a mixture of normals close to the conditional, chosen in
+    proportion to p / q. Its distribution has an error of about 1 / (effective number of
+    candidates). The error of the log density is that of the constant log p(values).
 
     Args:
       base: model of all features.
-      features: places, in the flattened event, of those that are known.
+      features: indices, in the flattened event, of the features whose values are given.
       candidates: proposals for each draw.
       components: normals of the proposal.
 
     Params: ``base``; ``values`` (features,); ``proposal``, of a ``GaussianMixture`` over the other
     features; ``log_total``, log p(values) in nats.
 
-    Source: Rubin 1988, "Using the SIR algorithm to simulate posterior distributions"; the proposal,
-    Hesterberg 1995, "Weighted average importance sampling and defensive mixture distributions".
+    Source: Rubin 1988, "Using the SIR algorithm to simulate posterior distributions"; for the
+    proposal, Hesterberg 1995, "Weighted average importance sampling and defensive mixture
+    distributions".
     """
 
     @property
     def event_shape(self):
-        return (len(self.rest),)
+        return (len(self.other_features),)
 
     @property
     def proposal(self) -> GaussianMixture:
         """The spec of ``params["proposal"]``."""
-        return GaussianMixture(len(self.rest), self.components)
+        return GaussianMixture(len(self.other_features), self.components)
 
     def _init(self, key):
         base, events, joint = self._start(key)
@@ -135,9 +141,9 @@ class GivenByImportance(_ByImportance):
         whole = GaussianMixture(events.shape[1], self.components)
         _, proposal = whole.given(joint, self.features, values)
         params = {"base": base, "values": values, "proposal": proposal}
-        noise = draw(self.proposal.noise(), key, _FIRST, _START, values.dtype)
+        noise = draw(self.proposal.noise(), key, _FIRST_ROW, _INIT_EVENTS, values.dtype)
         log_weights = jax.vmap(self._propose, (None, -1))(params, noise)[1]
-        return {**params, "log_total": logsumexp(log_weights) - math.log(_START)}
+        return {**params, "log_total": logsumexp(log_weights) - math.log(_INIT_EVENTS)}
 
     def log_prob(self, params, x, y=None):
         return self._score_joint(params, params["values"], x) - params["log_total"]
@@ -146,39 +152,39 @@ class GivenByImportance(_ByImportance):
         return Key()
 
     def push(self, params, noise, y=None):
-        kinds = {"proposal": self.proposal.noise(), "race": Uniform()}
-        noise = draw(kinds, noise, _FIRST, self.candidates, params["values"].dtype)
+        leaves = {"proposal": self.proposal.noise(), "race": Uniform()}
+        noise = draw(leaves, noise, _FIRST_ROW, self.candidates, params["values"].dtype)
         noise = computed_once(noise, params["log_total"])
         events, log_weights = jax.vmap(self._propose, (None, -1))(params, noise["proposal"])
-        # the highest of log weight + Gumbel noise is a choice by weight; beside large ones the
-        # noise would be rounded off
+        # the Gumbel-max trick chooses by weight; the log weights are normalised first, because
+        # rounding would lose the noise beside large numbers
         log_weights = jax.nn.log_softmax(log_weights)
         return events[(log_weights - jnp.log(-jnp.log(noise["race"]))).argmax()]
 
     def _propose(self, params, noise):
-        """A draw from the proposal, and the logarithm of p / q there."""
+        """A draw from the proposal, and log p / q there."""
         x = self.proposal.push(params["proposal"], noise)
         score = self._score_joint(params, params["values"], x)
         return x, score - self.proposal.log_prob(params["proposal"], x)
 
 
-class MarginalByImportance(_ByImportance):
-    """p(x_features) of a model without closed forms: a mean of p(x) / q(x_rest | x_features).
+class MarginalByImportance(_ImportanceSampled):
+    """p(x_features), as a mean of p(x) / q(x_others | x_features).
 
-    Draws are exact: those of the base without the other features. The log density is the logarithm
-    of a mean over ``candidates`` points for the other features, in a mixture of normals that is
-    near their conditional; the points, a Latin hypercube's, are the same in every call.
-    ``Fitted.marginal`` makes it.
+    ``Fitted.marginal`` makes it of a model without marginals in closed form. Samples are exact:
+    they are those of the base without the other features. The log density is the log of a mean
+    over ``candidates`` points for the other features, which are drawn from a proposal q, a mixture
+    of normals close to their conditional, by a Latin hypercube that is the same in every call.
 
     Args:
       base: model of all features.
-      features: places, in the flattened event, of those to keep, in this order.
+      features: indices, in the flattened event, of the features to keep, in this order.
       candidates: points for each density.
       components: normals of the proposal.
 
     Params: ``base``; ``proposal``, of a ``GaussianMixture`` over all features.
 
-    Source: as of ``GivenByImportance``; McKay, Beckman and Conover 1979 (Latin hypercubes).
+    Source: that of ``GivenByImportance``; McKay, Beckman and Conover 1979 (Latin hypercubes).
     """
 
     @property
@@ -201,20 +207,21 @@ class MarginalByImportance(_ByImportance):
         return logsumexp(self.log_weights(params, x)) - math.log(self.candidates)
 
     def log_weights(self, params, x):
-        """log p / q at each of the points, (candidates,)."""
+        """log p / q at each point, (candidates,)."""
         places = np.array(self.features)
         centre = params["proposal"]["mean"][-1, places]
-        widest = params["proposal"]["scale_tril"][-1, places]
-        reach = _FAR * jnp.sqrt((widest**2).sum(1))
-        near = jnp.clip(x, centre - reach, centre + reach)  # any proposal is right
-        rest, normals = self.proposal.given(params["proposal"], self.features, near)
+        wide = params["proposal"]["scale_tril"][-1, places]
+        reach = _FAR * jnp.sqrt((wide**2).sum(1))
+        near = jnp.clip(x, centre - reach, centre + reach)  # the mean is unbiased for any q
+        conditional, normals = self.proposal.given(params["proposal"], self.features, near)
         cumulative = jnp.cumsum(jax.nn.softmax(normals["logits"]))
-        levels, z = (v.astype(x.dtype) for v in _points(self.candidates, len(self.rest)))
+        levels, z = (v.astype(x.dtype) for v in _points(self.candidates, len(self.other_features)))
 
         def weigh(level, z):
             k = (cumulative[:-1] <= level).sum()
-            away = normals["mean"][k] + product(normals["scale_tril"][k], z)
-            return self._score_joint(params, x, away) - rest.log_prob(normals, away)
+            x_others = normals["mean"][k] + matmul(normals["scale_tril"][k], z)
+            log_q = conditional.log_prob(normals, x_others)
+            return self._score_joint(params, x, x_others) - log_q
 
         return jax.vmap(weigh)(levels, z)
 
@@ -229,11 +236,11 @@ class MarginalByImportance(_ByImportance):
         return MarginalByImportance(self.base, kept, self.candidates, self.components), params
 
 
-def defensive(params: Params, z, shift, scale) -> Params:
-    """A mixture of normals as a proposal: wider, with one wide component more, in raw units.
+def defensive(params: Params, z: Any, shift: Any, scale: Any) -> Params:
+    """Params of a defensive proposal: the mixture widened, plus one wide component, in units of x.
 
     Args:
-      params: of a GaussianMixture that suits z.
+      params: of a ``GaussianMixture`` fitted to z.
       z: events (n, size) in standard units, (x - shift) / scale.
       shift, scale: (size,).
 
@@ -242,10 +249,10 @@ def defensive(params: Params, z, shift, scale) -> Params:
     xp = namespace(z)
     log_weights = jax.nn.log_softmax(params["logits"])
     covariance = z.T @ z / len(z) - xp.outer(z.mean(0), z.mean(0)) + 1e-6 * xp.eye(z.shape[1])
-    widest = _WIDEST**0.5 * xp.linalg.cholesky(covariance)
-    logits = [log_weights + math.log(1 - _SHARE), xp.full(1, math.log(_SHARE), z.dtype)]
+    wide = _WIDE**0.5 * xp.linalg.cholesky(covariance)
+    logits = [log_weights + math.log(1 - _WIDE_WEIGHT), xp.full(1, math.log(_WIDE_WEIGHT), z.dtype)]
     means = xp.concatenate([params["mean"], z.mean(0)[None]])
-    tril = xp.concatenate([_WIDER**0.5 * xp.tril(params["scale_tril"]), widest[None]])
+    tril = xp.concatenate([_WIDENED**0.5 * xp.tril(params["scale_tril"]), wide[None]])
     return {
         "logits": xp.concatenate(logits),
         "mean": shift + scale * means,
@@ -255,7 +262,7 @@ def defensive(params: Params, z, shift, scale) -> Params:
 
 @functools.cache
 def _points(count, dim):
-    """Levels (count,), and normal scores (count, dim) of a Latin hypercube beside them."""
+    """A Latin hypercube: levels (count,), for the component, and normal scores (count, dim)."""
     from scipy.special import ndtri
 
     levels = (np.arange(count) + 0.5) / count

@@ -17,21 +17,22 @@ from jaxgen.core.places import Names
 from jaxgen.core.spec import Count
 from jaxgen.core.wrapper import Inner, Wrapper
 
-_TILES = 64  # of the model's own, within which rows are sorted by class
+_TILES = 64  # tiles of the model in one tile of a PerClass, in which rows are sorted by class
 _map = jax.tree_util.tree_map
 
 
 class Labelled(Wrapper):
-    """p(x, y) = p(y) p(x|y) of a conditional model that is told the label, y = 0 .. classes - 1.
+    """p(x, y) = p(y) p(x|y), where p(x|y) is a conditional model of the label y.
 
-    One set of params serves all classes, as in a network; ``PerClass`` gives each its own. The
-    frequencies of the classes are counted, so p(y|x) follows by Bayes' rule: ``fitted.classify``.
+    All classes share one set of params, such as those of a network; in a ``PerClass`` each class
+    has its own. p(y) is the frequency of a label in the data, and ``fitted.classify`` returns
+    p(y|x) by Bayes' rule.
 
     Args:
-      model: conditional model of ``y_shape`` (), a label.
-      classes: number of labels.
+      model: conditional model with ``y_shape`` (), whose y is the label.
+      classes: number of labels; y is one of 0 .. classes - 1.
 
-    Params: ``logits`` (classes,), log p(y) up to a constant; ``model``, the model's.
+    Params: ``logits`` (classes,), log p(y) up to a constant, and ``model``, the model's params.
 
     >>> flow = SplineCoupling(2, layers=2, y_shape=(), y_domain=Levels(3))
     >>> fitted = jaxgen.fit(Labelled(flow, 3), x, y, key=jax.random.key(0), epochs=1)
@@ -39,28 +40,25 @@ class Labelled(Wrapper):
     """
 
     model: Model
-    classes: Count = None  # type: ignore  # needed; it takes the place of Wrapper's property
+    classes: Count = None  # type: ignore  # required; else the default is Wrapper's property
 
     same_events = True
 
     def __post_init__(self):
         super().__post_init__()
-        if self.model.classes is not None or self.model.y_shape != self._wanted_y_shape:
-            name, wanted = (
-                type(self).__name__,
-                "None" if self._wanted_y_shape is None else self._wanted_y_shape,
-            )
+        expected = self._model_y_shape
+        if self.model.classes is not None or self.model.y_shape != expected:
             raise ValueError(
-                f"{name}: model must have the y_shape {wanted}, got {self.model} with y_shape "
-                f"{self.model.y_shape}"
+                f"{type(self).__name__}: model must have y_shape {expected}, got {self.model} "
+                f"with y_shape {self.model.y_shape}"
             )
         if self.model.y_support is not None and not self.model.y_support(self.classes - 1):
             raise ValueError(
-                f"{type(self).__name__}: model must know {self.classes} labels, but the last does "
-                f"not suit the y_domain of {self.model}"
+                f"{type(self).__name__}: the y_domain of model must hold {self.classes} labels, "
+                f"got {self.model}"
             )
 
-    _wanted_y_shape: ClassVar[tuple[int, ...] | None] = ()  # of the model
+    _model_y_shape: ClassVar[tuple[int, ...] | None] = ()  # y_shape that ``model`` must have
 
     @property
     def inner(self):
@@ -98,24 +96,24 @@ class Labelled(Wrapper):
 
 
 class PerClass(Labelled):
-    """p(x, y) = p(y) p(x; params_y): a model with params of its own for each label.
+    """p(x, y) = p(y) p(x; params_y): one model with separate params for each label.
 
-    Each class is fitted to its own events and the classes' frequencies are counted, so p(y|x)
-    follows by Bayes' rule: ``fitted.classify``. Rows of many labels are sorted by class, lest
-    each needed a copy of its params.
+    The params of a class are fitted to the events with that label. p(y) is the frequency of a
+    label in the data, and ``fitted.classify`` returns p(y|x) by Bayes' rule. The rows of a batch
+    are sorted by class, so that params are not copied per row.
 
     Args:
       model: unconditional model of one class.
-      classes: number of labels.
+      classes: number of labels; y is one of 0 .. classes - 1.
 
-    Params: ``logits`` (classes,), log p(y) up to a constant; ``model``, the model's with a leading
-    axis of classes.
+    Params: ``logits`` (classes,), log p(y) up to a constant, and ``model``, the model's params with
+    a leading axis of classes.
 
     >>> fitted = jaxgen.fit(PerClass(Gaussian(2), 3), x, y, key=jax.random.key(0))
     >>> log_p = fitted.classify(x)
     """
 
-    _wanted_y_shape = None
+    _model_y_shape = None
 
     @property
     def inner(self):
@@ -140,89 +138,103 @@ class PerClass(Labelled):
                 "model": jax.vmap(self.model.init)(keys),
             }
         y = np.asarray(y)
-        class_rows, each = [rows_of_label(y, k) for k in range(self.classes)], []
-        for k, rows in enumerate(class_rows):
+        each = []
+        for k, rows in enumerate([rows_of_label(y, k) for k in range(self.classes)]):
             with Names.of_rows(rows), errors_of_label(k):
                 each.append(self.model.init(keys[k], x[rows]))
         return {"logits": log_frequencies(self.classes, y), "model": stack(each)}
 
     def log_prob(self, params, x, y=None, observed=None):
-        def score(own, args):
+        def score(class_params, args):
             x, observed = args
-            return self.model.log_prob(own, x, **mask_argument(observed))
+            return self.model.log_prob(class_params, x, **mask_argument(observed))
 
-        return self._of_class(score, params, y, (x, observed))
+        return self._with_class_params(score, params, y, (x, observed))
 
     def loss(self, params, noise, x, y=None):
-        return self._of_class(lambda own, args: self.model.loss(own, *args), params, y, (noise, x))
+        def loss(class_params, args):
+            return self.model.loss(class_params, *args)
+
+        return self._with_class_params(loss, params, y, (noise, x))
 
     def push(self, params, noise, y=None):
-        return self._of_class(self.model.push, params, y, noise)
+        return self._with_class_params(self.model.push, params, y, noise)
 
     def pull(self, params, x, y=None):
-        return self._of_class(self.model.pull, params, y, x)
+        return self._with_class_params(self.model.pull, params, y, x)
 
     def complete(self, params, noise, x, observed, y=None):
-        args = noise, x, observed
-        return self._of_class(lambda own, args: self.model.complete(own, *args), params, y, args)
+        def complete(class_params, args):
+            return self.model.complete(class_params, *args)
+
+        return self._with_class_params(complete, params, y, (noise, x, observed))
 
     def estimate(self, x, y=None, weights=None, observed=None):
         logits = log_frequencies(self.classes, y, weights)
         if namespace(x, weights) is jnp:
             weights = jnp.ones(len(x), x.dtype) if weights is None else weights
-            own = jax.vmap(
+            estimate_all = jax.vmap(
                 lambda share: self.model.estimate(x, None, share, **mask_argument(observed))
             )
-            return {"logits": logits, "model": own(self._own_weights(y, weights))}
-        own_rows = [rows_of_label(y, k) for k in range(self.classes)]
-        rows_of = [(rows, None if weights is None else weights[rows]) for rows in own_rows]
+            model_params = estimate_all(self._class_weights(y, weights))
+            return {"logits": logits, "model": model_params}
+        class_rows = [rows_of_label(y, k) for k in range(self.classes)]
+        classes = [(rows, None if weights is None else weights[rows]) for rows in class_rows]
 
         def estimate(k):
-            rows, its = rows_of[k]
+            rows, row_weights = classes[k]
             mask = mask_argument(None if observed is None else observed[rows])
             with Names.of_rows(rows), errors_of_label(k):
-                return self.model.estimate(x[rows], None, its, **mask)
+                return self.model.estimate(x[rows], None, row_weights, **mask)
 
-        order = sorted(range(self.classes), key=lambda k: len(own_rows[k]))
+        order = sorted(range(self.classes), key=lambda k: len(class_rows[k]))
         smallest, largest = order[0], order[-1]
         each = {k: estimate(k) for k in (smallest, largest)}
-        if _shapes(each[smallest]) != _shapes(each[largest]):  # a KDE, which holds its events
-            size, each = len(own_rows[largest]), {}
-            rows_of = [_filled(rows, size, weights) for rows in own_rows]
+        if _shapes(each[smallest]) != _shapes(each[largest]):  # params hold events, as in a KDE
+            size, each = len(class_rows[largest]), {}
+            classes = [_filled(rows, size, weights) for rows in class_rows]
         each |= {k: estimate(k) for k in range(self.classes) if k not in each}
         return {"logits": logits, "model": stack([each[k] for k in range(self.classes)])}
 
     def em_step(self, params, x, y=None, weights=None, observed=None):
-        step = lambda own, share: self.model.em_step(own, x, None, share, **mask_argument(observed))  # noqa: E731
-        own, scores = jax.vmap(step)(params["model"], self._own_weights(y, weights))
+        def step(class_params, share):
+            return self.model.em_step(class_params, x, None, share, **mask_argument(observed))
+
+        new, scores = jax.vmap(step)(params["model"], self._class_weights(y, weights))
         shares = jnp.zeros(self.classes, weights.dtype).at[y].add(weights)
         score = (scores * shares).sum() / weights.sum()
-        return {"logits": log_frequencies(self.classes, y, weights), "model": own}, score
+        return {"logits": log_frequencies(self.classes, y, weights), "model": new}, score
 
     def marginal(self, params, features):
-        model, own = jax.vmap(lambda own: self.model.marginal(own, features))(params["model"])
-        return PerClass(model, self.classes), {"logits": params["logits"], "model": own}
+        marginal = jax.vmap(lambda class_params: self.model.marginal(class_params, features))
+        part, part_params = marginal(params["model"])
+        return PerClass(part, self.classes), {"logits": params["logits"], "model": part_params}
 
     def given(self, params, features, values):
         prior = self.log_prior(params)
-        rest, own, logits = given_of_each(self.model, params["model"], prior, features, values)
-        return PerClass(rest, self.classes), {"logits": logits, "model": own}
+        part, part_params, logits = given_of_each(
+            self.model, params["model"], prior, features, values
+        )
+        return PerClass(part, self.classes), {"logits": logits, "model": part_params}
 
-    def _of_class(self, fn, params, y, args):
+    def _with_class_params(self, fn, params, y, args):
         """``fn(params, args)`` with the params of class y."""
         index = jnp.asarray(y, jnp.int32).clip(0, self.classes - 1)
         return by_index(fn, params["model"], index, args)
 
-    def _own_weights(self, y, weights):
-        """Of the rows in each class, (classes, n); of all in one that none has weight in."""
-        own = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
-        return jnp.where(own.sum(1, keepdims=True) > 0, own, weights)
+    def _class_weights(self, y, weights):
+        """The rows' weights in each class, (classes, n): zero for rows with other labels.
+
+        A class in which no row has weight gets the weights of all rows.
+        """
+        in_class = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
+        return jnp.where(in_class.sum(1, keepdims=True) > 0, in_class, weights)
 
 
-def _filled(rows: np.ndarray, size: int, weights=None) -> tuple[np.ndarray, np.ndarray]:
-    """``size`` places, those of rows in turn, and weights (size,), of which repeats have none."""
-    own = np.ones(len(rows)) if weights is None else weights[rows]
-    return np.resize(rows, size), np.pad(own, (0, size - len(rows)))
+def _filled(rows, size, weights=None):
+    """``size`` row indices, with rows repeated in turn, and weights that are 0 for repeats."""
+    row_weights = np.ones(len(rows)) if weights is None else weights[rows]
+    return np.resize(rows, size), np.pad(row_weights, (0, size - len(rows)))
 
 
 def _shapes(params):

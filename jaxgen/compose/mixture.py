@@ -1,4 +1,4 @@
-"""A mixture of copies of any model."""
+"""Mixtures of copies of any model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from jaxgen.models import kmeans
 class Mixture(Wrapper):
     """log p(x) = log sum_k w_k p_component(x; params_k), with ``count`` copies of ``component``.
 
-    Fitted by EM where the component has a closed form, else by gradients; either starts from
+    ``fit`` uses EM if the component has a closed form and gradients otherwise; both start from
     k-means++ clusters.
 
     Args:
-      component: model of one part.
-      count: number of parts.
+      component: model of each component.
+      count: number of components.
 
     Params: ``logits`` (count,), log weights up to a constant; ``component``, the component's params
     with a leading axis of size count.
@@ -101,18 +101,20 @@ class Mixture(Wrapper):
         return by_index(complete, params["component"], which, (noise["component"], x, observed, y))
 
     def marginal(self, params, features):
-        marginal = lambda own: self.component.marginal(own, features)  # noqa: E731
-        part, own = jax.vmap(marginal)(params["component"])
-        return Mixture(part, self.count), {"logits": params["logits"], "component": own}
+        marginal = lambda one: self.component.marginal(one, features)  # noqa: E731
+        part, component = jax.vmap(marginal)(params["component"])
+        return Mixture(part, self.count), {"logits": params["logits"], "component": component}
 
     def given(self, params, features, values):
         if self.y_shape is not None:
-            raise NotImplementedError(f"{self}: which part made the features depends on y")
+            raise NotImplementedError(
+                f"{self} has no given: the weights of its components, given values, depend on y"
+            )
         log_weights = jax.nn.log_softmax(params["logits"])
-        part, own, logits = given_of_each(
+        part, component, logits = given_of_each(
             self.component, params["component"], log_weights, features, values
         )
-        return Mixture(part, self.count), {"logits": logits, "component": own}
+        return Mixture(part, self.count), {"logits": logits, "component": component}
 
     def rescale(self, params, shift, scale):
         component = self.component.rescale(params["component"], shift, scale)
@@ -127,30 +129,31 @@ class Mixture(Wrapper):
         return self._maximise(x, y, shares, observed), (weights * score).sum() / weights.sum()
 
     def _start(self, keys, x, y, shares):
-        """Each part's own ``init`` on a cluster of its own, which sets the parts apart."""
+        """Params from the ``init`` of each component on its cluster, so that components differ."""
         nearest = shares.argmax(1)
         xp = namespace(x)
         if xp is np:
             nearest = np.asarray(nearest)
-        parts = []
+        each = []
         for k in range(self.count):
-            # as many rows for every part, its own ones repeated: one shape, one compilation
-            own = xp.argsort(nearest != k, stable=True)
-            rows = own[xp.arange(len(x)) % xp.maximum((nearest == k).sum(), 1)]
-            parts.append(self.component.init(keys[k], x[rows], None if y is None else y[rows]))
-        component = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *parts)
+            # each cluster's rows are repeated up to n rows: one shape, so one compiled program
+            cluster_first = xp.argsort(nearest != k, stable=True)
+            rows = cluster_first[xp.arange(len(x)) % xp.maximum((nearest == k).sum(), 1)]
+            each.append(self.component.init(keys[k], x[rows], None if y is None else y[rows]))
+        component = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *each)
         return {"logits": jnp.log(shares.mean(0) + 1e-3), "component": component}
 
     def _joint(self, params, x, y, observed=None):
+        """log w_k + log p_k(x) of one event, (count,)."""
         score = lambda p: self.component.log_prob(p, x, y, **mask_argument(observed))  # noqa: E731
         log_weights = jax.nn.log_softmax(params["logits"])
-        # a part of no weight may have no sound score
+        # the score of a component without weight may be NaN
         scores = jax.vmap(score)(params["component"])
         return jnp.where(log_weights == -jnp.inf, -jnp.inf, log_weights + scores)
 
     def _maximise(self, x, y, shares, observed=None):
         total = shares.sum(0)
-        shares = jnp.where(total > 0, shares, 1)  # a part without rows is fitted to all of them
+        shares = jnp.where(total > 0, shares, 1)  # a component without rows is fitted to all
         estimate = jax.vmap(
             lambda share: self.component.estimate(x, y, share, **mask_argument(observed))
         )
@@ -158,7 +161,7 @@ class Mixture(Wrapper):
 
 
 def _standard(x):
-    """Features of unit deviation, which k-means sees alike whatever their units are."""
+    """x with features of unit deviation, so that k-means does not depend on their units."""
     xp, spread = namespace(x), x.max(0) - x.min(0)
     z = (x - x.min(0)) / xp.where(spread > 0, spread, 1)
     return z / xp.where(spread > 0, z.std(0), 1)
@@ -166,5 +169,5 @@ def _standard(x):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _maximised(mixture, x, y, shares):
-    """``_maximise`` as one program, outside of a trace."""
+    """``_maximise`` as one compiled program."""
     return mixture._maximise(x, y, shares)

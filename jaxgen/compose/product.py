@@ -1,21 +1,19 @@
-"""Independent parts side by side."""
+"""Products of independent models of separate features."""
 
 from __future__ import annotations
 
 import bisect
-import functools
 import itertools
 import math
-import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints
 
 from jaxgen.bijectors import Permute
 from jaxgen.compose.transformed import Transformed
 from jaxgen.core import places
+from jaxgen.core.constraints import Every, Pieces
 from jaxgen.core.families import check_observed, mask_argument, modulate, namespace
 from jaxgen.core.model import Model
 from jaxgen.core.places import Names
@@ -23,12 +21,12 @@ from jaxgen.core.wrapper import Inner, Wrapper
 
 
 class Product(Wrapper):
-    """log p(x) = sum_i log p_i(x_i) with x the parts' events laid end to end in one vector.
+    """log p(x) = sum_i log p_i(x_i), where x concatenates the flattened events x_i of the parts.
 
     Args:
-      parts: models; an event of any shape takes up as many entries as it has.
+      parts: models of any event shapes, in the order of their features in x.
 
-    Params: a tuple, one entry a part.
+    Params: a tuple with the params of each part.
 
     >>> mixed = Product((Gaussian(2), Categorical((1,), levels=5)))
     """
@@ -41,7 +39,7 @@ class Product(Wrapper):
             raise ValueError("Product: parts must hold at least one model, got ()")
         if len({part.y_shape for part in self.parts}) > 1:
             shapes = [part.y_shape for part in self.parts]
-            raise ValueError(f"Product: parts must share one y_shape, got {shapes}")
+            raise ValueError(f"Product: parts must have the same y_shape, got {shapes}")
 
     @property
     def event_shape(self):
@@ -54,17 +52,28 @@ class Product(Wrapper):
     @property
     def y_support(self):
         supports = [part.y_support for part in self.parts if part.y_support is not None]
-        return _Every(tuple(supports)) if supports else None
+        return Every(tuple(supports)) if supports else None
 
     classes = None
 
     def _traits(self):
         reparameterized = all(part.traits.reparameterized for part in self.parts)
-        return super()._traits()._replace(reparameterized=reparameterized)
+        depends = any(part.traits.support_at is not None for part in self.parts)
+        support_at = self._support_at if depends else None
+        return super()._traits()._replace(reparameterized=reparameterized, support_at=support_at)
 
     @property
     def support(self):
-        return _Parts(self.parts)
+        return self._pieces(part.support for part in self.parts)
+
+    def _support_at(self, params):
+        """The support at some params."""
+        functions = (part.traits.support_at for part in self.parts)
+        each = zip(self.parts, functions, params, strict=True)
+        return self._pieces(part.support if at is None else at(p) for part, at, p in each)
+
+    def _pieces(self, supports):
+        return Pieces(tuple(supports), tuple(part.event_shape for part in self.parts))
 
     def _learning(self):
         each = [
@@ -77,22 +86,22 @@ class Product(Wrapper):
     def rescale(self, params, shift, scale):
         split = zip(self.parts, params, self._split(shift), self._split(scale), strict=True)
         return tuple(
-            part.rescale(*own) if np.any(part.learning.rescalable) else own[0]
-            for part, *own in split
+            part.rescale(p, a, b) if np.any(part.learning.rescalable) else p
+            for part, p, a, b in split
         )
 
     def init(self, key, x=None, y=None):
         if x is None:
             return tuple(part.init(key) for part in self.parts)
         made = []
-        for i, (part, own) in enumerate(zip(self.parts, self._split(x), strict=True)):
+        for i, (part, x_part) in enumerate(zip(self.parts, self._split(x), strict=True)):
             with self._names(i):
-                made.append(part.init(key, own, y))
+                made.append(part.init(key, x_part, y))
         return tuple(made)
 
     def log_prob(self, params, x, y=None, observed=None):
-        split = zip(self.parts, params, self._split(x), self._known(observed), strict=True)
-        return sum(part.log_prob(p, v, y, **own) for part, p, v, own in split)
+        split = zip(self.parts, params, self._split(x), self._masks(observed), strict=True)
+        return sum(part.log_prob(p, v, y, **mask) for part, p, v, mask in split)
 
     def loss(self, params, noise, x, y=None):
         split = zip(self.parts, params, noise, self._split(x), strict=True)
@@ -119,90 +128,94 @@ class Product(Wrapper):
         return jnp.concatenate([a.complete(p, z, v, s, y).reshape(-1) for a, p, z, v, s in split])
 
     def marginal(self, params, features):
-        own = self._own(features)
-        parts, ours = zip(*(self._marginal(params, i, own[i]) for i in own), strict=True)
-        together = [place for i in own for place in self._places(i, own[i])]
-        if together == list(features):
-            return Product(parts), ours
-        # parts in turns: first each part's features, then put in order
-        found = {place: i for i, place in enumerate(together)}
-        order = tuple(found[feature] for feature in features)
-        return Transformed(Product(parts), Permute(order)), {"base": ours, "bijector": {}}
+        by_part = self._by_part(features)
+        marginals = [self._marginal(params, i, within) for i, within in by_part.items()]
+        parts, part_params = zip(*marginals, strict=True)
+        grouped = [j for i, within in by_part.items() for j in self._features(i, within)]
+        if grouped == list(features):
+            return Product(parts), part_params
+        # the features alternate between parts: a permutation of those grouped by part
+        position = {j: i for i, j in enumerate(grouped)}
+        order = tuple(position[j] for j in features)
+        return Transformed(Product(parts), Permute(order)), {"base": part_params, "bijector": {}}
 
     def given(self, params, features, values):
-        own, rest = self._own(features), []
-        found = {place: i for i, place in enumerate(features)}
+        by_part, conditionals = self._by_part(features), []
+        position = {j: i for i, j in enumerate(features)}
         for i, part in enumerate(self.parts):
-            if i not in own:
-                rest.append((part, params[i]))
-            elif len(own[i]) < _size(part):
-                ours = [found[place] for place in self._places(i, own[i])]
-                rest.append(part.given(params[i], own[i], values[np.array(ours)]))
-        parts, left = zip(*rest, strict=True)
-        return Product(parts), left
+            if i not in by_part:
+                conditionals.append((part, params[i]))
+            elif len(by_part[i]) < _size(part):
+                which = [position[j] for j in self._features(i, by_part[i])]
+                conditionals.append(part.given(params[i], by_part[i], values[np.array(which)]))
+        parts, part_params = zip(*conditionals, strict=True)
+        return Product(parts), part_params
 
     def estimate(self, x, y=None, weights=None, observed=None):
         if observed is not None and namespace(x, weights) is np:
             check_observed(observed)
-        split, made = zip(self.parts, self._split(x), self._known(observed), strict=True), []
-        for i, (part, v, own) in enumerate(split):
+        split, made = zip(self.parts, self._split(x), self._masks(observed), strict=True), []
+        for i, (part, v, mask) in enumerate(split):
             with self._names(i):
-                made.append(part.estimate(v, y, weights, **own))
+                made.append(part.estimate(v, y, weights, **mask))
         return tuple(made)
 
     def em_step(self, params, x, y=None, weights=None, observed=None):
         new, total = [], 0.0
-        split = zip(self.parts, params, self._split(x), self._known(observed), strict=True)
-        for part, p, v, own in split:
+        split = zip(self.parts, params, self._split(x), self._masks(observed), strict=True)
+        for part, p, v, mask in split:
             if (part.learning.method if observed is None else part.learning.missing) == "em":
-                p, score = part.em_step(p, v, y, weights, **own)
+                p, score = part.em_step(p, v, y, weights, **mask)
             else:
-                score = _scores(part, p, v, y, **own)
+                score = _scores(part, p, v, y, **mask)
                 score = jnp.average(score, weights=weights)
-                better = part.estimate(v, y, weights, **own)
-                if _shapes(better) == _shapes(p):  # not a KDE, whose points would be the padding
+                better = part.estimate(v, y, weights, **mask)
+                # not for a KDE, whose points would include the padding
+                if _shapes(better) == _shapes(p):
                     p = better
             new.append(p)
             total = total + score
         return tuple(new), total
 
     def _names(self, i):
-        """Errors of part i, with its features as those of the whole."""
-        first = self._places(i, (0,))[0]
+        """A context in which errors of part i name the features of the product."""
+        first = self._start(i)
         return Names(feature=lambda j: places.feature(first + j))
 
-    def _known(self, observed):
-        """What each part is told of what is seen, as keywords."""
+    def _masks(self, observed):
+        """The mask of each part, as a keyword argument."""
         return map(
             mask_argument, [None] * len(self.parts) if observed is None else self._split(observed)
         )
 
-    def _own(self, features):
-        """By number of the part, the places within it of those features that are its own."""
-        own: dict[int, list[int]] = {}
+    def _by_part(self, features):
+        """The features, grouped: {number of the part: indices within it}."""
+        by_part: dict[int, list[int]] = {}
         ends = self._ends
-        for feature in features:
-            i = bisect.bisect(ends, feature)
-            own.setdefault(i, []).append(feature - ends[i] + _size(self.parts[i]))
-        return {i: tuple(places) for i, places in own.items()}
+        for j in features:
+            i = bisect.bisect(ends, j)
+            by_part.setdefault(i, []).append(j - ends[i] + _size(self.parts[i]))
+        return {i: tuple(within) for i, within in by_part.items()}
 
-    def _places(self, i, own):
-        return [self._start(i) + place for place in own]
+    def _features(self, i, within):
+        """Features of the product, from indices within part i."""
+        return [self._start(i) + j for j in within]
 
     def _start(self, i):
+        """The first feature of part i."""
         return self._ends[i] - _size(self.parts[i])
 
-    def _marginal(self, params, i, own):
+    def _marginal(self, params, i, within):
         part = self.parts[i]
-        whole = own == tuple(range(_size(part)))
-        return (part, params[i]) if whole else part.marginal(params[i], own)
+        whole = within == tuple(range(_size(part)))
+        return (part, params[i]) if whole else part.marginal(params[i], within)
 
     @property
     def _ends(self):
         return tuple(itertools.accumulate(_size(part) for part in self.parts))
 
     def _split(self, x):
-        """Each part's share of one event, or of a batch of them, in the part's own shape."""
+        """The events of the parts, in their shapes, from one event or a batch of events."""
         pieces = namespace(x).split(x, self._ends[:-1], axis=-1)
         shapes = (part.event_shape for part in self.parts)
         return [v.reshape((*v.shape[:-1], *s)) for v, s in zip(pieces, shapes, strict=True)]
@@ -213,69 +226,11 @@ def _size(part):
 
 
 def _scores(part, params, x, y, observed=None):
-    """Scores of rows, of what is seen of them."""
+    """Log densities of the rows of x, or of their observed features."""
     axes = (None, 0, None if y is None else 0, None if observed is None else 0)
-    score = lambda p, v, y, s: part.log_prob(p, v, y, **mask_argument(s))  # noqa: E731
+    score = lambda p, v, y, mask: part.log_prob(p, v, y, **mask_argument(mask))  # noqa: E731
     return jax.vmap(score, axes)(params, x, y, observed)
 
 
 def _shapes(params):
     return [jnp.shape(leaf) for leaf in jax.tree_util.tree_leaves(params)]
-
-
-class _Every(constraints.Constraint):
-    """All of some constraints on the same number."""
-
-    def __init__(self, each):
-        self.each = each
-        super().__init__()
-
-    @property
-    def event_dim(self):
-        return self.each[0].event_dim
-
-    @property
-    def is_discrete(self):
-        return any(constraint.is_discrete for constraint in self.each)
-
-    def __call__(self, x):
-        return functools.reduce(operator.and_, (constraint(x) for constraint in self.each))
-
-    def feasible_like(self, prototype):
-        return self.each[-1].feasible_like(prototype)
-
-    def tree_flatten(self):
-        return (), ((), {"each": self.each})
-
-    def eq(self, other, static=False):
-        return isinstance(other, _Every) and self.each == other.each
-
-
-class _Parts(constraints.Constraint):
-    """Each part's entries satisfy the part's own support."""
-
-    event_dim = 1
-
-    @property
-    def is_discrete(self):
-        return any(part.support.is_discrete for part in self.parts)
-
-    def __init__(self, parts):
-        self.parts = parts
-        super().__init__()
-
-    def __call__(self, x):
-        split = zip(self.parts, Product(self.parts)._split(x), strict=True)
-        return functools.reduce(operator.and_, (part.support(v) for part, v in split))
-
-    def feasible_like(self, prototype):
-        split = zip(self.parts, Product(self.parts)._split(prototype), strict=True)
-        feasible = [part.support.feasible_like(v) for part, v in split]
-        batch = jnp.shape(prototype)[:-1]
-        return jnp.concatenate([jnp.reshape(v, (*batch, -1)) for v in feasible], -1)
-
-    def tree_flatten(self):
-        return (), ((), {"parts": self.parts})
-
-    def eq(self, other, static=False):
-        return isinstance(other, _Parts) and self.parts == other.parts

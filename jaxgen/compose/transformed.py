@@ -1,4 +1,4 @@
-"""A model seen through an invertible map."""
+"""A model whose events are transformed by an invertible map."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from jaxgen.core.wrapper import Inner, Wrapper
 
 
 class Transformed(Wrapper):
-    """The law of x = bijector(z) with z from ``base``: log p(x) = log p_base(z) + log|det dz/dx|.
+    """x = bijector(z) with z from ``base``: log p(x) = log p_base(z) + log|det dz/dx|.
 
-    The bijector's own params come from the data and are not refitted by closed form or EM.
+    The params of the bijector come from the data; closed forms and EM do not change them.
 
     Args:
       base: model of z.
@@ -35,8 +35,10 @@ class Transformed(Wrapper):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.base.support.is_discrete and not isinstance(self.bijector, Permute):
-            raise ValueError(f"Transformed: base must be continuous, got {self.base}")
+        if self.base.support.is_discrete and self.bijector.permutation is None:
+            raise ValueError(
+                f"Transformed: base must be continuous for {self.bijector}, got {self.base}"
+            )
 
     @property
     def inner(self):
@@ -55,15 +57,15 @@ class Transformed(Wrapper):
 
     def _learning(self):
         learning = super()._learning()
-        if isinstance(self.bijector, Permute):
+        if self.bijector.permutation is not None:
             rescalable = np.broadcast_to(learning.rescalable, self.event_shape)
-            return learning._replace(rescalable=rescalable[list(self.bijector.order)])
+            return learning._replace(rescalable=rescalable[list(self.bijector.permutation)])
         return learning._replace(rescalable=self.bijector.rescalable)
 
     def rescale(self, params, shift, scale):
-        if isinstance(self.bijector, Permute):
-            back = np.argsort(self.bijector.order)
-            base = self.base.rescale(params["base"], shift[back], scale[back])
+        if self.bijector.permutation is not None:
+            inverse = np.argsort(self.bijector.permutation)
+            base = self.base.rescale(params["base"], shift[inverse], scale[inverse])
             return {**params, "base": base}
         return {**params, "bijector": self.bijector.rescale(params["bijector"], shift, scale)}
 
@@ -103,18 +105,20 @@ class Transformed(Wrapper):
         return self.base.pull(params["base"], z, y)
 
     def marginal(self, params, features):
-        if isinstance(self.bijector, Permute):
-            return self.base.marginal(params["base"], _permuted(self.bijector, features))
+        permutation = self.bijector.permutation
+        if permutation is not None:
+            return self.base.marginal(params["base"], tuple(permutation[j] for j in features))
         bijector = self.bijector.part(params["bijector"], features)
         part, base = self.base.marginal(params["base"], features)
         return Transformed(part, self.bijector), {"base": base, "bijector": bijector}
 
     def given(self, params, features, values):
         rest = others(self, features)
-        if isinstance(self.bijector, Permute):
-            part, base = self.base.given(params["base"], _permuted(self.bijector, features), values)
-            places = _permuted(self.bijector, rest)
-            order = tuple(np.argsort(np.argsort(places)).tolist())
+        permutation = self.bijector.permutation
+        if permutation is not None:
+            base_features = tuple(permutation[j] for j in features)
+            part, base = self.base.given(params["base"], base_features, values)
+            order = tuple(np.argsort(np.argsort([permutation[j] for j in rest])).tolist())
             return Transformed(part, Permute(order)), {"base": base, "bijector": {}}
         z, _ = self.bijector.inverse(self.bijector.part(params["bijector"], features), values)
         bijector = self.bijector.part(params["bijector"], rest)
@@ -134,29 +138,27 @@ class Transformed(Wrapper):
         return {"base": base, "bijector": params["bijector"]}, score + log_det
 
     def _inverse_batch(self, params, x):
-        """z of a batch as log_prob computes it, so that bounds learnt from z hold when scoring."""
+        """z of a batch, computed in the same precision as in ``log_prob``.
+
+        A base with bounds, such as a Box, then contains the events that it learnt them from.
+        """
         if isinstance(x, jax.Array):
             return _inverse_of_rows(self.bijector, params, x)
-        # on the host: padded, since a program is compiled for each shape
+        # x is on the host: pad the rows, since each shape needs its own compiled program
         rows = np.pad(x, [(0, size_class(len(x)) - len(x)), *[(0, 0)] * (x.ndim - 1)], mode="edge")
         params, rows = jax.tree_util.tree_map(jnp.asarray, (params, rows))
         return np.asarray(_inverse_of_rows(self.bijector, params, rows), np.float64)[: len(x)]
 
     def _names(self):
-        """Errors of the base, with its features as those of x where they are the same."""
-        if isinstance(self.bijector, Permute):
-            back = np.argsort(self.bijector.order)
-            return Names(feature=lambda j: feature(back[j]))
-        if type(self.bijector).part is Bijector.part:
-            return Names(feature=lambda j: f"{feature(j)} of the base")
-        return Names()
+        """A context in which errors of the base name the features of x where they can."""
+        if self.bijector.permutation is not None:
+            inverse = np.argsort(self.bijector.permutation)
+            return Names(feature=lambda j: feature(inverse[j]))
+        if self.bijector.elementwise:
+            return Names()
+        return Names(feature=lambda j: f"{feature(j)} of the base")
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _inverse_of_rows(bijector, params, x):
     return jax.vmap(lambda x: bijector.inverse(params, x)[0])(x)
-
-
-def _permuted(permute: Permute, features):
-    """Where the base has the features."""
-    return tuple(permute.order[feature] for feature in features)

@@ -1,4 +1,4 @@
-"""Params chosen by an index, without a copy of them for every row of a batch."""
+"""Selection of params by an index, without a copy of params for each row of a batch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from jax.custom_batching import custom_vmap
 
 from jaxgen.core.promotion import standard_promotion
 
-_TILE = 512  # rows that share one index: large enough for matrix products, small enough to pad
-_SMALL = 256  # numbers in a choice's params up to which a copy of them for each row is cheaper
+_TILE = 512  # rows of one index: enough for efficient matrix products, with little padding
+_SMALL = 256  # for params of at most so many numbers, a copy for each row is faster
 _map = jax.tree_util.tree_map
 
 
-def by_index(fn: Callable, stacked: Any, index: jax.Array, args: Any) -> Any:
-    """``fn(params, args)`` with the params that ``index`` picks from ``stacked``.
+def by_index(fn: Callable[[Any, Any], Any], stacked: Any, index: jax.Array, args: Any) -> Any:
+    """``fn(params, args)`` with the params at ``index`` in ``stacked``.
 
-    Written for one event. Under ``vmap`` over the index the rows are sorted into tiles of equal
-    index, so that each tile reads one set of params: gathering params a row costs a copy of a
-    network for every row, and computing every choice costs all of them. Params of a few numbers
-    are gathered all the same, which then is three times as fast as sorting.
+    It is written for one event. Under ``vmap`` over the index, rows are sorted into tiles of equal
+    index, so that each tile reads one set of params. Gathering params would copy a network for each
+    row, and evaluating all choices would multiply the work. Small params are gathered nevertheless,
+    which is three times as fast as sorting.
+
+    Reverse-mode differentiation needs the ``vmap`` inside the ``grad``; the public functions always
+    batch.
 
     Args:
       fn: function of (params, args) for one event.
       stacked: pytree whose leaves have a leading axis of K choices.
       index: integer in [0, K).
-      args: pytree of the event's other inputs.
-
-    Reverse-mode differentiation needs the ``vmap`` inside the ``grad``; the public entry points
-    always batch.
+      args: pytree of the other inputs of the event.
     """
     stacked = _map(jnp.asarray, stacked)
 
@@ -44,12 +44,12 @@ def by_index(fn: Callable, stacked: Any, index: jax.Array, args: Any) -> Any:
     @standard_promotion
     def rule(size, batched, stacked, index, args):
         stacked_batched, index_batched, args_batched = batched
-        if not any(jax.tree_util.tree_leaves(batched)):  # only the directions of derivatives are
+        if not any(jax.tree_util.tree_leaves(batched)):  # only tangents are batched
             out = fn(_map(lambda leaf: leaf[index], stacked), args)
             return out, _map(lambda _: False, out)
         axes = _map(lambda b: 0 if b else None, tuple(batched))
         if any(jax.tree_util.tree_leaves(stacked_batched)) or _choice_size(stacked) <= _SMALL:
-            # nothing to share, as the params themselves differ by row, or less than sorting costs
+            # the params differ by row, or are too small to sort for
             gather = jax.vmap(lambda s, i, a: fn(_map(lambda v: v[i], s), a), in_axes=axes)
             out = gather(stacked, index, args)
         elif index_batched:
@@ -69,13 +69,13 @@ def _choice_size(stacked):
 def _sorted_tiles(fn, size, stacked, index, args, args_batched):
     choices = jax.tree_util.tree_leaves(stacked)[0].shape[0]
     tile = max(1, min(_TILE, size // choices))
-    tiles = -(-size // tile) + choices  # each choice may leave one tile part empty
+    tiles = -(-size // tile) + choices  # each choice may have one partly empty tile
     order = jnp.argsort(index, stable=True)
     count = jnp.zeros(choices, jnp.int32).at[index].add(1)
     rank = jnp.arange(size, dtype=jnp.int32) - (jnp.cumsum(count) - count)[index[order]]
     last_tile = jnp.cumsum(-(-count // tile))
     first_tile = last_tile - -(-count // tile)
-    slot = first_tile[index[order]] * tile + rank  # where the rows, in sorted order, are put
+    slot = first_tile[index[order]] * tile + rank  # positions of the sorted rows in the tiles
     source = jnp.zeros(tiles * tile, jnp.int32).at[slot].set(order.astype(jnp.int32))
     choice = jnp.searchsorted(last_tile, jnp.arange(tiles), side="right").clip(max=choices - 1)
     axes = _map(lambda b: 0 if b else None, args_batched)

@@ -1,4 +1,4 @@
-"""Compilation: options that suit the machine, and a cache that outlives the process."""
+"""Compiler options for the machine, and a persistent cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -7,44 +7,55 @@ import os
 import pathlib
 import stat
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 
-def jit(function: Callable, *, quick: bool = False, **settings) -> Callable:
-    """``jax.jit`` with this machine's options, for calls from outside every transformation.
+def jit(
+    function: Callable[..., Any], *, quick: bool = False, **settings: Any
+) -> Callable[..., Any]:
+    """``jax.jit`` with compiler options for this machine, for calls outside of transformations.
 
-    With ``quick`` a program compiles in two thirds of the time and runs slower, for those that run
-    a few times. JAX takes compiler options at the top level alone, so never call the result inside
-    a trace. The options are looked up at the first call, for importing the library must not start
+    JAX takes compiler options at the top level only, so the result must not be called within a
+    trace. The options are chosen at the first call, since the import of the library must not start
     a backend.
+
+    Args:
+      function: the function to compile.
+      quick: compile in two thirds of the time a program that runs slower, for programs that run
+        only a few times.
+      settings: further arguments of ``jax.jit``.
     """
 
     @functools.cache
-    def compiled(backend):
+    def compiled(backend: str) -> Callable[..., Any]:
         options = _quick_options(backend) if quick else _options(backend)
         return jax.jit(function, compiler_options=options, **settings)
 
     @functools.wraps(function)
-    def call(*args):
+    def call(*args: Any) -> Any:
         return compiled(jax.default_backend())(*args)
 
     return call
 
 
-def cache_compilations(folder: str | os.PathLike | None = None) -> pathlib.Path:
-    """Keep compiled programs on disk, so that the next process starts without compiling them.
+def cache_compilations(folder: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    """Keep compiled programs on disk, so that later processes do not compile them again.
 
-    The folder holds code that will be run, so it must be the user's own: a new one is made readable
-    by its owner alone.
+    The folder holds code that will run, so it must belong to the user. A new folder is readable by
+    its owner only.
 
     Args:
-      folder: where to; by default ``jaxgen`` in the user's cache folder.
+      folder: the folder; by default ``jaxgen`` in the user's cache folder.
 
-    Returns: the folder.
+    Returns:
+      The folder.
 
     Raises:
       PermissionError: the folder belongs to another user, or others may write to it.
+
+    >>> folder = jaxgen.cache_compilations("cache")  # doctest: +SKIP
     """
     if folder is None:
         base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -56,28 +67,31 @@ def cache_compilations(folder: str | os.PathLike | None = None) -> pathlib.Path:
         if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise PermissionError(
                 f"folder must belong to you and be writable by you alone, since it holds programs "
-                f"that will be run; got {folder} with mode {stat.filemode(status.st_mode)}"
+                f"that will run; got {folder} with mode {stat.filemode(status.st_mode)}"
             )
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     from jax.experimental.compilation_cache import compilation_cache
 
-    compilation_cache.reset_cache()  # else a cache chosen earlier in the process stays in use
+    compilation_cache.reset_cache()  # else a cache that the process set earlier stays in use
     return folder
 
 
 @functools.cache
-def _options(backend: str) -> dict | None:
-    # XLA halves the vectors it is given here, by default; wide ones draw noise twice as fast
+def _options(backend: str) -> dict[str, Any] | None:
+    # by default XLA uses half of the vector width; with all of it, noise is drawn twice as fast
     return {"xla_cpu_prefer_vector_width": 512} if backend == "cpu" and _has_avx512() else None
 
 
 @functools.cache
-def _quick_options(backend: str) -> dict | None:
-    if backend != "cpu" or jax.__version_info__ < (0, 10):  # whose compiler may crash of these
+def _quick_options(backend: str) -> dict[str, Any] | None:
+    if backend != "cpu" or jax.__version_info__ < (0, 10):  # older compilers may crash
         return _options(backend)
-    options = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+    options: dict[str, Any] = {
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_backend_optimization_level": 0,
+    }
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except Exception:  # another version's compiler has other options

@@ -36,7 +36,9 @@ def others(model: Model, features: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(j for j in range(math.prod(model.event_shape)) if j not in named)
 
 
-def given_of_each(model: Model, params: Params, log_weights, features, values):
+def given_of_each(
+    model: Model, params: Params, log_weights: Any, features: tuple[int, ...], values: Any
+) -> tuple[Model, Params, Any]:
     """The conditional of each of many models that share a spec, as in a mixture.
 
     params have a leading axis. Returns the model of all other features given these, its params

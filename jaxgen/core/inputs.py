@@ -1,8 +1,7 @@
-"""What comes in from a user is checked here, once, at the public boundary.
+"""Checks of the arguments of public functions.
 
-Each function returns the value ready for use or raises one error that names the argument, says
-what was expected and what came. Shapes and dtypes are checked under a trace too; values only
-outside one.
+Each function returns the value ready for use, or raises an error that names the argument, what was
+expected and what was given. Shapes and dtypes are checked within a trace too, values only outside.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from jaxgen.core import places
 from jaxgen.core.places import Message, Place
 from jaxgen.core.random import is_leaf
 
-_ROUNDED, _COMPARED = 16384, 256  # rows of which the rounding is looked at, and those compared
+_ROUNDED, _COMPARED = 16384, 256  # most rows to test for rounding, and to compare with each other
 
 
 def is_tracing(*trees: Any) -> bool:
-    """Whether we are inside a JAX transformation, by the arguments or by the surroundings."""
+    """Whether a JAX transformation traces the trees or the calling code."""
     leaves = jax.tree_util.tree_leaves(trees)
     return any(isinstance(v, jax.core.Tracer) for v in leaves) or isinstance(
         jnp.zeros(()), jax.core.Tracer
@@ -30,7 +29,7 @@ def is_tracing(*trees: Any) -> bool:
 
 
 def float_dtype(params: Any) -> np.dtype:
-    """The dtype a model computes in: that of its first float parameter, else JAX's default."""
+    """The dtype in which a model computes: that of its first float param, or JAX's default."""
     for leaf in jax.tree_util.tree_leaves(params):
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.floating):
@@ -39,7 +38,12 @@ def float_dtype(params: Any) -> np.dtype:
 
 
 def as_key(key: Any) -> jax.Array:
-    """A typed PRNG key; a legacy uint32 key is wrapped, a bare int refused."""
+    """The key as a typed PRNG key; a legacy uint32 key is wrapped.
+
+    Raises:
+      TypeError: it is no key, such as an int.
+      ValueError: it is an array of keys.
+    """
     wanted = "key must be a PRNG key such as jax.random.key(0)"
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.shape != ():
@@ -51,7 +55,7 @@ def as_key(key: Any) -> jax.Array:
 
 
 def as_place(device: Any) -> jax.Device | jax.sharding.Sharding | None:
-    """A device or a sharding, or None."""
+    """The argument ``device``: a device, a sharding or None; any other type raises TypeError."""
     if device is None or isinstance(device, jax.Device | jax.sharding.Sharding):
         return device
     raise TypeError(
@@ -61,7 +65,7 @@ def as_place(device: Any) -> jax.Device | jax.sharding.Sharding | None:
 
 
 def as_count(n: Any, name: str = "n", least: int = 0) -> int:
-    """An integer of at least ``least``."""
+    """n as an int of at least ``least``; ``name`` is that of the argument in errors."""
     try:
         if isinstance(n, (bool, np.bool_)):
             raise TypeError
@@ -74,16 +78,16 @@ def as_count(n: Any, name: str = "n", least: int = 0) -> int:
 
 
 def as_events(model: Any, x: Any, dtype: Any) -> Any:
-    """x of shape (..., *event_shape) in the given float dtype, at least one batch dimension."""
+    """x (..., *event_shape) in the given float dtype; it must have a batch dimension."""
     x = _batched(numbers(x, "x"), model.event_shape, "x", model)
     if x.dtype == dtype:
-        return x  # astype would copy it
-    with np.errstate(over="ignore"):  # beyond the dtype is infinite, and scores -inf
+        return x  # without a copy
+    with np.errstate(over="ignore"):  # values beyond the dtype become infinite and score -inf
         return x.astype(dtype)
 
 
 def as_noise(model: Any, noise: Any) -> tuple[Any, int]:
-    """Noise of the model's tree and shapes, rows leading; and the number of rows."""
+    """Noise with the tree and shapes of ``model.noise()`` and leading rows; the number of rows."""
     tree: Any
     wanted, tree = jax.tree_util.tree_flatten(model.noise(), is_leaf=is_leaf)
     leaves, found = jax.tree_util.tree_flatten(noise)
@@ -95,17 +99,17 @@ def as_noise(model: Any, noise: Any) -> tuple[Any, int]:
     if not ok:
         got = [np.shape(v) for v in leaves]
         raise ValueError(
-            f"noise must be like {model.noise()}, each leaf with a leading axis of rows; got "
-            f"leaves of shapes {got}"
+            f"noise must have the structure {model.noise()}, with a leading axis of rows in each "
+            f"leaf; got leaves of shapes {got}"
         )
     return noise, np.shape(leaves[0])[0]
 
 
 def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) -> Any:
-    """y of shape (*batch_shape, *y_shape); one condition alone is repeated for every row.
+    """y with shape (*batch_shape, *y_shape); a single condition is repeated for all rows.
 
-    Float conditions are cast to ``dtype``; integer ones stay integers, or become floats where some
-    are beyond 32 bits. None stays None where the model knows p(y).
+    Float conditions are cast to ``dtype``. Integers stay integers, but become floats if some do not
+    fit in 32 bits. None stays None if the model has p(y).
     """
     if model.y_shape is None:
         if y is not None:
@@ -120,7 +124,7 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
     if model.classes is not None and y.dtype.kind not in "biu":
         raise TypeError(f"y must hold labels 0 .. {model.classes - 1}, ints; got dtype {y.dtype}")
     if y.shape not in (shape, (*batch_shape, *shape)):
-        wanted = f"{(*batch_shape, *shape)}, one row an event, or {shape}"
+        wanted = f"{(*batch_shape, *shape)}, one row for each event, or {shape}"
         raise ValueError(f"y must have shape {wanted}; got {y.shape}")
     if not isinstance(y, jax.core.Tracer) and model.y_support is not None and y.size:
         _check_conditions(model, np.asarray(y))
@@ -129,8 +133,12 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
     return xp.broadcast_to(y, (*batch_shape, *shape))
 
 
-def narrowed(y, dtype, name):
-    """Floats in ``dtype``, integers in 32 bits if they all fit, else as floats."""
+def narrowed(y: Any, dtype: Any, name: str) -> Any:
+    """Floats cast to ``dtype``; integers as int32 if all fit, else as floats.
+
+    Raises:
+      ValueError: a finite float is beyond ``dtype``; ``name`` is that of the argument.
+    """
     if jnp.issubdtype(y.dtype, jnp.floating):
         if y.dtype == dtype or isinstance(y, jax.core.Tracer):
             return y.astype(dtype)
@@ -143,14 +151,14 @@ def narrowed(y, dtype, name):
     if np.can_cast(y.dtype, np.int32):
         return y.astype(np.int32)
     if isinstance(y, jax.core.Tracer):
-        return y  # whose values are not known: it keeps all its bits
+        return y  # with all bits, since its values are not known
     info = np.iinfo(np.int32)
     fits = not y.size or (y.min() >= info.min and y.max() <= info.max)
     return y.astype(np.int32 if fits else dtype)
 
 
 def _check_conditions(model, y):
-    """Raise where a condition that is not NaN is none of the model's."""
+    """Raise if a condition that is not NaN is outside ``model.y_support``."""
     rows = y.reshape(-1, *model.y_shape)
     known = np.asarray(model.y_support(rows)).reshape(len(rows), -1).all(1)
     known |= np.isnan(rows).reshape(len(rows), -1).any(1)
@@ -164,9 +172,9 @@ def _check_conditions(model, y):
 
 
 def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
-    """log p(y) (classes,) from probabilities in proportion to it; None stays None."""
+    """log p(y) (classes,) of a prior that may not be normalised; None stays None."""
     if model.classes is None:
-        raise TypeError(f"{model} has no labels to tell apart: see compose.PerClass and Labelled")
+        raise TypeError(f"{model} has no labels to classify: see compose.PerClass and Labelled")
     if prior is None:
         return None
     prior = numbers(prior, "prior")
@@ -178,19 +186,19 @@ def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
     wide = np.asarray(prior, np.float64)
     if not np.isfinite(wide).all() or (wide < 0).any() or wide.max() <= 0:
         raise ValueError(f"prior must hold probabilities with a positive sum; got {wide}")
-    with np.errstate(divide="ignore"):  # by the largest first, lest the sum overflow
+    with np.errstate(divide="ignore"):  # divided by the largest, so that the sum cannot overflow
         log_prior = np.log(wide / wide.max())
         return (log_prior - np.log(np.exp(log_prior).sum())).astype(dtype)
 
 
 def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> Any:
-    """Places of the labels y among their names; as they came where there are no names.
+    """The indices of the labels y among the names ``labels``; y itself if there are no names.
 
-    Under a trace, where a value cannot raise, an unknown label has the place -1, which is none.
+    Within a trace, where a value cannot raise an error, the index of an unknown label is -1.
 
     Raises:
-      TypeError: floats, or traced numbers where the names are strings.
-      ValueError: a label that is not among them.
+      TypeError: y holds floats, or is traced and the names are strings.
+      ValueError: a label is not among the names.
     """
     if labels is None or y is None:
         return y
@@ -207,7 +215,8 @@ def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> 
     place = {name: i for i, name in enumerate(labels)}
     unknown = [v for v in dict.fromkeys(y.ravel().tolist()) if v not in place]
     if unknown:
-        parts: list[Any] = [f"{name}: unknown label {unknown[0]!r}; known are {_listed(labels)}"]
+        known = _listed(labels)
+        parts: list[Any] = [f"{name}: unknown label {unknown[0]!r}; known are {known}"]
         if y.ndim:
             row = int(np.argwhere(y == unknown[0])[0][0])
             parts += [" (", places.row(row), ")"]
@@ -219,8 +228,8 @@ def _traced_places(y, labels, name):
     if any(isinstance(label, str) for label in labels):
         raise TypeError(
             f"{name} must be a label such as {labels[0]!r}, and a string cannot be an argument of "
-            "jit, grad or vmap: give it as a constant, or drop the names by "
-            "Fitted(fitted.model, fitted.params) and give the places 0, 1, ..."
+            "jit, grad or vmap: pass it as a constant, or use indices 0, 1, ... with "
+            "Fitted(fitted.model, fitted.params), which has no names"
         )
     y = y.astype(np.int32) if y.dtype == bool else y
     info = jnp.iinfo(y.dtype)
@@ -234,10 +243,10 @@ def _traced_places(y, labels, name):
 
 
 def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
-    """The names of a model's labels, sorted, from those of training data; None for 0 .. n - 1.
+    """The sorted names of a model's labels in training data; None if they are 0 .. classes - 1.
 
     Raises:
-      TypeError, ValueError: y holds no labels, or more or fewer than the model has.
+      TypeError, ValueError: y is missing or not labels, or has more or fewer than the model.
     """
     if y is None:
         raise ValueError(f"y is missing: {model} is fitted to events and their labels")
@@ -245,14 +254,14 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     try:
         y = np.asarray(y)
     except ValueError as error:
-        raise ValueError(f"y must hold one label an event: {error}") from None
-    for kinds in ((str,), (int, np.integer)):  # in an array of objects, as of pandas
-        if y.dtype.kind in "OT" and all(isinstance(v, kinds) for v in y.ravel()):
+        raise ValueError(f"y must hold one label for each event: {error}") from None
+    for label_types in ((str,), (int, np.integer)):  # in an array of objects, such as of pandas
+        if y.dtype.kind in "OT" and all(isinstance(v, label_types) for v in y.ravel()):
             y = np.array(y.tolist())
     if y.dtype.kind not in "biuU" or y.ndim != 1:
         raise TypeError(
-            f"y must hold labels, one int or string an event; got dtype {y.dtype} and shape "
-            f"{y.shape}"
+            f"y must hold labels, one int or string for each event; got dtype {y.dtype} and "
+            f"shape {y.shape}"
         )
     if y.dtype.kind in "biu" and len(y) and y.min() >= 0 and y.max() < model.classes:
         return None
@@ -273,9 +282,17 @@ def _listed(labels):
 def training_data(
     model: Any, x: Any, y: Any, weights: Any, missing: bool = False
 ) -> tuple[Any, Any, Any]:
-    """x, y and weights for a fit, in float64 on the host: finite, not empty, within the support.
+    """x, y and weights for a fit, in float64 on the host.
 
-    missing: NaN in x may stand for missing values, but not for all of an event or a feature.
+    Args:
+      model: the spec.
+      x: events (n, *event_shape), finite and within the support.
+      y: conditions, as in ``as_conditions``.
+      weights: (n,), not negative, with a positive sum; or None.
+      missing: whether NaN in x are missing values; no event and no feature may be all NaN.
+
+    Raises:
+      TypeError, ValueError: an argument does not satisfy this.
     """
     raw = _batched(numbers(x, "x"), model.event_shape, "x", model)
     x = np.asarray(raw, np.float64)
@@ -290,10 +307,10 @@ def training_data(
         known = filled(x, np.nanmax)
     _finite(known, "x")
     check_resolution(raw, "x")
-    # in the dtype of the fit, where rounding may reach an open edge
+    # in the dtype of the fit, since rounding may move a value to an open edge
     narrow, support = _narrow(known), model.support
     if not np.asarray(support(narrow)).all():
-        support = getattr(support, "base_constraint", support)  # of single numbers
+        support = getattr(support, "base_constraint", support)  # that of single numbers
         where = first_of(~np.asarray(support(narrow)), x)
         raise ValueError(Message(f"x must lie in the support of {model}; ", *where, " is outside"))
     raw = y
@@ -306,7 +323,9 @@ def training_data(
     if weights is not None:
         weights = np.asarray(numbers(weights, "weights"), np.float64)
         if weights.shape != (n,):
-            raise ValueError(f"weights must have shape ({n},), one an event; got {weights.shape}")
+            raise ValueError(
+                f"weights must have shape ({n},), one for each event; got {weights.shape}"
+            )
         _finite(weights, "weights")
         if (weights < 0).any() or weights.sum() <= 0:
             raise ValueError("weights must be non-negative with a positive sum")
@@ -314,12 +333,12 @@ def training_data(
 
 
 def check_resolution(array: Any, name: str) -> None:
-    """Raise where JAX's default float dtype cannot tell apart what the array (n, ...) tells apart.
+    """Raise if JAX's default float dtype has too few digits for the array (n, ...).
 
-    It is refused if rounding moves a value by more than 1/512 of its feature's deviation, so that
-    log densities would be off by 1e-3 nats and more, or if it merges over a quarter of some
-    different values, as in a narrow cluster far from others.
-    NaN and values beyond the dtype do not count.
+    That is so if rounding moves a value by more than 1/512 of the standard deviation of its
+    feature, which changes log densities by 1e-3 nats or more, or if rounding makes more than a
+    quarter of some different values equal, such as those of a narrow cluster far from others. NaN
+    and values beyond the dtype are ignored.
     """
     dtype = np.dtype(jnp.result_type(float))
     some = np.asarray(array[:: -(-len(array) // _ROUNDED)])
@@ -340,9 +359,9 @@ def check_resolution(array: Any, name: str) -> None:
         merged = 1 - len(np.unique(rounded[few])) / max(_count_different(values[few]), 1)
         if 512 * loss[j] <= deviation and merged <= 0.25:
             continue
-        if values.min() == values.max():  # a constant has no values to tell apart
+        if values.min() == values.max():  # a constant feature
             continue
-        where = [" in ", places.feature(j, of=name)] if array.ndim > 1 else []
+        where = [" in ", places.feature(j, array=name)] if array.ndim > 1 else []
         offset = float(np.median(values))
         wider = "" if dtype == np.float64 else ", or turn on jax_enable_x64"
         lie = (
@@ -354,19 +373,19 @@ def check_resolution(array: Any, name: str) -> None:
 
 
 def _count_different(values):
-    """How many values differ by more than the rounding of a float64 sum."""
+    """The number of values that differ by more than the rounding of a float64 sum."""
     ordered = np.sort(values)
     return 1 + int((np.diff(ordered) > 1e-11 * np.abs(ordered[1:])).sum())
 
 
 def has_missing(x: Any) -> bool:
-    """Whether floats x hold NaN, in a third of the time of ``np.isnan(x).any()``."""
+    """Whether the floats x hold NaN; three times as fast as ``np.isnan(x).any()``."""
     x = np.asarray(x).ravel()
     return bool(np.isnan(np.vdot(x, x)))
 
 
 def filled(x: np.ndarray, value: Any) -> np.ndarray:
-    """x with each NaN replaced by ``value(x, axis)`` of its feature, such as ``np.nanmean``."""
+    """x with NaN replaced by ``value(x, axis=0)`` of the feature, such as ``np.nanmean``."""
     return np.where(np.isnan(x), value(x, axis=0), x) if np.isnan(x).any() else x
 
 
@@ -375,7 +394,7 @@ def _check_missing(x):
     for axis, place in ((1, places.row), (0, places.feature)):
         if unknown.shape[1] and unknown.all(axis).any():
             where = place(unknown.all(axis).argmax())
-            raise ValueError(Message("x has no value in ", where, ": all of it is missing (NaN)"))
+            raise ValueError(Message("x has no value in ", where, ": all are missing (NaN)"))
 
 
 def _batched(array, event_shape, name, model):
@@ -402,15 +421,22 @@ def _finite(array, name):
 
 
 def first_of(bad: np.ndarray, array: np.ndarray, name: str = "x") -> tuple[str | Place, ...]:
-    """Words for the first bad row of an array (n, ...), and the feature where ``bad`` tells it."""
+    """The place of the first bad row in an array (n, ...), as parts of a ``Message``.
+
+    ``bad`` is (n,), or of the shape of the array: then the parts name the feature too.
+    """
     row = int(bad.reshape(len(bad), -1).any(1).argmax())
     if array.ndim == 1 or bad.shape != array.shape:
         return (places.row(row),)
-    return places.row(row), " in ", places.feature(bad[row].argmax(), of=name)
+    return places.row(row), " in ", places.feature(bad[row].argmax(), array=name)
 
 
 def numbers(value: Any, name: str) -> Any:
-    """A NumPy or JAX array of real numbers; the masked entries of a masked array are NaN."""
+    """The value as a NumPy or JAX array of real numbers, with NaN for masked entries.
+
+    Raises:
+      TypeError, ValueError: it is no array of numbers; ``name`` is that of the argument.
+    """
     if isinstance(value, (list, tuple)) and any(isinstance(v, np.ma.MaskedArray) for v in value):
         value = np.ma.array(value)
     value = unmasked(value)
@@ -425,7 +451,7 @@ def numbers(value: Any, name: str) -> Any:
 
 
 def unmasked(value: Any) -> Any:
-    """A masked array of numbers as floats with NaN where it is masked; anything else as it is."""
+    """A masked array of numbers as floats with NaN for masked entries; other values unchanged."""
     if not isinstance(value, np.ma.MaskedArray) or value.dtype.kind not in "biuf":
         return value
     values, mask = np.ma.getdata(value), np.ma.getmaskarray(value)

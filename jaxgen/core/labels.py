@@ -55,10 +55,10 @@ def repeated_rows(rows: np.ndarray, size: int, weights: Any = None) -> tuple[np.
     return rows[chosen], (weights / times)[chosen]
 
 
-def stack(trees: list) -> Params:
+def stack(trees: list[Any]) -> Params:
     """One pytree of many, with a leading axis, on the host, where nothing is compiled."""
 
-    def together(*leaves):
+    def together(*leaves: Any) -> Any:
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
         return jnp.stack(leaves) if traced else np.stack([np.asarray(leaf) for leaf in leaves])
 

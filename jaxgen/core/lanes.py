@@ -1,8 +1,9 @@
-"""Functions of one event that run with the rows on the last axis.
+"""Functions of one event that run with rows on the last axis.
 
-Elementwise work on a network's outputs is several times as fast where rows are contiguous, and
-``vmap`` would put them first. A function under ``lanes`` is written for arrays whose features lead
-and which may have one more axis, of rows, at the end: ``w @ x`` and ``x[0] + x[1]`` are such.
+Elementwise work on the outputs of a network is several times as fast if rows are contiguous, but
+``vmap`` puts rows on the first axis. A function with the decorator ``lanes`` takes arrays with
+features on the first axis and, if there are any, rows on the last, as in ``w @ x`` or
+``x[0] + x[1]``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,8 @@ _map = jax.tree_util.tree_map
 _in_rows = contextvars.ContextVar("in_rows", default=False)
 
 
-def over_rows(function: Callable, in_axes) -> Callable:
-    """``jax.vmap`` over rows, within which functions under ``lanes`` get all rows at once."""
+def over_rows(function: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
+    """``jax.vmap`` over rows, in which ``lanes`` functions get all rows in one call."""
 
     def marked(*args):
         token = _in_rows.set(True)
@@ -34,15 +36,15 @@ def over_rows(function: Callable, in_axes) -> Callable:
     return jax.vmap(marked, in_axes)
 
 
-def lanes(function: Callable) -> Callable:
-    """``function(params, *rows)``, called once for all rows, on a last axis, under ``over_rows``.
+def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: within ``over_rows``, the function is called once with all rows on the last axis.
+
+    Under a plain ``vmap`` the function is batched as usual. A custom batching rule there would
+    prevent a gradient of one event inside the ``vmap``, which JAX cannot differentiate.
 
     Args:
-      function: pure, of a pytree of params and pytrees of arrays, all of one event or all with an
-        axis of rows at the end; so are its results.
-
-    Under a plain ``vmap`` it is batched as usual: JAX cannot differentiate between the function and
-    a ``vmap`` that is told how to batch it, and around it may be a gradient of one event.
+      function: ``function(params, *rows)``, a pure function of a pytree of params and of pytrees of
+        arrays, all of one event or all with a last axis of rows; its results are likewise.
     """
 
     @functools.wraps(function)

@@ -1,9 +1,11 @@
-"""Exponentials and their sums that stay right at their edges, and what XLA needs to be told."""
+"""Exponentials and their sums with correct limits, and control of what XLA recomputes."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +16,23 @@ from jax.scipy import special
 
 from jaxgen.core.promotion import standard_promotion
 
-# least-maximum-error fit of 2^f on |f| <= 1/2, relative error 8e-8
+# minimax polynomial of 2^f on |f| <= 1/2, relative error 8e-8
 _LOG2_E = math.log2(math.e)
 _EXP2 = (1.0000001, 0.69314694, 0.24022120, 0.055507135, 0.0096755419, 0.0013276466)
 
 
-def logsumexp(terms, axis=None):
-    """log sum exp of terms; -inf with zero gradient where all are -inf, JAX's own gives NaN."""
-    near = terms.max(axis) != -jnp.inf  # NaN stays NaN
-    known = near if axis is None else jnp.expand_dims(near, axis)
+def logsumexp(terms: jax.Array, axis: int | None = None) -> jax.Array:
+    """log sum exp of terms; if all are -inf, the gradient is zero, and not NaN as in JAX."""
+    finite = terms.max(axis) != -jnp.inf  # NaN stays NaN
+    known = finite if axis is None else jnp.expand_dims(finite, axis)
     total = special.logsumexp(jnp.where(known, terms, 0), axis)
-    return jnp.where(near, total, -jnp.inf)
+    return jnp.where(finite, total, -jnp.inf)
 
 
-def blanked(keep, values):
-    """``values`` where ``keep``, else NaN, or of whole numbers the least that their dtype holds.
+def blanked(keep: jax.Array, values: Any) -> Any:
+    """``values`` where ``keep`` is true, else NaN, or the least integer of an integer dtype.
 
-    It marks, within a trace, what an error would tell outside one.
+    Within a trace it marks results of arguments that raise an error outside a trace.
 
     Args:
       keep: bool, of any shape.
@@ -38,31 +40,33 @@ def blanked(keep, values):
     """
 
     def blank(v):
-        own = keep.reshape(*keep.shape, *[1] * (v.ndim - keep.ndim))
+        mask = keep.reshape(*keep.shape, *[1] * (v.ndim - keep.ndim))
         if jnp.issubdtype(v.dtype, jnp.floating):
-            return jnp.where(own, v, jnp.nan)
+            return jnp.where(mask, v, jnp.nan)
         if jnp.issubdtype(v.dtype, jnp.signedinteger):
-            return jnp.where(own, v, jnp.iinfo(v.dtype).min)
+            return jnp.where(mask, v, jnp.iinfo(v.dtype).min)
         return v
 
     return jax.tree_util.tree_map(blank, values)
 
 
-def logsumexp_of_tiles(terms, tiles, dtype):
-    """log sum exp of the terms of all tiles, each as fast as a scan over the tiles can be.
+def logsumexp_of_tiles(
+    terms: Callable[[Any], list[jax.Array]], tiles: Any, dtype: Any
+) -> jax.Array:
+    """log sum exp of the terms of all tiles, by scans over the tiles.
 
-    Two scans, of the largest and then of the sum, are faster than one that rescales its sum as it
-    goes, and lose no digits to rescaling. Scalar terms that are written out a few to a tile are up
-    to twenty times as fast as a sum over an axis.
+    Two scans, for the maximum and then for the sum, are faster than one scan that rescales its sum,
+    and have no rounding errors of rescaling. A few scalar terms in each tile are up to twenty times
+    as fast as a sum over an axis.
 
     Args:
-      terms: function of one tile that gives a list of scalars.
+      terms: function of one tile that returns a list of scalars.
       tiles: pytree of arrays with a leading axis of tiles.
-      dtype: of the terms.
+      dtype: dtype of the terms.
 
     Returns:
-      The sum's logarithm, -inf with zero gradient where all terms are beyond a quarter of what the
-      dtype holds.
+      The logarithm of the sum; -inf with gradient zero if no term is above a quarter of the lowest
+      number of the dtype.
     """
     lowest = jnp.asarray(jnp.finfo(dtype).min / 4, dtype)  # finite: -inf less -inf is NaN
 
@@ -72,18 +76,18 @@ def logsumexp_of_tiles(terms, tiles, dtype):
     largest = lax.scan(highest, lowest, lax.stop_gradient(tiles))[0]
     largest = lax.stop_gradient(largest)
 
-    @jax.checkpoint  # a gradient computes the terms again rather than keep them all
+    @jax.checkpoint  # a gradient recomputes the terms instead of storing all of them
     def add(total, tile):
         return sum((exp2((term - largest) * _LOG2_E) for term in terms(tile)), total), None
 
     total, _ = lax.scan(add, jnp.zeros_like(lowest), tiles)
-    near = largest > lowest
-    return jnp.where(near, largest + jnp.log(jnp.where(near, total, 1)), -jnp.inf)
+    finite = largest > lowest
+    return jnp.where(finite, largest + jnp.log(jnp.where(finite, total, 1)), -jnp.inf)
 
 
 @jax.custom_jvp
-def exp2(x):
-    """2^x of x <= 0; below -126 it is 2^-126 in float32. Elementwise and 1.2 x jnp.exp2's speed."""
+def exp2(x: jax.Array) -> jax.Array:
+    """2^x for x <= 0; in float32 at least 2^-126, elementwise, and 1.2 times as fast as in JAX."""
     if x.dtype != jnp.float32:
         return jnp.exp2(x)
     x = jnp.maximum(x, np.float32(-126))
@@ -100,24 +104,24 @@ def _exp2_jvp(primals, tangents):
     return power, power * np.log(2).astype(power.dtype) * tangents[0]
 
 
-def polynomial(x, coefficients):
-    """sum_i coefficients[i] x^i by Horner's rule."""
+def polynomial(x: jax.Array, coefficients: Sequence[float]) -> jax.Array:
+    """sum_i coefficients[i] x^i, elementwise, by Horner's rule."""
     total = jnp.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:
         total = total * x + x.dtype.type(c)
     return total
 
 
-def computed_once(values, witness):
-    """``values``, kept from being computed anew by everything that reads them.
+def computed_once(values: Any, witness: Any) -> Any:
+    """``values``, protected on a CPU from recomputation in each of their consumers.
 
-    XLA on a CPU moves noise into each of its readers, hashing included, and drops optimization
-    barriers before it does. A branch that it cannot foresee stands in the way. Use it where values
-    are read several times by elementwise code, which may then run twenty times as fast.
+    XLA on a CPU recomputes noise, including its hashing, in every consumer, and removes
+    optimization barriers beforehand. A branch whose condition it cannot evaluate prevents that. If
+    elementwise code reads values several times, it can run twenty times as fast.
 
     Args:
       values: pytree of arrays of numbers.
-      witness: any scalar that is not known when the program is compiled.
+      witness: any scalar whose value is not known at compile time.
     """
 
     never = _never(lax.stop_gradient(jnp.asarray(witness, jnp.float32)))
@@ -132,10 +136,12 @@ def computed_once(values, witness):
 
 @custom_vmap
 def _never(witness):
-    return witness * 0 > 1  # which XLA, minding infinities, does not work out
+    return witness * 0 > 1  # always false, but XLA does not simplify it because of infinities
 
 
 @_never.def_vmap
 @standard_promotion
 def _never_of_many(size, batched, witness):
-    return _never(witness[0]), False  # one branch for all, or vmap would take both
+    return _never(
+        witness[0]
+    ), False  # one condition for all rows; with one for each row, vmap would execute both branches

@@ -1,8 +1,8 @@
-"""Places in the data that an error speaks of, and their names where these are known.
+"""Places in the data that error messages refer to, and their names.
 
-A model knows features, rows and labels by number alone. So an error holds each as a ``Place``,
-which prints as "feature 2", and whoever knows their names puts them in on its way up: ``fit`` knows
-labels and the columns of a Fitted, the command line the columns and the lines of a file.
+A model knows features, rows and labels only as numbers. Its errors hold each of them as a
+``Place``, which prints as "feature 2". Callers that know names replace places by names as the error
+propagates: ``fit`` knows labels and columns, the command line knows columns and lines of a file.
 
 >>> with Names.known(columns=("latitude", "longitude")):
 ...     raise ValueError(Message("x is constant in ", feature(1)))
@@ -17,35 +17,41 @@ from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
-    """A feature by its place in the flattened event, a row, or a label by its place.
+    """A feature, a row or a label.
 
-    of: whose it is; only those of x have names.
+    Attributes:
+      axis: "feature", "row" or "label".
+      number: the index; that of a feature is in the flattened event.
+      array: the argument that it belongs to; only places in x have names.
     """
 
-    kind: str
+    axis: str
     number: int
-    of: str = "x"
+    array: str = "x"
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.number}"
+        return f"{self.axis} {self.number}"
 
 
-def feature(number: Any, of: str = "x") -> Place:
-    return Place("feature", int(number), of)
+def feature(number: Any, array: str = "x") -> Place:
+    """A feature of x, or of another argument."""
+    return Place("feature", int(number), array)
 
 
 def row(number: Any) -> Place:
+    """A row of x."""
     return Place("row", int(number))
 
 
 def label(number: Any) -> Place:
+    """A label, by its index."""
     return Place("label", int(number))
 
 
 class Message(str):
-    """The text of an error, made of strings and of places that can still be named.
+    """The text of an error, made of strings and places, which ``Names`` can replace by names.
 
-    A message or an error among the parts is taken with its places.
+    A part may also be a message, or an exception with a message: its places are kept.
     """
 
     parts: tuple[str | Place, ...]
@@ -63,9 +69,12 @@ class Message(str):
 
 
 class Names(NamedTuple):
-    """A context in which errors speak of places by other names.
+    """A context that replaces the places in the message of an exception by names.
 
-    Each field gives the name, or another place, of a number; None leaves it as it is.
+    Attributes:
+      feature: function from a feature's number to its name or to another place; None keeps it.
+      row: the same for rows.
+      label: the same for labels.
     """
 
     feature: Callable[[int], str | Place] | None = None
@@ -79,7 +88,7 @@ class Names(NamedTuple):
         labels: tuple[str | int, ...] | None = None,
         row: Callable[[int], str] | None = None,
     ) -> Names:
-        """Those that a user knows: of columns, labels and rows, where there are some."""
+        """Names from those of columns and labels and from a function that names rows, if given."""
         return cls(
             feature=None if columns is None else lambda j: f"column {columns[j]!r}",
             row=row,
@@ -88,16 +97,18 @@ class Names(NamedTuple):
 
     @classmethod
     def of_rows(cls, numbers: Any) -> Names:
-        """Of rows picked from the data: their numbers there, place by place."""
+        """Row numbers in the data, for rows that were selected from it; numbers is (n,)."""
         return cls(row=lambda i: row(numbers[i]))
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, error_type: Any, error: BaseException | None, traceback: Any) -> None:
         if error is not None and len(error.args) == 1 and isinstance(error.args[0], Message):
             error.args = (Message(*map(self._renamed, error.args[0].parts)),)
 
-    def _renamed(self, part):
-        rename = getattr(self, part.kind) if isinstance(part, Place) and part.of == "x" else None
+    def _renamed(self, part: str | Place) -> str | Place:
+        if not isinstance(part, Place) or part.array != "x":
+            return part
+        rename = getattr(self, part.axis)
         return part if rename is None else rename(part.number)

@@ -1,4 +1,4 @@
-"""JAX's standard rules of promotion within the library, whatever rules its user's own code has."""
+"""JAX's standard promotion rules within the library, even if the user sets other rules."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any, TypeVar
 
 import jax
 
-_Function = TypeVar("_Function", bound=Callable)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _END = object()
 
 
 def standard_promotion(function: _Function) -> _Function:
-    """``function``, run under JAX's standard rules for dtypes and ranks that differ.
+    """Decorator: the function runs under JAX's standard rules for different dtypes and ranks.
 
-    ``jax_numpy_dtype_promotion`` and ``jax_numpy_rank_promotion`` are there to find slips in a
-    user's own code. The library is written for the standard rules, and so are NumPyro and optax.
+    ``jax_numpy_dtype_promotion`` and ``jax_numpy_rank_promotion`` help to find mistakes in a user's
+    code. This library is written for the standard rules, as are NumPyro and optax.
 
-    It decorates every public function that computes, and what JAX calls when such a function has
-    returned: rules for derivatives and for ``vmap``. A generator runs under the standard rules
-    while it makes an item, and its consumer under their own between two.
+    The decorator is for all public functions that compute, and for functions that JAX calls after
+    these have returned: rules of derivatives and of ``vmap``. A generator runs under the standard
+    rules while it makes an item, and its consumer runs under the user's rules.
     """
     if inspect.isgeneratorfunction(function):
         advance = standard_promotion(next)
 
         @functools.wraps(function)
-        def items(*args, **kwargs):
+        def items(*args: Any, **kwargs: Any) -> Any:
             each = function(*args, **kwargs)
             while (item := advance(each, _END)) is not _END:
                 yield item
@@ -35,7 +35,7 @@ def standard_promotion(function: _Function) -> _Function:
         return items  # type: ignore[return-value]
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         if _is_standard():  # nothing to set
             return function(*args, **kwargs)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -47,4 +47,4 @@ def standard_promotion(function: _Function) -> _Function:
 def _is_standard() -> bool:
     config: Any = jax.config
     dtype, rank = config.jax_numpy_dtype_promotion, config.jax_numpy_rank_promotion
-    return dtype == "standard" and rank == "allow"
+    return bool(dtype == "standard" and rank == "allow")

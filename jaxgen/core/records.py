@@ -57,6 +57,8 @@ class Traits(NamedTuple):
       scratch: scalars that scoring one event holds in memory, beside the event.
       log_prob_and_k: for a density by importance sampling, a function like ``log_prob`` that
         returns log p and the Pareto k of the weights.
+      support_at: for a support that depends on params, such as bounds, a function of the params
+        that returns it as a NumPyro constraint; None if ``support`` is the support.
 
     >>> jaxgen.Traits(reparameterized=True).density
     'exact'
@@ -69,6 +71,7 @@ class Traits(NamedTuple):
     tile: int | None = None
     scratch: int = 0
     log_prob_and_k: Any = None
+    support_at: Any = None
 
 
 class Hooks(Protocol):
@@ -109,8 +112,8 @@ class Hooks(Protocol):
         """Warn of rows whose density estimate cannot be trusted, by the Pareto k (n,) of them."""
 
     def draw_posteriors(
-        self, keys: Any, data: list, progress: bool | None = None
-    ) -> tuple[Params, list[dict]]:
+        self, keys: Any, data: list[Any], progress: bool | None = None
+    ) -> tuple[Params, list[dict[str, Any]]]:
         """Params that hold draws of posteriors, for the method "mcmc", and their histories.
 
         keys are (fits,); data is a list of (x, y, weights) with as many rows in each. The params

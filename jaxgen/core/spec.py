@@ -1,8 +1,8 @@
-"""Spec: the frozen, hashable description that models, bijectors and noise leaves share.
+"""``Spec``, the frozen and hashable base class of models, bijectors and noise leaves.
 
-A spec holds what decides shapes and control flow: plain numbers, strings, tuples and other specs.
-Arrays live in params. Because equal specs hash equal they share one compiled program, and because
-their fields are plain they print as source and save as JSON.
+The fields of a spec decide shapes and control flow: numbers, strings, tuples and other specs.
+Arrays are params. Equal specs have equal hashes, so that they share compiled programs; a spec
+prints as source code and is saved as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _registry: dict[str, type[Spec]] = {}
 
 
 class AtLeast(typing.NamedTuple):
-    """Annotation: the smallest value that a number in a spec may take."""
+    """Annotation of a field: the smallest value that it may have."""
 
     least: float
 
@@ -34,10 +34,10 @@ NonNegative = Annotated[float, AtLeast(0)]
 
 @dataclass_transform(frozen_default=True)
 class Spec:
-    """Base of everything hashable here. A subclass is turned into a frozen dataclass by itself.
+    """Base class of specs. A subclass becomes a frozen dataclass without a decorator.
 
-    Fields are cast to their annotated types, since ``S(1) == S(1.0)`` would otherwise share the
-    program compiled for one of them.
+    Fields are cast to their annotated types: since ``1 == 1.0``, specs with fields of other types
+    would share a compiled program.
 
     >>> class Disc(Spec):
     ...     radius: float = 1.0
@@ -45,15 +45,15 @@ class Spec:
     Disc(radius=2.0)
     """
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True)(cls)
-        # without class variables, in whose place a subclass's field of that name would come
+        # without pseudo-fields of class variables, which would fix the position of later fields
         cls.__dataclass_fields__ = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore
         jax.tree_util.register_static(cls)
         _registry[spec_name(cls)] = cls
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         hints = _hints(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             where = f"{type(self).__name__}: {field.name}"
@@ -62,19 +62,19 @@ class Spec:
 
 
 def spec_name(cls: type) -> str:
-    """The name a spec has in a file: the bare class name for jaxgen's own, else with its module."""
-    own = cls.__module__.split(".")[0] == "jaxgen"
-    return cls.__qualname__ if own else f"{cls.__module__}.{cls.__qualname__}"
+    """The name of a spec in files: the class name, with its module unless that is in jaxgen."""
+    is_builtin = cls.__module__.split(".")[0] == "jaxgen"
+    return cls.__qualname__ if is_builtin else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def to_json(spec: Spec) -> dict:
+def to_json(spec: Spec) -> dict[str, Any]:
     """A spec as plain JSON values; ``from_json`` is its inverse."""
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, Spec):
             return to_json(value)
         if isinstance(value, float) and not math.isfinite(value):
-            return str(value)  # JSON has no infinity; the cast to a field's type reads the text
+            return str(value)  # JSON has no infinity; the cast of the field reads the text
         return [plain(v) for v in value] if isinstance(value, tuple) else value
 
     fields = {f.name: plain(getattr(spec, f.name)) for f in dataclasses.fields(spec)}  # type: ignore[arg-type]
@@ -82,20 +82,22 @@ def to_json(spec: Spec) -> dict:
 
 
 def from_json(data: Any) -> Spec:
-    """The spec that ``to_json`` wrote. Only classes already defined are built; nothing is imported.
+    """The spec of a result of ``to_json``. Its classes must be defined; nothing is imported.
 
     Raises:
-      ValueError: the data name no known spec, or fields that the spec does not have.
+      ValueError: a spec is unknown, or does not have a field.
     """
     if not isinstance(data, dict) or not isinstance(data.get("spec"), str):
-        raise ValueError(f"a spec is a JSON object with the key 'spec', got {type(data).__name__}")
+        raise ValueError(
+            f"a spec must be a JSON object with the key 'spec', got {type(data).__name__}"
+        )
     name = data["spec"]
     if name not in _registry:
         raise ValueError(
             f"unknown spec {name!r}: import the module that defines it, then load again"
         )
 
-    def build(value):
+    def build(value: Any) -> Any:
         if isinstance(value, dict):
             return from_json(value)
         return tuple(build(v) for v in value) if isinstance(value, list) else value
@@ -112,7 +114,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _cast(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type, or an error that names the field."""
+    """The value as the annotated type; an error begins with ``where``, the name of the field."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = _cast(value, args[0], where)

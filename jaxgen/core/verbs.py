@@ -38,11 +38,22 @@ class Verb(NamedTuple):
     scores: bool = False
 
 
-def _log_prob(model, params, _, start, n, x, y, missing=False):
+def _log_prob(
+    model: Model, params: Params, _: Any, start: Any, n: int, x: Any, y: Any, missing: bool = False
+) -> Any:
     return batch.log_prob_rows(model, params, x, y, missing)
 
 
-def _classify(model, params, prior, start, n, x, _, missing=False):
+def _classify(
+    model: Model,
+    params: Params,
+    prior: Any,
+    start: Any,
+    n: int,
+    x: Any,
+    _: Any,
+    missing: bool = False,
+) -> Any:
     return batch.classify_rows(model, params, prior, x, missing)
 
 
@@ -114,7 +125,7 @@ def to_push(model: Model, params: Params, noise: Any, y: Any) -> Request:
     return Request(PUSH, model, params, None, noise, y, n, (n,))
 
 
-def _with_events(verb, model, params, shared, x, y):
+def _with_events(verb: Verb, model: Model, params: Params, shared: Any, x: Any, y: Any) -> Request:
     """A request about events (..., *event_shape), with one axis of rows."""
     dtype = inputs.float_dtype(params)
     x = inputs.as_events(model, _on_host(x), dtype)
@@ -126,7 +137,7 @@ def _with_events(verb, model, params, shared, x, y):
     return Request(verb, model, params, shared, x, y, len(x), shape)
 
 
-def _on_host(array):
+def _on_host(array: Any) -> Any:
     """A NumPy array of a JAX array whose values are known: casts of it compile nothing."""
     if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
         return array
@@ -138,17 +149,18 @@ def run_traced(request: Request) -> Any:
     verb, model, params, shared, given, y, n, shape, _ = request
     values: Any = jax.tree_util.tree_map(jnp.asarray, given)
 
-    def answer(rows):
+    def answer(rows: Callable[..., Any]) -> Any:
         return rows(model, params, shared, np.zeros(2, np.uint32), n, values, y)
 
-    if verb.missing is None or model.learning.missing is None:
+    missing = verb.missing
+    if missing is None or model.learning.missing is None:
         results = answer(verb.rows)
     else:
         found = jnp.isnan(values).any()
         if isinstance(found, jax.core.Tracer):  # under jit that of a constant is one too
-            results = lax.cond(found, lambda: answer(verb.missing), lambda: answer(verb.rows))
+            results = lax.cond(found, lambda: answer(missing), lambda: answer(verb.rows))
         else:
-            results = answer(verb.missing if found else verb.rows)
+            results = answer(missing if found else verb.rows)
     return jax.tree_util.tree_map(lambda v: v.reshape(*shape, *v.shape[1:]), results)
 
 

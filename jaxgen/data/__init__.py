@@ -1,1 +1,1 @@
-"""Data in and out: built-in data sets, event tables, model files, and the one writer of files."""
+"""Built-in data sets, event tables, model files, and the writer of all files."""

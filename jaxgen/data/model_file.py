@@ -62,7 +62,7 @@ class SavedModel(NamedTuple):
     labels: tuple[str | int, ...] | None = None
 
 
-def save(fitted: Any, path: str | os.PathLike) -> None:
+def save(fitted: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted model to one file, bit for bit; ``load`` reads it back.
 
     An existing file is replaced, and only once the new one is complete and on disk. The history of
@@ -110,7 +110,7 @@ def save(fitted: Any, path: str | os.PathLike) -> None:
 
 
 @standard_promotion
-def load(path: str | os.PathLike) -> SavedModel:
+def load(path: str | os.PathLike[str]) -> SavedModel:
     """Read a fitted model that ``save`` wrote.
 
     Only classes that are already defined can be read: import the module of your own model first.
@@ -172,12 +172,12 @@ def read_safetensors(file: IO[bytes], entry: str, other: str) -> tuple[bytes, An
     return raw, metadata
 
 
-def _check_size(found, size):
+def _check_size(found: int, size: int) -> None:
     if found != size:
         raise ValueError(f"damaged: it has {found:,} bytes, where its header says {size:,}")
 
 
-def _load(file: IO[bytes], path: str | os.PathLike) -> SavedModel:
+def _load(file: IO[bytes], path: str | os.PathLike[str]) -> SavedModel:
     """The model in an open file, its params NumPy arrays, or a ValueError that names the file."""
     try:
         raw, header = read_safetensors(file, _ENTRY, "not a jaxgen model, or damaged")
@@ -227,7 +227,7 @@ def _checked(raw: bytes, header: Any) -> SavedModel:
     return saved
 
 
-def _check_names(fitted):
+def _check_names(fitted: Any) -> None:
     """Raise unless columns and labels have one name for each feature and label, all different."""
     model = fitted.model
     if fitted.columns is not None:
@@ -241,7 +241,7 @@ def _check_names(fitted):
         _check_different("labels", fitted.labels)
 
 
-def _check_different(what, names):
+def _check_different(what: str, names: tuple[str | int, ...]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name, count in collections.Counter(names).items() if count > 1)
         raise ValueError(f"{what} has {twice!r} twice")

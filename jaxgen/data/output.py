@@ -1,10 +1,10 @@
-"""The one writer of files: models, tables, checkpoints, reports and figures all go through here.
+"""The writer of all files: models, tables, checkpoints, reports and figures.
 
-A regular file is replaced by a new one of the same owner and mode, and only once that is complete
-and on disk. Until then the new file is a hidden temporary in the same directory, which is removed
-where anything fails, Ctrl-C and SIGTERM included; those of processes that were killed are removed
-by the next writer in the directory. What is no regular file (a pipe, a terminal, ``/dev/null``),
-and a file with several hard links, is written in place, from a complete copy elsewhere.
+A regular file is replaced by a new file of the same owner and mode once the new file is complete
+and on disk. Until then the new file is a hidden temporary file in the same directory. It is removed
+if anything fails, Ctrl-C and SIGTERM included; if its process is killed, the next writer in the
+directory removes it. Anything but a regular file (a pipe, a terminal, ``/dev/null``), and a file
+with several hard links, is written in place, from a complete copy elsewhere.
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 _SIGNALS = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGINT")]
-_BINARY = getattr(os, "O_BINARY", 0)  # which Windows needs
-_writing: dict[str, int] = {}  # temporaries, and the process that writes each
+_BINARY = getattr(os, "O_BINARY", 0)  # for Windows
+_writing: dict[str, int] = {}  # temporary files, and the process that writes each of them
 
 
-def writable(path: str | os.PathLike, others: Iterable[str | os.PathLike | None] = ()) -> Path:
-    """``path``, if it can be written to; ask before long work whose result goes there.
+def writable(
+    path: str | os.PathLike[str], others: Iterable[str | os.PathLike[str] | None] = ()
+) -> Path:
+    """``path``, if it can be written to; for use before long work whose result goes there.
 
     Args:
       path: the file to write; a symbolic link is followed.
-      others: what else the work reads or writes, none of which may be the same file.
+      others: other files that the work reads or writes, which must not be the same file.
 
     Raises:
-      shutil.SameFileError: it is the same file as one of ``others``, by whatever name.
-      BrokenPipeError: it is a pipe of this process that nobody reads.
-      OSError: it is a directory, a block device or a socket; it is read-only; it has an owner or a
-        group that a new file cannot be given; its directory is missing or refuses new files.
+      shutil.SameFileError: the file is one of ``others``, perhaps under another name.
+      BrokenPipeError: the file is a pipe of this process without a reader.
+      OSError: the file is a directory, a block device or a socket; it is read-only; a new file
+        cannot have its owner or group; its directory is missing or takes no new files.
 
     >>> path = writable("report.json", others=["events.csv"])
     """
@@ -57,53 +59,53 @@ def writable(path: str | os.PathLike, others: Iterable[str | os.PathLike | None]
         if other is not None and _is_same(target, other):
             raise shutil.SameFileError(f"cannot write {path}: it is the same file as {other}")
     if target.replaced:
-        with _temporary(target):  # to find what only the attempt shows, such as a full quota
+        with _temporary(target):  # some errors, such as a full quota, show only in the attempt
             pass
     return Path(path)
 
 
 @contextlib.contextmanager
-def write_atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A binary file whose content takes its place at ``path`` once it is written completely.
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A context with a binary file whose content goes to ``path`` once it is complete.
 
-    A reader of a regular file finds the old content or the new one, never a part, and mode and
-    owner stay as they are. Where anything fails nothing is written, except that a copy to what is
-    written in place (see the module) may end early.
+    A reader of a regular file finds the old content or the new content, never a part, and mode and
+    owner stay the same. If anything fails, nothing is written, except that a file that is written
+    in place (see the module) may be incomplete.
 
     Args:
       path: the file to write; a symbolic link is followed.
 
     Raises:
-      OSError: as ``writable``, or the file cannot be written; it names ``path``.
+      OSError: as for ``writable``, or the file cannot be written; the message names ``path``.
 
     >>> with write_atomically("notes.txt") as file:
     ...     written = file.write(b"all or nothing")
     """
     target = _target(path)
     if not target.replaced:
-        # beside a regular file, since the disk of temporaries may be small
-        beside = target.real.parent if target.is_regular else None
-        with _naming(path), tempfile.TemporaryFile(dir=beside) as whole:
-            yield whole
-            whole.seek(0)
-            _copy(whole, target)
+        # in the directory of a regular file, since the disk of temporary files may be small
+        directory = target.real.parent if target.is_regular else None
+        with _errors_name(path), tempfile.TemporaryFile(dir=directory) as complete:
+            yield complete
+            complete.seek(0)
+            _copy(complete, target)
         return
-    with _temporary(target) as (file, temporary), _naming(path):
+    with _temporary(target) as (file, temporary), _errors_name(path):
         yield file
         file.flush()
         os.fsync(file.fileno())
         if fcntl is None:
-            file.close()  # Windows renames no open file
+            file.close()  # Windows cannot rename an open file
         os.replace(temporary, target.real)
         _sync_directory(target.real.parent)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write a value as JSON, indented.
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a value as indented JSON.
 
     Raises:
-      ValueError: it holds NaN or an infinity, for which JSON has no word: see ``finite``.
-      OSError: as ``write_atomically``.
+      ValueError: the value holds NaN or an infinity, which JSON does not have: see ``finite``.
+      OSError: as for ``write_atomically``.
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     with write_atomically(path) as file:
@@ -111,49 +113,51 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def finite(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A flat record with None for NaN and infinities, and by name what stood there.
+    """A flat record with None instead of NaN and infinities, and these values by name, as text.
 
     >>> finite({"kl": math.inf, "events": 3})
     ({'kl': None, 'events': 3}, {'kl': 'inf'})
     """
-    odd = {k: v for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)}
-    plain = {k: None if k in odd else v for k, v in record.items()}
-    return plain, {k: str(float(v)) for k, v in odd.items()}
+    replaced = {k: v for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)}
+    plain = {k: None if k in replaced else v for k, v in record.items()}
+    return plain, {k: str(float(v)) for k, v in replaced.items()}
 
 
-def check_figure(path: str | os.PathLike, others: Iterable[str | os.PathLike | None] = ()) -> None:
-    """Ask before long work whether ``write_figure`` could put its result there.
+def check_figure(
+    path: str | os.PathLike[str], others: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
+    """Raise if ``write_figure`` could not write to the path; for use before long work.
 
     Raises:
-      ValueError: Matplotlib draws no file of that ending.
-      OSError: as ``writable``.
+      ValueError: Matplotlib has no format with the path's ending.
+      OSError: as for ``writable``.
     """
     _ending(path)
     writable(path, others)
 
 
-def write_figure(figure: Any, path: str | os.PathLike) -> None:
+def write_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a Matplotlib figure in the format of the path's ending, such as .png, .pdf or .svg.
 
     Raises:
-      ValueError: Matplotlib draws no file of that ending.
-      OSError: as ``write_atomically``.
+      ValueError: Matplotlib has no format with the path's ending.
+      OSError: as for ``write_atomically``.
     """
     ending = _ending(path)
     with write_atomically(path) as file:
         figure.savefig(file, format=ending, dpi=150)
 
 
-def check_descriptor(number: int, name: str | os.PathLike) -> None:
-    """Ask before long work whether an open file of this process can be written to.
+def check_descriptor(number: int, name: str | os.PathLike[str]) -> None:
+    """Raise if an open file of this process cannot be written to; for use before long work.
 
     Args:
-      number: of the open file, such as 1 of the standard output.
-      name: what errors call it.
+      number: the file's descriptor, such as 1 for the standard output.
+      name: the file's name in error messages.
 
     Raises:
-      BrokenPipeError: it is a pipe that nobody reads.
-      OSError: it is not open, or only for reading.
+      BrokenPipeError: the file is a pipe without a reader.
+      OSError: the file is not open, or open for reading only.
     """
     if fcntl is None:
         return
@@ -166,14 +170,20 @@ def check_descriptor(number: int, name: str | os.PathLike) -> None:
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
-        raise BrokenPipeError(f"cannot write {name}: nobody reads it")
+        raise BrokenPipeError(f"cannot write {name}: it is a pipe without a reader")
 
 
 class _Target(NamedTuple):
-    """Where a path leads: the file without links, its status if it exists, and its number if it
-    is an open file of this process, such as /dev/stdout."""
+    """The file that a path leads to.
 
-    path: str | os.PathLike
+    Attributes:
+      path: as the caller gave it.
+      real: the same without symbolic links.
+      status: of the file; None if it does not exist.
+      descriptor: of an open file of this process, such as /dev/stdout; None of any other.
+    """
+
+    path: str | os.PathLike[str]
     real: Path
     status: os.stat_result | None
     descriptor: int | None
@@ -184,14 +194,14 @@ class _Target(NamedTuple):
 
     @property
     def replaced(self) -> bool:
-        """Whether a new file takes its place."""
+        """Whether a new file replaces it."""
         if self.descriptor is not None:
             return False
         return self.status is None or (self.is_regular and self.status.st_nlink == 1)
 
 
 def _target(path):
-    """Where ``path`` leads, or an OSError where it cannot be written to."""
+    """The file that ``path`` leads to; raises OSError if it cannot be written to."""
     number = _descriptor(path)
     if number is not None:
         check_descriptor(number, path)
@@ -210,19 +220,19 @@ def _target(path):
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         kind = "a block device" if stat.S_ISBLK(mode) else "a socket"
         raise OSError(f"cannot write {path}: it is {kind}")
-    # root may write to a read-only file too, but who made it read-only did not want that
+    # root is allowed to write to a read-only file, but its owner does not expect that
     if (stat.S_ISREG(mode) and not mode & stat.S_IWUSR) or not os.access(real, os.W_OK):
         raise PermissionError(f"cannot write {path}: it is read-only")
     return _Target(path, real, status, None)
 
 
 def _descriptor(path):
-    """The number of an open file that is named by it, as /dev/stdout and /dev/fd/3 do, or None."""
+    """The descriptor of an open file that the path names, such as /dev/fd/3, or None."""
     if fcntl is None:
         return None
     folders = {os.path.realpath(folder) for folder in ("/dev/fd", "/proc/self/fd")}
     path = os.path.abspath(path)
-    for _ in range(40):  # links that one path may take on Linux
+    for _ in range(40):  # the most symbolic links that Linux follows
         parent, name = os.path.split(path)
         if name.isdecimal() and os.path.realpath(parent) in folders:
             return int(name)
@@ -233,7 +243,7 @@ def _descriptor(path):
 
 
 def _is_same(target, other):
-    """Whether both are one regular file, or will be once they exist."""
+    """Whether both paths lead to one regular file, or will do so once it exists."""
     if target.status is None:
         return target.real == Path(os.path.realpath(other))
     try:
@@ -244,11 +254,14 @@ def _is_same(target, other):
 
 @contextlib.contextmanager
 def _temporary(target):
-    """A new hidden file beside the target, with its owner and mode, that is gone at the end."""
+    """A context with a new hidden file in the target's directory, of the same owner and mode.
+
+    At the end the file is removed, unless it was renamed. Yields the open file and its path.
+    """
     directory = target.real.parent
     _remove_stale(directory)
     with _removal_on_signals():
-        # nobody may read meanwhile what nobody may read at the end
+        # until it has the target's mode, nobody else may read the file
         mode = 0o666 if target.status is None else 0o600
         file = None
         while file is None:
@@ -268,7 +281,7 @@ def _temporary(target):
 
 
 def _create(path, mode, target):
-    """The open and locked file, or None where another process took it for a stale one."""
+    """The open and locked file, or None if another process has removed it as stale."""
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode)
     except PermissionError as error:
@@ -279,7 +292,7 @@ def _create(path, mode, target):
         raise OSError(error.errno, error.strerror, os.fspath(target.path)) from error
     file = os.fdopen(number, "wb")
     if fcntl is not None:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
+        with contextlib.suppress(OSError):  # not all network file systems have locks
             fcntl.flock(number, fcntl.LOCK_EX)
         if os.fstat(number).st_nlink == 0:
             file.close()
@@ -288,7 +301,7 @@ def _create(path, mode, target):
 
 
 def _keep_owner(file, target):
-    """Give a new file the owner, group and mode of the one that it will replace."""
+    """Give a new file the owner, group and mode of the file that it will replace."""
     if target.status is None or fcntl is None:
         return
     old, new = target.status, os.fstat(file.fileno())
@@ -298,22 +311,22 @@ def _keep_owner(file, target):
         except OSError as error:
             raise PermissionError(
                 f"cannot write {target.path}: it belongs to user {old.st_uid} and group "
-                f"{old.st_gid}, to whom a new file cannot be given"
+                f"{old.st_gid}, and a new file cannot belong to them"
             ) from error
     os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
 
 
-def _copy(whole, target):
-    """Copy an open file into the target, which stays the file that it is."""
+def _copy(complete, target):
+    """Copy the content of an open file to the target, without replacing the target."""
     if target.descriptor is not None:
-        for stream in (sys.stdout, sys.stderr):  # what was printed first comes first
+        for stream in (sys.stdout, sys.stderr):  # earlier output comes first
             if stream is not None:
                 stream.flush()
         number = os.dup(target.descriptor)
     else:
         number = os.open(target.real, os.O_WRONLY)
     with os.fdopen(number, "wb") as file:
-        shutil.copyfileobj(whole, file)
+        shutil.copyfileobj(complete, file)
         file.flush()
         if target.descriptor is None and target.is_regular:
             file.truncate()
@@ -323,7 +336,7 @@ def _copy(whole, target):
 def _sync_directory(directory):
     try:
         number = os.open(directory, os.O_RDONLY)
-    except PermissionError:  # on Windows, and in a directory that one may not list
+    except PermissionError:  # on Windows, and for a directory without permission to list it
         return
     try:
         os.fsync(number)
@@ -332,29 +345,29 @@ def _sync_directory(directory):
 
 
 @contextlib.contextmanager
-def _naming(path):
-    """An OSError that does not say which file it is of says that it is ``path``."""
+def _errors_name(path):
+    """A context whose OSErrors name ``path`` if they name no file, or a temporary one."""
     try:
         yield
     except OSError as error:
         if error.filename is not None and error.filename not in _writing:
             raise
-        if error.errno is None:  # as NumPy has it
+        if error.errno is None:  # such as those of NumPy
             raise OSError(f"cannot write {path}: {error}") from error
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _prefix():
-    """How names of temporaries of this host begin: locks may not reach other hosts."""
+    """The prefix of this host's temporary files; locks may not work across hosts."""
     return f".jaxgen-{re.sub('[^A-Za-z0-9]', '', platform.node())[:40]}-"
 
 
 def _remove_stale(directory):
-    """Remove temporaries whose writers are dead: their locks are gone."""
+    """Remove temporary files that are not locked, since their processes have ended."""
     if fcntl is None:
         return
     names: list[str] = []
-    with contextlib.suppress(OSError):  # one may be allowed to write to a directory, not to list it
+    with contextlib.suppress(OSError):  # a directory may be writable but not readable
         names = os.listdir(directory)
     for name in names:
         if name.startswith(_prefix()) and name.endswith(".tmp"):
@@ -370,9 +383,9 @@ def _remove_stale(directory):
 
 @contextlib.contextmanager
 def _removal_on_signals():
-    """Signals that would end the process at once remove its temporaries first.
+    """A context in which signals that would end the process remove its temporary files first.
 
-    Only the main thread can see to that, and only where nobody else has.
+    It has an effect in the main thread only, and not for signals that have a handler already.
     """
     taken = []
     if threading.current_thread() is threading.main_thread():
@@ -389,9 +402,9 @@ def _removal_on_signals():
 
 
 def _end(number, frame):
-    """Remove this process's temporaries, then end it as the signal would have."""
+    """Remove the temporary files of this process, then end it by the same signal."""
     for path, process in list(_writing.items()):
-        if process == os.getpid():  # a forked child leaves its parent's alone
+        if process == os.getpid():  # a forked child keeps the files of its parent
             with contextlib.suppress(OSError):
                 os.unlink(path)
     signal.signal(number, signal.SIG_DFL)
@@ -399,7 +412,7 @@ def _end(number, frame):
 
 
 def _ending(path):
-    """The ending of a figure's path, which Matplotlib knows how to draw."""
+    """The ending of a figure's path without the dot; raises if Matplotlib does not know it."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = set(FigureCanvasBase.get_supported_filetypes()) - {"pgf"}  # which needs TeX

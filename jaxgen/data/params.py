@@ -1,7 +1,7 @@
-"""Whether params suit a model: they are compared with what its ``init`` would give.
+"""A check that params suit a model, by comparison with the params that ``init`` gives.
 
-Nothing is computed: ``jax.eval_shape`` traces ``init`` without data, and, where sizes differ, with
-data. A size that differs between these two depends on the data, and may be any.
+Nothing is computed: ``jax.eval_shape`` traces ``init`` without data and, if sizes differ, with
+data. A size that differs between the two depends on the data and may have any value.
 """
 
 from __future__ import annotations
@@ -13,70 +13,71 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
 
-_EVENTS = 97  # of the data: no size that init without data is likely to choose
+_EVENTS = 97  # rows of data; init without data is unlikely to give this size
 
 
 @standard_promotion
-def check(model: Any, params: Any) -> None:
-    """Raise where params hold NaN, or differ from those of ``init`` in names, kinds or shapes.
+def check(model: Model, params: Params) -> None:
+    """Raise if params hold NaN, or differ from those of ``init`` in names, dtypes or shapes.
 
-    All params may have the same leading axes more than usual, as those of many fits have. A model
-    whose ``init`` JAX cannot trace may have any params; one whose ``init`` it cannot trace with
-    data, any sizes.
+    All params may have the same additional leading axes, such as those of many fits. If JAX cannot
+    trace ``init``, any params pass; if it cannot trace ``init`` with data, any sizes pass.
 
     Args:
+      model: the spec.
       params: a pytree of NumPy or JAX arrays.
 
     Raises:
-      ValueError: params that do not suit the model, by the first leaf's name.
+      ValueError: the params do not suit the model; the message names the first such leaf.
 
     >>> check(Gaussian(2), {"mean": np.zeros(2), "scale_tril": np.eye(2)})
     """
     found = _leaves(params)
     for name, leaf in found.items():
-        if _kind(leaf.dtype) == "floats" and np.isnan(np.asarray(leaf)).any():
+        if _number_type(leaf.dtype) == "floats" and np.isnan(np.asarray(leaf)).any():
             raise ValueError(f"{name} holds NaN")
-    wanted = _of_init(model, with_data=False)
+    wanted = _shapes_of_init(model, with_data=False)
     if wanted is None:
         return
-    for names, others, what in ((wanted, found, "missing among"), (found, wanted, "none of")):
+    for names, others, what in ((wanted, found, "missing among"), (found, wanted, "not one of")):
         for name in names:
             if name not in others:
                 raise ValueError(f"{name} is {what} the params of {model}")
     for name, leaf in found.items():
-        kind = _kind(wanted[name].dtype)
-        if kind != _kind(leaf.dtype):
-            raise ValueError(f"{name} must hold {kind} for {model}; it is of dtype {leaf.dtype}")
+        number_type = _number_type(wanted[name].dtype)
+        if number_type != _number_type(leaf.dtype):
+            raise ValueError(f"{name} must hold {number_type} for {model}; got dtype {leaf.dtype}")
     lead = min((_lead(leaf, wanted[name]) for name, leaf in found.items()), key=len, default=())
     if any(leaf.shape != lead + wanted[name].shape for name, leaf in found.items()):
         _check_sizes(model, found, wanted, lead)
 
 
 def _check_sizes(model, found, wanted, lead):
-    """Raise where a shape is not ``lead`` and then that of ``wanted``, but for sizes of data."""
-    fitted = _of_init(model, with_data=True)
+    """Raise if a shape is not ``lead`` and that of ``wanted``, except in sizes that data decide."""
+    fitted = _shapes_of_init(model, with_data=True)
     if fitted is None or _ranks(fitted) != _ranks(wanted):
         return
-    of_data: dict[tuple, int] = {}  # what size the data gave, which leaves of one node share
+    of_data: dict[
+        tuple[Any, ...], int
+    ] = {}  # sizes that data decide, which the leaves of a node share
     for name, leaf in found.items():
         sizes = list(zip(wanted[name].shape, fitted[name].shape, strict=True))
-        own = leaf.shape[len(lead) :]
-        fits = leaf.shape[: len(lead)] == lead and len(own) == len(sizes)
-        for size, (a, b) in zip(own, sizes, strict=False):
+        shape = leaf.shape[len(lead) :]
+        fits = leaf.shape[: len(lead)] == lead and len(shape) == len(sizes)
+        for size, (a, b) in zip(shape, sizes, strict=False):
             node = name.rpartition("/")[0]
             fits &= size == (a if a == b else of_data.setdefault((node, a, b), size))
         if not fits:
-            shape = [*map(str, lead), *(str(a) if a == b else "n" for a, b in sizes)]
-            raise ValueError(
-                f"{name} must have shape ({', '.join(shape)}) for {model}; it has {leaf.shape}"
-            )
+            text = ", ".join([*map(str, lead), *(str(a) if a == b else "n" for a, b in sizes)])
+            raise ValueError(f"{name} must have shape ({text}) for {model}; got {leaf.shape}")
 
 
 @functools.lru_cache(maxsize=64)
-def _of_init(model, with_data: bool) -> dict[str, Any] | None:
-    """Shapes and dtypes of params, by name, that ``init`` gives; None where JAX cannot tell."""
+def _shapes_of_init(model, with_data: bool) -> dict[str, Any] | None:
+    """Shapes and dtypes, by name, of the params of ``init``; None if it cannot be traced."""
 
     def struct(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.result_type(float))
@@ -87,7 +88,7 @@ def _of_init(model, with_data: bool) -> dict[str, Any] | None:
             return _leaves(jax.eval_shape(model.init, key))
         n = _EVENTS * (model.classes or 1)
         x = struct(n, *model.event_shape)
-        if model.classes is not None:  # the labels decide what is computed
+        if model.classes is not None:  # init may depend on the values of labels
             y = np.arange(n) % model.classes
             return _leaves(jax.eval_shape(lambda key, x: model.init(key, x, y), key, x))
         y = None if model.y_shape is None else struct(n, *model.y_shape)
@@ -96,7 +97,7 @@ def _of_init(model, with_data: bool) -> dict[str, Any] | None:
         return None
 
 
-def _leaves(tree):
+def _leaves(tree: Any) -> dict[str, Any]:
     flat = jax.tree_util.tree_flatten_with_path({"params": tree})[0]
     name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
     return {name(place): leaf for place, leaf in flat}
@@ -110,7 +111,7 @@ def _lead(leaf, like):
     return leaf.shape[: max(leaf.ndim - len(like.shape), 0)]
 
 
-def _kind(dtype):
+def _number_type(dtype):
     if jnp.issubdtype(dtype, jnp.floating):
         return "floats"
     return "integers" if jnp.issubdtype(dtype, jnp.integer) else str(dtype)

@@ -1,20 +1,26 @@
-"""The laws that every model keeps, as one call: ``jaxgen.check(MyModel(2))``."""
+"""Laws that every model must satisfy; ``jaxgen.check(model)`` tests them.
+
+>>> sorted(jaxgen.check(jaxgen.models.Gaussian(1), laws=["spec", "support"]).figures)
+['spec', 'support']
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jaxgen.core.model import Model
+import jax
+
+from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.laws import calculus, contract, density, labels, parts
 from jaxgen.laws.contract import count_compiles
-from jaxgen.laws.subject import NotJudged, Subject
+from jaxgen.laws.subject import NotApplicable, Subject
 
 __all__ = [
     "LAWS",
     "LawError",
-    "NotJudged",
+    "NotApplicable",
     "Report",
     "Subject",
     "applies",
@@ -24,7 +30,7 @@ __all__ = [
 
 Law = Callable[[Subject], str]
 
-# the order is that of reading: the first failure is the likeliest cause of the others
+# in reports the first failure is the likeliest cause of the others
 LAWS: dict[str, Law] = {
     "spec": contract.spec,
     "start": contract.start,
@@ -54,17 +60,17 @@ LAWS: dict[str, Law] = {
     "refits": contract.refits,
     "files": contract.files,
 }
-_OF_EXACT_DENSITY = {"normalisation", "goodness_of_fit", "score_identity", "bijection"}
-_OF_EXACT_DENSITY |= {"chain_rule", "missing"}
-_WITHOUT_DENSITY = {"spec", "start", "support", "determinism", "prefix", "key_reuse", "files"}
-_WITHOUT_DENSITY |= {"refits"}
+_NEED_EXACT_DENSITY = {"normalisation", "goodness_of_fit", "score_identity", "bijection"}
+_NEED_EXACT_DENSITY |= {"chain_rule", "missing"}
+_NEED_NO_DENSITY = {"spec", "start", "support", "determinism", "prefix", "key_reuse", "files"}
+_NEED_NO_DENSITY |= {"refits"}
 
 
 class LawError(AssertionError):
-    """Some laws failed.
+    """The error of ``check``: at least one law fails.
 
     Attributes:
-      report: the Report, with the figures of the others.
+      report: the ``Report``, with the figures of the laws that hold too.
     """
 
     def __init__(self, report: Report):
@@ -73,12 +79,12 @@ class LawError(AssertionError):
 
 
 class Report:
-    """What each law found. Prints as a table.
+    """The results of the laws, which print as a table.
 
     Attributes:
       model: the spec.
-      figures: text a law, for those that hold or judge nothing.
-      failures: text a law, for those that do not hold.
+      figures: by name, a text for each law that holds or does not apply.
+      failures: by name, a text for each law that fails.
     """
 
     def __init__(self, model: Model):
@@ -101,32 +107,32 @@ class Report:
 @standard_promotion
 def check(
     model: Model,
-    params: Any = None,
+    params: Params = None,
     *,
-    key: Any = None,
+    key: jax.Array | None = None,
     y: Any = None,
     laws: Iterable[str] | None = None,
 ) -> Report:
-    """Run every law against a model: one call to learn whether your own family is right.
+    """Test a model against the laws, such as those of a new family.
 
-    The laws compare the density with its integral, with samples, with derivatives and with an
-    inverse, and hold batches, dtypes, keys, files and errors to the contract: see ``LAWS``, whose
-    functions say in one line what each demands. A statistical law fails for a true model with
-    probability 2e-5.
+    The laws compare the density with its integral, with samples, with derivatives and with the
+    inverse, and test that batches, dtypes, keys, files and errors follow the contract. ``LAWS``
+    lists them; the docstring of each law states it in one line. A statistical law fails for a
+    correct model with probability 2e-5.
 
     Args:
       model: the spec.
-      params: where to check it; by default ``model.init(key)``, jittered.
-      key: a typed PRNG key; by default ``jax.random.key(0)``, so that a check repeats.
+      params: the params at which to test it; by default ``model.init(key)``, jittered.
+      key: a typed PRNG key; by default ``jax.random.key(0)``, so that a check is repeatable.
       y: a condition of shape ``y_shape``, for a conditional model.
-      laws: names out of ``LAWS``, to run some only.
+      laws: names in ``LAWS``; by default all.
 
     Returns:
-      A Report, which prints as a table of laws and figures.
+      A ``Report``, which prints as a table of laws and figures.
 
     Raises:
-      LawError: a law fails; its text is the table.
-      ValueError: ``laws`` names none of the laws.
+      LawError: a law fails; the error's text is the table.
+      ValueError: ``laws`` holds a name that is not in ``LAWS``.
 
     >>> print(check(Gaussian(1), laws=["spec", "bijection"]))
     Gaussian(dim=1, covariance='full', jitter=0.0): all hold
@@ -141,22 +147,22 @@ def check(
     report = Report(model)
     for name in wanted:
         if not applies(name, model):
-            report.figures[name] = f"not judged: density is {model.traits.density!r}"
+            report.figures[name] = f"not applicable: density is {model.traits.density!r}"
             continue
         try:
             report.figures[name] = LAWS[name](subject)
-        except NotJudged as reason:
-            report.figures[name] = f"not judged: {reason}"
-        except Exception as error:  # a model may fail in any way: each law is one row of the table
-            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            report.failures[name] = kind + str(error).split("\n")[0]
+        except NotApplicable as reason:
+            report.figures[name] = f"not applicable: {reason}"
+        except Exception as error:  # any error of the model is a failure of this law
+            prefix = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            report.failures[name] = prefix + str(error).split("\n")[0]
     if report.failures:
         raise LawError(report)
     return report
 
 
 def applies(law: str, model: Model) -> bool:
-    """Whether a law speaks of such a model: some need a density, or an exact one."""
+    """Whether a law applies to the model: some need a density, and some an exact one."""
     if model.traits.density == "none":
-        return law in _WITHOUT_DENSITY
-    return model.traits.density == "exact" or law not in _OF_EXACT_DENSITY
+        return law in _NEED_NO_DENSITY
+    return model.traits.density == "exact" or law not in _NEED_EXACT_DENSITY

@@ -1,4 +1,4 @@
-"""Laws of derivatives, of inverses, and of values at the edges of floating point."""
+"""Laws of derivatives, inverses, and values at the limits of floating point."""
 
 from __future__ import annotations
 
@@ -14,35 +14,33 @@ from jaxgen.core.random import Normal, Uniform, is_leaf
 from jaxgen.core.spec import Spec
 from jaxgen.laws import compiled
 from jaxgen.laws.compiled import FEW, tree_leaves, tree_map
-from jaxgen.laws.subject import (
-    NotJudged,
-    Subject,
-    require,
-    require_close,
-)
+from jaxgen.laws.subject import NotApplicable, Subject, require, require_close
 
 _STEP = 1e-6
 _DIRECTIONS = 3
 
 
 def gradients(subject: Subject) -> str:
-    """Gradients in params and in x are free of NaN, and agree with central differences in f64."""
+    """Gradients in params and x have no NaN, and agree with central differences in float64."""
     _, _, clean = subject.gradients(subject.samples[:4096])
     require(clean.all(), f"the gradient at sample {subject.samples[:4096][~clean][:1]} is NaN")
-    with subject.in_float64() as exact:
-        u = exact.chart.drop(exact.few)
+    with subject.in_float64() as double:
+        u = double.coordinates.from_events(double.few_samples)
         rng = np.random.default_rng(4)
         worst = 0.0
         for _ in range(_DIRECTIONS):
-            along = tree_map(lambda v: _direction(rng, v), exact.params)
-            line = np.where(exact.chart.discrete, 0.0, rng.normal(size=u.shape) * u.std(0))
+            params_direction = tree_map(lambda v: _direction(rng, v), double.params)
+            u_direction = rng.normal(size=u.shape) * u.std(0)
+            u_direction = np.where(double.coordinates.discrete, 0.0, u_direction)
             ends = []
-            for sign in (-_STEP, _STEP):
-                params = tree_map(functools.partial(_moved, sign), exact.params, along)
-                ends.append(exact.slopes(u + sign * line, params)[0])
+            for step in (-_STEP, _STEP):
+                params = tree_map(functools.partial(_moved, step), double.params, params_direction)
+                ends.append(double.directional_derivatives(u + step * u_direction, params)[0])
             with np.errstate(invalid="ignore"):
                 wanted = (ends[1] - ends[0]) / (2 * _STEP)
-            got = exact.slopes(u, along=along, line=line)[1]
+            _, got = double.directional_derivatives(
+                u, params_direction=params_direction, u_direction=u_direction
+            )
             inside = np.isfinite(wanted)
             require(inside.mean() > 0.5, "most samples lie on an edge of the density")
             worst = max(worst, require_close(got[inside], wanted[inside], "gradient", 1e-3, 1e-6))
@@ -55,15 +53,16 @@ def _direction(rng, leaf):
     return rng.normal(size=leaf.shape) * (0.1 + np.abs(np.asarray(leaf)))
 
 
-def _moved(size, leaf, along):
-    return np.asarray(leaf) + size * along if along.any() else leaf
+def _moved(step, leaf, direction):
+    return np.asarray(leaf) + step * direction if direction.any() else leaf
 
 
 def precision(subject: Subject) -> str:
     """Scores in float32 agree with those in float64 to 1e-3."""
-    with subject.in_float64() as exact:
-        wanted = exact.slopes(exact.chart.drop(exact.few))[0]
-    got = subject.log_prob(subject.few)
+    with subject.in_float64() as double:
+        u = double.coordinates.from_events(double.few_samples)
+        wanted, _ = double.directional_derivatives(u)
+    got = subject.log_prob(subject.few_samples)
     finite = np.isfinite(got)
     require(finite.mean() > 0.9, "most samples lie on an edge of the density")
     gap = require_close(got[finite], wanted[finite], "float32 score", 1e-3, 1e-3)
@@ -73,9 +72,10 @@ def precision(subject: Subject) -> str:
 def totality(subject: Subject) -> str:
     """log_prob is -inf outside the support and at +-inf, NaN at NaN, and never +inf.
 
-    No value or gradient is NaN at edges, their neighbours in floating point, or +-1e30.
+    Values and gradients have no NaN at numbers that occur in the spec or the params, such as edges
+    of the density, at their neighbours in floating point, or at +-1e30.
     """
-    base = subject.few[0].astype(subject.dtype).reshape(-1)
+    base = subject.few_samples[0].astype(subject.dtype).reshape(-1)
     values = _awkward(subject)
     points = [np.full(base.shape, v, subject.dtype) for v in values]
     for j in range(min(base.size, 4)):
@@ -88,8 +88,8 @@ def totality(subject: Subject) -> str:
     flat = stacked.reshape(len(stacked), -1)
     for bad, what in ((np.isnan(scores), "NaN"), (scores == np.inf, "inf")):
         require(not bad.any(), f"log_prob is {what} at {flat[bad][:1]}")
-    # on the device, which takes the smallest numbers for zero, as log_prob does
-    outside = ~subject.inside(stacked)
+    # computed on the device, which may treat subnormal numbers as zero, as it does in log_prob
+    outside = ~subject.in_support(stacked)
     wrong = outside & (scores != -np.inf)
     require(
         not wrong.any(), f"{flat[wrong][:1]} is outside the support, but scores {scores[wrong][:1]}"
@@ -104,13 +104,13 @@ def totality(subject: Subject) -> str:
         got = subject.log_prob(x.reshape(-1, *subject.model.event_shape))
         same = np.isnan(got) if np.isnan(wanted) else got == wanted
         if np.isnan(wanted) and subject.model.learning.missing is not None:
-            same = np.isfinite(got)  # the score of the rest
+            same = np.isfinite(got)  # NaN is a missing value: the score is that of the rest
         require(same.all(), f"log_prob is {got[~same][:1]} where an entry of x is {value}")
     return f"{len(points)} points"
 
 
 def _awkward(subject):
-    """Numbers where a density may break: those in the spec and params, and their neighbours."""
+    """Numbers where a density may fail: those in the spec and the params, and their neighbours."""
     info = np.finfo(subject.dtype)
     found = {0.0, 0.5, 1.0, 2.0, 3.0, 1e30, info.tiny, 1e15, 1e-8}
     found.update(np.abs(_numbers_in(subject.model)))
@@ -121,7 +121,7 @@ def _awkward(subject):
     with np.errstate(over="ignore"):
         near = [np.nextafter(values, np.array(s * np.inf, subject.dtype)) for s in (-1, 1)]
     values = np.concatenate([values, *near])
-    # processors may or may not take subnormal numbers for zero: the least normal ones stand in
+    # some processors treat subnormal numbers as zero: the least normal numbers replace them
     tiny = (values != 0) & (np.abs(values) < info.tiny)
     values = np.unique(np.where(tiny, np.copysign(info.tiny, values), values))
     return values[np.isfinite(values)]
@@ -129,38 +129,39 @@ def _awkward(subject):
 
 def _numbers_in(value):
     if isinstance(value, Spec):
-        kept = dataclasses.fields(value)  # type: ignore[arg-type]
-        return _numbers_in(tuple(getattr(value, f.name) for f in kept))
+        fields = dataclasses.fields(value)  # type: ignore[arg-type]
+        return _numbers_in(tuple(getattr(value, f.name) for f in fields))
     if isinstance(value, tuple):
         return [number for item in value for number in _numbers_in(item)]
     return [float(value)] if isinstance(value, (int, float)) else []
 
 
 def bijection(subject: Subject) -> str:
-    """push and pull are inverse, and log p(x) = log p(noise) + log|det d pull / dx|."""
+    """push and pull are inverses, and log p(x) = log p(noise) + log|det d pull / dx|."""
     model = subject.model
     if not is_invertible(model):
-        raise NotJudged("not invertible")
-    x = subject.few.astype(subject.dtype)
+        raise NotApplicable("not invertible")
+    x = subject.few_samples.astype(subject.dtype)
     back = compiled.round_trip(model, subject.params, x, subject.conditions(FEW))
     worst = require_close(back, x, "push(pull(x))", 1e-4)
-    with subject.in_float64() as exact:
-        dtype, y = exact.dtype, exact.conditions(FEW)
+    with subject.in_float64() as double:
+        dtype, y = double.dtype, double.conditions(FEW)
         z, x, back, log_det = compiled.change_of_variables(
-            model, exact.chart, exact.params, exact.key, dtype, y
+            model, double.coordinates, double.params, double.key, dtype, y
         )
         for got, wanted in zip(tree_leaves(back), tree_leaves(z), strict=True):
-            # noise near its ends is pressed together by the map: an absolute gap
+            # the map may compress noise near its ends: the tolerance is absolute too
             require_close(got, wanted, "pull(push(noise))", 1e-9, 1e-9)
         leaves = jax.tree_util.tree_leaves(model.noise(), is_leaf=is_leaf)
         if not all(isinstance(leaf, (Normal, Uniform)) for leaf in leaves):
-            raise NotJudged("noise without a density")
+            raise NotApplicable("the noise has no density")
         log_noise = np.zeros(FEW)
         for leaf, value in zip(leaves, tree_leaves(z), strict=True):
             if isinstance(leaf, Normal):
                 value = np.asarray(value).reshape(FEW, -1)
                 log_noise += (-0.5 * value**2 - 0.5 * np.log(2 * np.pi)).sum(1)
-        got = exact.slopes(exact.chart.drop(np.asarray(x)))[0]
+        u = double.coordinates.from_events(np.asarray(x))
+        got, _ = double.directional_derivatives(u)
         wanted = log_noise + np.asarray(log_det)
         gap = require_close(got, wanted, "log_prob by change of variables", 1e-6, 1e-6)
     return f"round trip {worst:.1g}, density {gap:.1g}"

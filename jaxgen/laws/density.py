@@ -1,6 +1,6 @@
-"""Laws between a density, its samples and its gradients.
+"""Laws that relate a density, its samples and its gradients.
 
-The statistical ones fail for a true model with probability 2e-5 or less.
+The statistical laws fail for a correct model with probability 2e-5 or less.
 """
 
 from __future__ import annotations
@@ -10,27 +10,23 @@ import numpy as np
 
 from jaxgen.laws import integrate
 from jaxgen.laws.compiled import FEW, LEARN, tree_leaves
-from jaxgen.laws.subject import (
-    P_VALUE,
-    NotJudged,
-    Subject,
-    require,
-)
+from jaxgen.laws.subject import P_VALUE, NotApplicable, Subject, require
+from jaxgen.training import fit
 
-_LEAST_ESS = 1000  # effective sample size under which importance weights judge nothing
+_LEAST_ESS = 1000  # effective sample size below which importance weights are not used
 
 
 def normalisation(subject: Subject) -> str:
     """The density integrates, or sums, to one."""
-    chart = subject.chart
-    if chart.discrete.all():
+    coordinates = subject.coordinates
+    if coordinates.discrete.all():
         try:
             total = integrate.states(subject)[1].sum()
-            require(abs(total - 1) < 1e-3, f"the states' probabilities sum to {total:.6f}")
+            require(abs(total - 1) < 1e-3, f"the probabilities sum to {total:.6f}")
             return f"sum {total:.6f}"
-        except NotJudged:
+        except NotApplicable:
             pass
-    elif chart.dim <= 2 and not chart.discrete.any():
+    elif coordinates.dim <= 2 and not coordinates.discrete.any():
         total = integrate.cells(subject)[0].sum()
         require(abs(total - 1) < 1e-3, f"the density integrates to {total:.6f}")
         return f"integral {total:.6f}"
@@ -45,18 +41,18 @@ def normalisation(subject: Subject) -> str:
 
 
 def goodness_of_fit(subject: Subject) -> str:
-    """Samples fall where the density says: cells of a grid, states, or projections onto lines."""
-    chart = subject.chart
-    if chart.discrete.all():
+    """Samples follow the density: in cells of a grid, in states, or in projections onto lines."""
+    coordinates = subject.coordinates
+    if coordinates.discrete.all():
         try:
             every, probs = integrate.states(subject)
             code = {tuple(state): i for i, state in enumerate(every.tolist())}
-            u = chart.drop(subject.samples).astype(np.float64).tolist()
+            u = coordinates.from_events(subject.samples).astype(np.float64).tolist()
             counts = np.bincount([code[tuple(row)] for row in u], minlength=len(every))
             return _chi_square(counts, probs)
-        except NotJudged:
+        except NotApplicable:
             pass
-    elif chart.dim <= 2 and not chart.discrete.any():
+    elif coordinates.dim <= 2 and not coordinates.discrete.any():
         probs, counts = integrate.cells(subject)
         return _chi_square(counts, probs)
     return _projections(subject)
@@ -64,33 +60,33 @@ def goodness_of_fit(subject: Subject) -> str:
 
 def score_identity(subject: Subject) -> str:
     """The mean of d log p / d params over samples is zero, for params that move no edge."""
-    judged = _smooth_leaves(subject)
+    smooth = _smooth_leaves(subject)
     mean, square, _ = subject.gradients(subject.samples)
     zs, count = [0.0], 0
-    for m, s, smooth in zip(tree_leaves(mean), tree_leaves(square), judged, strict=True):
-        if not smooth:
+    for m, s, is_smooth in zip(tree_leaves(mean), tree_leaves(square), smooth, strict=True):
+        if not is_smooth:
             continue
         spread = np.sqrt(np.maximum(s - m**2, 0) / subject.rows)
-        # rounding alone leaves a mean of about eps times the entries' size
+        # by rounding alone the mean is about eps times the size of the entries
         rounding = np.sqrt(s) * np.finfo(subject.dtype).eps
         zs.extend(np.abs(np.atleast_1d(m / np.maximum(spread + rounding, 1e-30))).ravel())
         count += m.size
     if not count:
-        raise NotJudged("every parameter moves an edge, or there is none")
+        raise NotApplicable("every parameter moves an edge, or there are no parameters")
     worst = max(zs)
     require(
         2 * _tail(worst) * count > P_VALUE,
         f"the mean score of a parameter is {worst:.1f} standard errors from zero",
     )
-    skipped = len(judged) - sum(judged)
+    skipped = len(smooth) - sum(smooth)
     return f"worst z {worst:.1f} of {count}" + (f", {skipped} leaves skipped" if skipped else "")
 
 
 def support(subject: Subject) -> str:
-    """Samples are finite, satisfy ``model.support`` and have a finite density."""
+    """Samples are finite, lie in ``model.support`` and have a finite log density."""
     x = subject.samples
     require(np.isfinite(x).all(), f"{(~np.isfinite(x)).sum()} entries of samples are not finite")
-    inside = subject.inside(x)
+    inside = subject.in_support(x)
     require(inside.shape == (len(x),), f"support(x) has shape {inside.shape}, not {(len(x),)}")
     require(inside.all(), f"sample {x[~inside][:1]} is outside model.support")
     if subject.model.traits.density == "none":
@@ -101,12 +97,14 @@ def support(subject: Subject) -> str:
 
 
 def learning(subject: Subject, tolerance: float | None = None) -> str:
-    """Fitted to its own samples, the model scores new ones nearly as well as the true params."""
-    from jaxgen.training import fit
+    """Fitted to its own samples, the model scores new ones nearly as well as the true params do.
 
+    The mean score may be ``tolerance`` nats lower; by default 0.05 + 2 d / n, with d numbers in the
+    params and n rows.
+    """
     half = LEARN
     x, scores = subject.samples[: 2 * half], subject.scores[: 2 * half]
-    y = subject.every_condition(2 * half)
+    y = subject.cycled_labels(2 * half)
     if subject.model.classes is not None:
         x = subject.draw(2 * half, y)
         scores = subject.log_prob(x, y=y)
@@ -117,25 +115,24 @@ def learning(subject: Subject, tolerance: float | None = None) -> str:
     tolerance = 0.05 + 2 * count / half if tolerance is None else tolerance
     new_y = subject.conditions(half) if new_y is None else new_y
     got = subject.log_prob(new, fitted.params, new_y).astype(np.float64)
-    got = got[np.isfinite(got)]  # a new event may lie past the last edge seen
-    require(len(got) > 0.98 * half, f"{half - len(got)} of {half} new events are impossible")
+    got = got[np.isfinite(got)]  # a new event may lie beyond the edges of the training rows
+    require(len(got) > 0.98 * half, f"{half - len(got)} of {half} new events have zero density")
     gap = scores[half:].mean(dtype=np.float64) - got.mean()
     require(gap <= tolerance, f"new events score {gap:.3f} nats worse than under the true params")
     return f"gap {gap:.4f} nats"
 
 
 def units(subject: Subject) -> str:
-    """A fit to ``a * x + b`` is the fit to x: log densities differ by log|a|, draws map likewise.
+    """A fit to ``a * x + b`` is the fit to x in other units.
 
-    Each feature has an ``a`` of its own, from 1e-12 to 1e12, and a b of up to 100 deviations.
+    Its log densities differ by log|a|, and its draws are ``a * x + b`` of the draws. ``a`` differs
+    by feature, from 1e-12 to 1e12, and ``b`` is up to 100 standard deviations.
     """
-    from jaxgen.training import fit
-
     model = subject.model
     scales = np.broadcast_to(model.learning.rescalable, model.event_shape)
     if not scales.any():
-        raise NotJudged("no feature is rescalable")
-    y = subject.every_condition(LEARN)
+        raise NotApplicable("no feature is rescalable")
+    y = subject.cycled_labels(LEARN)
     x = subject.draw(LEARN, y).astype(np.float64)
     places = np.arange(scales.size).reshape(scales.shape)
     scale = np.where(scales, 10.0 ** np.array([-12, 12, 5, -3])[places % 4], 1.0)
@@ -153,13 +150,13 @@ def units(subject: Subject) -> str:
     with np.errstate(invalid="ignore"):
         gap = np.abs(scores[1] + np.log(scale).sum() - scores[0])
     gap = np.where(scores[0] == scores[1], 0.0, gap)  # both impossible
-    require(gap.max() < 1e-3, f"log densities differ by {gap.max():.2g} nats beside log|a|")
+    require(gap.max() < 1e-3, f"log densities differ by {gap.max():.2g} nats more than log|a|")
     draws = [
         Subject(model, fitted.params, key=subject.key, y=subject.y).draw(FEW, few_y)
         for fitted in fits
     ]
-    away = np.abs((draws[1] - shift) / scale - draws[0]) / x.std(0)
-    same = (away.reshape(FEW, -1).max(1) < 1e-2).mean()
+    gaps = np.abs((draws[1] - shift) / scale - draws[0]) / x.std(0)
+    same = (gaps.reshape(FEW, -1).max(1) < 1e-2).mean()
     require(same > 0.9, f"{1 - same:.0%} of the draws are not those of x in other units")
     return f"gap {gap.max():.1g} nats"
 
@@ -168,7 +165,7 @@ def _weights(subject):
     points, weights = integrate.importance(subject)
     ess = weights.sum() ** 2 / (weights**2).sum() if weights.any() else 0.0
     if ess < _LEAST_ESS:
-        raise NotJudged(f"importance sampling has {ess:.0f} effective draws")
+        raise NotApplicable(f"importance sampling has only {ess:.0f} effective draws")
     return points, weights
 
 
@@ -179,7 +176,7 @@ def _tail(z):
 
 
 def _chi_square(counts, probs):
-    """Pearson's test of counts against probabilities; cells that expect under 10 are pooled."""
+    """Pearson's test of counts against probabilities, with cells of fewer than 10 pooled."""
     from scipy.stats import chi2
 
     rest = max(0.0, 1 - probs.sum())
@@ -196,15 +193,18 @@ def _chi_square(counts, probs):
 
 
 def _projections(subject):
-    """Means, squares and cells along features and random lines, samples against weights."""
+    """Compares samples with importance weights along the features and along random lines.
+
+    Along each of them it compares the mean, the mean square and the shares below some quantiles.
+    """
     points, weights = _weights(subject)
-    chart = subject.chart
-    u = chart.drop(subject.samples).astype(np.float64)
+    dim = subject.coordinates.dim
+    u = subject.coordinates.from_events(subject.samples).astype(np.float64)
     centre, spread = u.mean(0), u.std(0) + 1e-12
-    lines = np.random.default_rng(2).normal(size=(chart.dim, 4))
+    lines = np.random.default_rng(2).normal(size=(dim, 4))
     z_samples, z_points = (u - centre) / spread, (points - centre) / spread
     worst, count = 0.0, 0
-    for line in np.concatenate([np.eye(chart.dim), lines], 1).T:
+    for line in np.concatenate([np.eye(dim), lines], 1).T:
         a, b = z_samples @ line, z_points @ line
         edges = np.unique(np.quantile(a, np.linspace(0, 1, 9)[1:-1]))
         for f in (
@@ -212,9 +212,9 @@ def _projections(subject):
             lambda v: v**2,
             *(lambda v, e=edge: (v <= e + 1e-6).astype(float) for edge in edges),
         ):
-            ours, theirs = f(a), f(b) * weights
-            error = np.sqrt(ours.var() / len(a) + theirs.var() / len(b)) + 1e-9
-            worst = max(worst, abs(ours.mean() - theirs.mean()) / error)
+            of_samples, of_density = f(a), f(b) * weights
+            error = np.sqrt(of_samples.var() / len(a) + of_density.var() / len(b)) + 1e-9
+            worst = max(worst, abs(of_samples.mean() - of_density.mean()) / error)
             count += 1
     require(
         2 * _tail(worst) * count > P_VALUE,
@@ -224,10 +224,10 @@ def _projections(subject):
 
 
 def _smooth_leaves(subject):
-    """For each leaf of params, whether moving it moves no jump of the density.
+    """For each leaf of params, whether log p is smooth in it: moving it moves no jump of p.
 
-    A score identity holds only there. Each leaf is moved by a few hundredths of its own standard
-    error in one observation: a smooth log-density follows its gradient, a jump does not.
+    The score identity holds only for such leaves. Each leaf is moved by a few hundredths of its
+    standard error from one observation: a smooth log p then follows its gradient, a jump does not.
     """
     x = subject.samples[:4096]
     before = subject.scores[:4096].astype(np.float64)
@@ -250,7 +250,7 @@ def _smooth_leaves(subject):
             after.append(
                 subject.log_prob(x, jax.tree_util.tree_unflatten(tree, moved)).astype(np.float64)
             )
-        # a smooth function bends little: its second difference is small beside its first
+        # the second difference of a smooth function is small compared with its first difference
         with np.errstate(invalid="ignore"):
             bend = np.abs(after[0] + after[1] - 2 * before)
             slope = np.abs(after[0] - after[1])

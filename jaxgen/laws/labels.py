@@ -1,4 +1,7 @@
-"""Laws of labels, and of the shares that classes and the parts of a mixture have in an event."""
+"""Laws of labels, and of the probabilities of classes and mixture components given an event.
+
+These probabilities, p(y|x) and the responsibilities of EM, are called shares here.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +12,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.compose import Mixture
 from jaxgen.core import batch
 from jaxgen.core.model import Model, is_invertible
-from jaxgen.core.wrapper import Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.laws.compiled import FEW, tree_leaves, tree_map
-from jaxgen.laws.subject import NotJudged, Subject, require, require_close
-from jaxgen.models import GaussianMixture
+from jaxgen.laws.subject import NotApplicable, Subject, require, require_close
 from jaxgen.training.fitted import Fitted
 
 _MAGNITUDES = (1.0, 1e3, 1e4, 1e5, 1e8)  # of log densities
-_SUM = 1e-5  # by how much probabilities may miss a sum of 1
+_SUM_TOLERANCE = 1e-5  # largest difference of a sum of probabilities from 1
 
 
 def labels(subject: Subject) -> str:
-    """Labels by name mean the same eagerly and in jit, vmap and grad; an unknown one gives NaN."""
+    """Labels by name mean the same within jit, vmap and grad as outside; unknown ones give NaN."""
     model, dtype = subject.model, subject.dtype
     if model.classes is None:
-        raise NotJudged("y is no label")
-    names = tuple(range(4 * model.classes - 1, 2, -4))  # neither places nor in order
+        raise NotApplicable("y is not a label")
+    names = tuple(range(4 * model.classes - 1, 2, -4))  # unlike 0, 1, ..., and in another order
     places = np.arange(FEW, dtype=np.int32) % model.classes
     y = np.array(names)[places]
     x = subject.draw(FEW, places)
     fitted = Fitted(model, subject.params, labels=names)
     noise = tree_map(lambda v: jnp.moveaxis(v, -1, 0), subject.noise(FEW))
     scores = subject.log_prob(x, y=places)
-    require_close(fitted.log_prob(x, y), scores, "eager log_prob by name", 1e-4, 1e-4)
+    require_close(fitted.log_prob(x, y), scores, "log_prob by name", 1e-4, 1e-4)
     drawn = fitted.sample(subject.key, FEW, y)
-    require_close(drawn, x, "eager sample by name", 1e-4, 1e-4)
+    require_close(drawn, x, "sample by name", 1e-4, 1e-4)
 
     traced = functools.partial(_traced, model, names, subject.params, subject.key, x.astype(dtype))
     got, slopes = tree_map(np.asarray, traced(y, noise))
@@ -60,7 +61,7 @@ def labels(subject: Subject) -> str:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _traced(model, names, params, key, x, y, noise):
-    """What each verb gives for labels under a trace, and the gradient of the scores in params."""
+    """The results of each verb for traced labels, and the gradient of the scores in params."""
 
     def scores(params):
         fitted = Fitted(model, params, labels=names)
@@ -80,44 +81,53 @@ def _traced(model, names, params, key, x, y, noise):
 
 
 def shares(subject: Subject) -> str:
-    """Shares of classes, or of a mixture's parts, sum to one however small densities are."""
+    """Probabilities of classes, or of components in EM, sum to one however small densities are."""
     model = subject.model
-    mixture = isinstance(model, (Mixture, GaussianMixture)) and model.learning.method == "em"
-    if model.classes is None and not mixture:
-        raise NotJudged("nothing has shares")
+    is_mixture = model.learning.method == "em" and model.y_shape is None
+    is_mixture = is_mixture and _has_components(subject.params)
+    if model.classes is None and not is_mixture:
+        raise NotApplicable("the model has no classes, and is no mixture that EM learns")
     worst = 0.0
     if model.classes is not None:
         worst = _gap_of_classes(subject)
-    if mixture:
-        worst = max(worst, _gap_of_parts(subject))
+    if is_mixture:
+        worst = max(worst, _gap_of_components(subject))
     return f"largest gap {worst:.1g}"
 
 
-class _Far(Wrapper):
-    """A model of labels whose log densities are lower by ``params["distance"]``."""
+def _has_components(params):
+    """Whether params are ``logits`` (k,) and params of components, stacked on an axis of k."""
+    if not isinstance(params, dict) or np.ndim(params.get("logits", 0)) != 1:
+        return False
+    count = len(params["logits"])
+    return all(np.shape(leaf)[:1] == (count,) for leaf in tree_leaves(params))
+
+
+class _Lowered(Wrapper):
+    """A model of labels whose log densities are lower by ``params["offset"]``."""
 
     model: Model
 
     @property
     def inner(self):
-        return self.model
+        return (Inner(self.model, ("model",)),)
 
     def log_prior(self, params):
         return self.model.log_prior(params["model"])
 
     def log_prob(self, params, x, y=None):
-        return self.model.log_prob(params["model"], x, y) - params["distance"]
+        return self.model.log_prob(params["model"], x, y) - params["offset"]
 
 
 def _gap_of_classes(subject):
-    x = subject.few.astype(subject.dtype)
+    x = subject.few_samples.astype(subject.dtype)
     log_p = np.asarray(_classified(subject.model, subject.params, x), np.float64)
     gaps = np.abs(np.exp(log_p).sum(2) - 1)
-    far, row = np.unravel_index(gaps.argmax(), gaps.shape)
+    magnitude, row = np.unravel_index(gaps.argmax(), gaps.shape)
     require(
-        gaps.max() <= _SUM,  # NaN fails too
-        f"p(y|x) sums to {np.exp(log_p[far, row]).sum():.6g} at log densities of about "
-        f"-{_MAGNITUDES[far]:g}",
+        gaps.max() <= _SUM_TOLERANCE,  # NaN fails too
+        f"p(y|x) sums to {np.exp(log_p[magnitude, row]).sum():.6g} at log densities of about "
+        f"-{_MAGNITUDES[magnitude]:g}",
     )
     return gaps.max()
 
@@ -126,16 +136,16 @@ def _gap_of_classes(subject):
 def _classified(model, params, x):
     """log p(y|x) at each of the magnitudes, (magnitudes, n, classes)."""
 
-    def at(distance):
-        own = {"model": params, "distance": distance}
-        return batch.classify_rows(_Far(model), own, None, x)
+    def at(offset):
+        lowered = {"model": params, "offset": offset}
+        return batch.classify_rows(_Lowered(model), lowered, None, x)
 
     return lax.map(at, jnp.array(_MAGNITUDES, x.dtype))
 
 
-def _gap_of_parts(subject):
-    """Of a mixture of equal parts, each learns in a step of EM what one part alone would."""
-    x = subject.few.astype(subject.dtype)
+def _gap_of_components(subject):
+    """The largest gap between a component among equal ones and one alone, after a step of EM."""
+    x = subject.few_samples.astype(subject.dtype)
     centre, worst = x.mean(0), 0.0
     for magnitude in _MAGNITUDES:
         far = centre + np.sqrt(magnitude).astype(x.dtype) * (x - centre)
@@ -144,26 +154,26 @@ def _gap_of_parts(subject):
         together, alone = tree_map(np.asarray, _steps(subject.model, subject.params, far))
         for got, wanted in zip(tree_leaves(together), tree_leaves(alone), strict=True):
             gap = np.abs(got - wanted).max() / np.abs(wanted).max()
-            what = f"a part learns {got.ravel()[:1]}, where it alone would learn"
+            what = f"a component learns {got.ravel()[:1]}, but alone it would learn"
             where = f"{wanted.ravel()[:1]}, at log densities of about -{magnitude:g}"
-            require(gap <= 1e-3, f"{what} {where}: shares do not sum to one")
+            require(gap <= 1e-3, f"{what} {where}: responsibilities do not sum to one")
             worst = max(worst, gap)
     return worst
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _steps(model, params, x):
-    """The first part after a step of EM: of equal parts, and of one that has all of the weight.
+    """The first component after a step of EM: among equal ones, and where it has all the weight.
 
-    The second learns from rows of less weight, so that both learn from as much.
+    In the second case rows have less weight, so that the component learns from as much in both.
     """
     count = len(params["logits"])
-    parts = {name: own for name, own in params.items() if name != "logits"}
-    equal = tree_map(lambda v: jnp.broadcast_to(v[:1], v.shape), parts)
+    components = {name: leaf for name, leaf in params.items() if name != "logits"}
+    equal = tree_map(lambda v: jnp.broadcast_to(v[:1], v.shape), components)
     alone = jnp.where(jnp.arange(count) == 0, 0, -jnp.inf).astype(x.dtype)
     found = []
     for logits, weight in ((jnp.zeros(count, x.dtype), 1), (alone, 1 / count)):
         weights = jnp.full(len(x), weight, x.dtype)
         new, _ = model.em_step({"logits": logits, **equal}, x, None, weights)
-        found.append(tree_map(lambda v: v[0], {name: new[name] for name in parts}))
+        found.append(tree_map(lambda v: v[0], {name: new[name] for name in components}))
     return found

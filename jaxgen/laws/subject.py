@@ -1,18 +1,20 @@
-"""What a law looks at: a model, params away from their start, and values that laws share."""
+"""``Subject``, a model with params and samples that laws examine, and helpers of laws."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 from numpyro.distributions import constraints
 
 from jaxgen.core.inputs import float_dtype
-from jaxgen.core.model import Model
+from jaxgen.core.model import Model, Params
 from jaxgen.core.precision import enable_x64
 from jaxgen.laws import compiled
 from jaxgen.laws.compiled import (
@@ -20,33 +22,43 @@ from jaxgen.laws.compiled import (
     FEW,
     in_blocks,
     noise_rows,
+    row_words,
     tree_leaves,
     tree_map,
-    words,
 )
 from jaxgen.training.fitted import Fitted
 
-ROWS = 65536  # samples that the statistical laws judge
-P_VALUE = 2e-5  # a true model fails one statistical law about once in 50,000 keys
+ROWS = 65536  # samples that the statistical laws use
+P_VALUE = 2e-5  # a correct model fails a statistical law for about one key in 50,000
 
 
-class NotJudged(Exception):
-    """The law says nothing about this model; the text says why."""
+class NotApplicable(Exception):
+    """The law does not apply to this model; the text says why."""
 
 
 def require(condition: Any, message: str) -> None:
+    """Raise AssertionError with the message unless the condition is true."""
     if not condition:
         raise AssertionError(message)
 
 
-def require_close(got, wanted, what: str, rtol: float, atol: float = 0.0) -> float:
-    """Arrays equal within ``rtol`` of their own or their column's size; returns the largest gap."""
+def require_close(
+    got: ArrayLike, wanted: ArrayLike, what: str, rtol: float, atol: float = 0.0
+) -> float:
+    """The largest relative gap between two arrays of one shape, which must be at most ``rtol``.
+
+    The gap of an entry is relative to its size plus the typical size of its column. Infinities and
+    NaN must match exactly.
+
+    Raises:
+      AssertionError: the shapes differ, or a gap is larger; ``what`` names the arrays.
+    """
     got, wanted = (np.atleast_1d(np.asarray(v, np.float64)) for v in (got, wanted))
     require(got.shape == wanted.shape, f"{what}: shape {got.shape} is not {wanted.shape}")
     if not got.size:
         return 0.0
-    # an infinity or NaN must match; a column's typical size stands in for entries near zero
     same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+    # the column's typical size keeps the gap of an entry near zero finite
     typical = np.where(np.isfinite(wanted), np.abs(wanted), 0).mean(0)
     with np.errstate(invalid="ignore"):
         gap = np.where(same, 0.0, np.abs(got - wanted) / (np.abs(wanted) + typical + atol / rtol))
@@ -60,26 +72,26 @@ def require_close(got, wanted, what: str, rtol: float, atol: float = 0.0) -> flo
     return float(gap.max())
 
 
-OWN: Any = object()  # the condition of a subject, for all rows
+DEFAULT_Y: Any = object()  # stands for the subject's condition, repeated for every row
 
 
 class Subject:
-    """One model under one setting of its params.
+    """One model at one setting of its params.
 
     Attributes:
       model: the spec.
-      params: params that give samples a finite density, best away from ``model.init``.
+      params: params under which samples have a finite density, best away from ``model.init``.
       key: a typed PRNG key.
       y: one condition (y_shape), or None.
-      rows: number of samples that the statistical laws look at.
+      rows: number of samples that the statistical laws use.
     """
 
     def __init__(
         self,
         model: Model,
-        params: Any = None,
+        params: Params = None,
         *,
-        key: Any = None,
+        key: jax.Array | None = None,
         y: Any = None,
         rows: int = ROWS,
     ):
@@ -94,45 +106,54 @@ class Subject:
         self.params = away_from_init(model, self.key, y) if params is None else params
         self.params = tree_map(_on_device, self.params)
         self.fitted = Fitted(model, self.params)
-        self.integrals: dict[str, Any] = {}  # what ``integrate`` has computed
-        self._exact: Subject | None = None
+        self.integrals: dict[str, Any] = {}  # results of ``integrate``, by name
+        self._double: Subject | None = None
         self.dtype = np.dtype(float_dtype(self.params))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(self.model)
 
     @functools.cached_property
     def samples(self) -> np.ndarray:
+        """``rows`` samples, (rows, *event_shape)."""
         return self.draw(self.rows)
 
     @functools.cached_property
     def scores(self) -> np.ndarray:
+        """log_prob of the samples, (rows,)."""
         return self.log_prob(self.samples)
 
     @property
-    def few(self) -> np.ndarray:
+    def few_samples(self) -> np.ndarray:
+        """The first FEW samples."""
         return self.samples[:FEW]
 
     @functools.cached_property
-    def chart(self) -> Chart:
-        return Chart(self)
+    def coordinates(self) -> Coordinates:
+        """The free coordinates of the model's events."""
+        return Coordinates(self)
 
-    def draw(self, n: int, y: Any = OWN, *, key: Any = None, start: int = 0) -> np.ndarray:
-        """Events of rows start .. start + n - 1; y (n, *y_shape) or None, by default the own."""
+    def draw(
+        self, n: int, y: Any = DEFAULT_Y, *, key: jax.Array | None = None, start: int = 0
+    ) -> np.ndarray:
+        """Events of rows start .. start + n - 1, (n, *event_shape).
+
+        y is (n, *y_shape), or None for the marginal of a model of labels.
+        """
         key = self.key if key is None else key
-        y = self.conditions(n) if y is OWN else y
+        y = self.conditions(n) if y is DEFAULT_Y else y
 
         def block(first, y):
-            return compiled.draw(self.model, self.params, key, words(start + first), y)
+            return compiled.draw(self.model, self.params, key, row_words(start + first), y)
 
         return in_blocks(block, (y,), n)
 
-    def log_prob(self, x, params: Any = None, y: Any = OWN) -> np.ndarray:
-        """Scores of events (n, *event_shape); y (n, *y_shape) or None, by default the own."""
+    def log_prob(self, x: ArrayLike, params: Params = None, y: Any = DEFAULT_Y) -> np.ndarray:
+        """Scores (n,) of events (n, *event_shape); y as in ``draw``."""
         params = self.params if params is None else params
-        y = self.conditions(len(x)) if y is OWN else y
-        with np.errstate(over="ignore"):  # beyond the dtype is infinite
+        with np.errstate(over="ignore"):  # values beyond the dtype become infinite
             x = np.asarray(x).astype(self.dtype)
+        y = self.conditions(len(x)) if y is DEFAULT_Y else y
         missing = self.model.learning.missing is not None and bool(np.isnan(x).any())
 
         def block(_, x, y):
@@ -140,26 +161,44 @@ class Subject:
 
         return in_blocks(block, (x, y), len(x))
 
-    def slopes(self, u, params: Any = None, along: Any = None, line: Any = None):
-        """Scores of FEW rows, and slopes as params move along ``along`` and rows along ``line``.
+    def directional_derivatives(
+        self,
+        u: np.ndarray,
+        params: Params = None,
+        params_direction: Params = None,
+        u_direction: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of FEW events and the scores' derivatives along a direction, each (FEW,).
 
-        u and line are coordinates of the chart, (FEW, dim). Scores alone come from here in float64,
-        where no other program is needed.
+        Laws that need scores in float64 alone use this method too, so that no other program is
+        compiled in float64.
+
+        Args:
+          u: coordinates of the events, (FEW, coordinates.dim).
+          params: by default those of the subject.
+          params_direction: pytree like params; None for zeros.
+          u_direction: (FEW, coordinates.dim); None for zeros.
         """
         params = self.params if params is None else params
-        along = (
-            tree_map(lambda v: np.zeros(v.shape, self.dtype), params) if along is None else along
-        )
+        if params_direction is None:
+            params_direction = tree_map(lambda v: np.zeros(v.shape, self.dtype), params)
         u = u.astype(self.dtype)
-        line = np.zeros_like(u) if line is None else line
-        rows = u, self.conditions(FEW), along, line
-        return tree_map(np.asarray, compiled.slopes(self.model, self.chart, params, *rows))
+        u_direction = np.zeros_like(u) if u_direction is None else u_direction
+        rows = u, self.conditions(FEW), params_direction, u_direction
+        scores, derivatives = compiled.directional_derivatives(
+            self.model, self.coordinates, params, *rows
+        )
+        return np.asarray(scores), np.asarray(derivatives)
 
-    def gradients(self, x) -> tuple[Any, Any, np.ndarray]:
-        """Over rows x: mean and mean square of d log p / d params, and rows without a NaN.
+    def gradients(self, x: ArrayLike) -> tuple[Params, Params, np.ndarray]:
+        """Moments of the gradient d log p / d params over rows x, and which rows are free of NaN.
 
-        The rows are cut into blocks of one size; the last is filled with copies of row 0, which is
-        harmless for the third result only.
+        The rows are cut into blocks of one size, and the last block is filled up with copies of row
+        0. So the moments need a number of rows that the block size divides.
+
+        Returns:
+          The mean and the mean square, pytrees like params, and (n,) bool: whether neither the
+          gradient in params nor the one in x has a NaN.
         """
         count = sum(np.size(leaf) for leaf in tree_leaves(self.params))
         block = int(np.clip(2**22 // count, 16, BLOCK))
@@ -177,46 +216,47 @@ class Subject:
         mean, square = (tree_map(lambda *v: sum(v) / total, *trees) for trees in (sums, squares))
         return mean, square, clean
 
-    def noise(self, n: int):
-        """Noise of n rows, from the first on, on a last axis."""
+    def noise(self, n: int) -> Any:
+        """Noise of rows 0 .. n - 1: a pytree like ``model.noise()``, rows on the last axis."""
         return noise_rows(self.model, self.key, n, self.dtype)
 
-    def inside(self, x) -> np.ndarray:
-        """Which events the support holds."""
+    def in_support(self, x: ArrayLike) -> np.ndarray:
+        """Whether each event lies in the model's support, (n,) bool."""
         x = np.asarray(x)
-        return in_blocks(lambda _, own: compiled.inside(self.model, own), (x,), len(x))
+        return in_blocks(lambda _, rows: compiled.in_support(self.model, rows), (x,), len(x))
 
-    def conditions(self, n: int):
+    def conditions(self, n: int) -> np.ndarray | None:
+        """The subject's condition for n rows, (n, *y_shape), or None."""
         if self.y is None:
             return None
         y = np.asarray(self.y)
         y = y.astype(self.dtype if y.dtype.kind == "f" else np.int32)
         return np.broadcast_to(y, (n, *y.shape))
 
-    def every_condition(self, n: int):
-        """n conditions that hold every label; where y is none, the same for all."""
+    def cycled_labels(self, n: int) -> np.ndarray | None:
+        """Conditions of n rows that cycle through all labels; ``conditions`` without labels."""
         if self.model.classes is None:
             return self.conditions(n)
         return np.arange(n, dtype=np.int32) % self.model.classes
 
     @contextlib.contextmanager
-    def in_float64(self):
-        """A context with x64 on that gives the same subject in float64, at the same events."""
+    def in_float64(self) -> Iterator[Subject]:
+        """A context with x64 on that yields the same subject in float64, with the same events."""
         with enable_x64(True):
-            if self._exact is None:
-                self._exact = Subject(
+            if self._double is None:
+                self._double = Subject(
                     self.model, cast(self.params, np.float64), key=self.key, y=self.y
                 )
-                self._exact.samples = self.samples[:FEW].astype(np.float64)
-                self._exact.chart = self.chart
-            yield self._exact
+                self._double.samples = self.samples[:FEW].astype(np.float64)
+                self._double.coordinates = self.coordinates
+            yield self._double
 
 
 def _on_device(leaf):
     return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
 
 
-def cast(params: Any, dtype: Any) -> Any:
+def cast(params: Params, dtype: Any) -> Params:
     """Params with their float leaves in ``dtype``."""
 
     def one(leaf):
@@ -227,10 +267,12 @@ def cast(params: Any, dtype: Any) -> Any:
     return tree_map(one, params)
 
 
-def away_from_init(model: Model, key: Any, y: Any = None, seed: int = 0) -> Any:
-    """``model.init(key)`` with its float leaves jittered, by as much as keeps samples possible.
+def away_from_init(model: Model, key: jax.Array, y: Any = None, seed: int = 0) -> Params:
+    """``model.init(key)`` with jittered float leaves.
 
-    A start can hide errors: the identity map has no log-determinant to forget.
+    Params at their start can hide errors: an identity map has a log-determinant of zero. The jitter
+    is the largest of four sizes under which samples are finite, in the support, and of finite
+    density; without one the params are those of ``init``.
     """
     start = compiled.init(model, key)
     rng = np.random.default_rng(seed)
@@ -241,7 +283,7 @@ def away_from_init(model: Model, key: Any, y: Any = None, seed: int = 0) -> Any:
         params = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(start), leaves)
         subject = Subject(model, params, key=key, y=y)
         x = subject.draw(FEW)
-        possible = np.isfinite(x).all() and subject.inside(x).all()
+        possible = np.isfinite(x).all() and subject.in_support(x).all()
         if possible and model.traits.density != "none":
             possible = np.isfinite(subject.log_prob(x)).all()
         if possible:
@@ -253,18 +295,18 @@ def _jitter(leaf, size, factor, shift):
     leaf = _on_device(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
-    # what is positive everywhere may have to be
     moved = np.asarray(leaf) * np.exp(size * factor)
+    # a leaf whose entries are all positive may have to stay positive: it is not shifted
     moved = moved if (np.asarray(leaf) > 0).all() else moved + size * shift
     return jax.device_put(moved.astype(leaf.dtype))
 
 
-class Chart:
-    """Free coordinates u (n, dim) of events: their entries, but the last where events sum to one.
+class Coordinates:
+    """Free coordinates u (n, dim) of events: all entries; on the simplex, all but the last.
 
     Attributes:
       dim: number of coordinates.
-      discrete: (dim,) bool, whether an entry takes whole values only.
+      discrete: (dim,) bool, whether a coordinate takes whole values only.
     """
 
     def __init__(self, subject: Subject):
@@ -276,33 +318,35 @@ class Chart:
         self.dim = int(np.prod(self._shape)) - self._simplex
         self.discrete = self._which_discrete(subject)
 
-    def __eq__(self, other):
-        return isinstance(other, Chart) and self._map == other._map  # so that they share programs
+    # equal maps share compiled programs
 
-    def __hash__(self):
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Coordinates) and self._map == other._map
+
+    def __hash__(self) -> int:
         return hash(self._map)
 
     @property
     def _map(self):
         return self._shape, self._simplex
 
-    def drop(self, x):
+    def from_events(self, x: Any) -> Any:
         """Coordinates (n, dim) of events (n, *event_shape)."""
         return x.reshape(len(x), -1)[:, : self.dim]
 
-    def lift(self, u):
-        """Events of coordinates."""
+    def to_events(self, u: Any) -> Any:
+        """Events (..., *event_shape) of coordinates (..., dim)."""
         xp = jnp if isinstance(u, jax.Array) else np
         if self._simplex:
             u = xp.concatenate([u, 1 - u.sum(-1, keepdims=True)], -1)
         return u.reshape(*u.shape[:-1], *self._shape)
 
     def _which_discrete(self, subject):
-        """Of each coordinate, whether samples are whole there, and nothing between is possible."""
-        u = self.drop(subject.samples[:FEW]).astype(np.float64)
+        """Whether samples of a coordinate are whole and values in between have zero density."""
+        u = self.from_events(subject.samples[:FEW]).astype(np.float64)
         whole = (u == np.round(u)).all(0)
         if not whole.any():
             return whole
         moved = np.concatenate([u + 0.37 * row for row in np.eye(self.dim)])
-        impossible = subject.log_prob(self.lift(moved)) == -np.inf
+        impossible = subject.log_prob(self.to_events(moved)) == -np.inf
         return whole & impossible.reshape(self.dim, len(u)).all(1)

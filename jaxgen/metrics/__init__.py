@@ -1,4 +1,10 @@
-"""Accuracy, generation and representation of a fitted model, measured."""
+"""Metrics of the accuracy, generation and representation of a fitted model.
+
+>>> x = np.random.default_rng(0).normal(size=(1000, 2))
+>>> found = jaxgen.metrics.neighbours(x[:500], x[500:])
+>>> found.coverage > 0.9
+True
+"""
 
 from jaxgen.metrics.accuracy import bits_per_dim, energy_distance, kl_divergence, neighbours
 from jaxgen.metrics.calibration import Calibration, calibration, reliability_figure

@@ -1,4 +1,4 @@
-"""Accuracy: is density high where the data are, and low where they are not?"""
+"""Accuracy: how close the model's density is to that of the data."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.metrics.distances import blocks, mean_distance, rows, squared_radii
 
 
 class Mean(NamedTuple):
-    """A mean over events and its standard error."""
+    """A mean over events.
+
+    Attributes:
+      value: the mean.
+      se: its standard error.
+    """
 
     value: float
     se: float
 
 
 class Neighbours(NamedTuple):
-    """What ``neighbours`` returns: all are shares but density, which may pass 1."""
+    """The metrics of ``neighbours``, all shares except density, which may be above 1.
+
+    Attributes:
+      precision: share of samples close to real events.
+      recall: share of real events close to samples.
+      density: how many real events samples are close to, relative to real data.
+      coverage: share of real events with a sample nearby.
+    """
 
     precision: float
     recall: float
@@ -26,14 +39,14 @@ class Neighbours(NamedTuple):
     coverage: float
 
 
-def mean_and_error(values) -> Mean:
-    """Mean over events with its standard error: s / sqrt(n), s the sample standard deviation.
+def mean_and_error(values: ArrayLike) -> Mean:
+    """The mean over events and its standard error s / sqrt(n), s the sample standard deviation.
 
     Args:
-      values: (n,). One -inf makes the mean -inf and the error NaN.
+      values: (n,). If one is -inf, the mean is -inf and the error NaN.
 
     Returns:
-      ``Mean(value, se)``, in the values' unit; the error of a single value is NaN.
+      ``Mean(value, se)`` in the unit of the values; the error of a single value is NaN.
 
     Raises:
       ValueError: no values.
@@ -48,56 +61,58 @@ def mean_and_error(values) -> Mean:
 
 
 def bits_per_dim(log_likelihood: float, dim: int) -> float:
-    """Mean log-likelihood as a code length: -mean / (dim ln 2).
+    """The code length of a mean log-likelihood in bits per dimension: -mean / (dim ln 2).
 
     Args:
-      log_likelihood: mean log p(x), nats an event.
+      log_likelihood: mean log p(x), in nats per event.
       dim: number of scalars in an event.
 
     Returns:
-      Bits for each scalar. For a density this is relative to unit cells, so it may be negative.
+      Bits per scalar. For a density they are relative to unit cells, so they may be negative.
     """
     return -log_likelihood / (dim * math.log(2))
 
 
-def kl_divergence(log_p, log_q) -> Mean:
-    """KL(p || q) = E_p[log p(x) - log q(x)], over events drawn from p.
+def kl_divergence(log_p: ArrayLike, log_q: ArrayLike) -> Mean:
+    """KL(p || q) = E_p[log p(x) - log q(x)], estimated from events drawn from p.
 
     Args:
-      log_p: (n,) log p(x), nats, for x drawn from p. Rows of -inf have no weight in p: left out.
-      log_q: (n,) log q(x), nats.
+      log_p: (n,) log p(x) of events x drawn from p, in nats. Events of -inf are left out.
+      log_q: (n,) log q(x), in nats.
 
     Returns:
-      ``Mean(value, se)`` in nats; inf where q gives some event no density.
+      ``Mean(value, se)`` in nats; inf if q is zero at some event.
 
     Raises:
-      ValueError: the lengths differ, or p gives no event any density.
+      ValueError: the shapes differ, or p is zero at all events.
     """
     log_p, log_q = np.asarray(log_p, np.float64), np.asarray(log_q, np.float64)
     if log_p.shape != log_q.shape:
-        raise ValueError(f"log_p and log_q differ in shape: {log_p.shape} and {log_q.shape}")
+        raise ValueError(
+            f"log_p and log_q must have the same shape; got {log_p.shape} and {log_q.shape}"
+        )
     inside = log_p != -np.inf
     return mean_and_error(log_p[inside] - log_q[inside])
 
 
-def neighbours(real, samples, k: int = 5) -> Neighbours:
-    """Precision, recall, density and coverage by balls that reach the k-th nearest neighbour.
+def neighbours(real: ArrayLike, samples: ArrayLike, k: int = 5) -> Neighbours:
+    """Precision, recall, density and coverage from distances to the k-th nearest neighbour.
 
-    With B(x_i) the ball round x_i that reaches its k-th nearest neighbour in its own set, real
-    events r_1 .. r_n and samples s_1 .. s_m:
+    Let B(x_i) be the ball around x_i that reaches the k-th nearest neighbour of x_i in the set of
+    x_i. Then for real events r_1 .. r_n and samples s_1 .. s_m
 
         precision = share of samples inside some B(r_i)
         recall    = share of real events inside some B(s_j)
         density   = 1 / (k m) sum_ij [s_j in B(r_i)]
-        coverage  = share of B(r_i) that hold some sample
+        coverage  = share of B(r_i) that contain some sample
 
-    Where both sets come from one distribution, density is 1 and coverage 1 - 2^-k on average, if
-    n = m and n is large; precision and recall depend on the dimension.
+    If both sets come from one distribution, n = m and n is large, density is 1 and coverage
+    1 - 2^-k on average; precision and recall depend on the dimension.
 
     Args:
-      real: (n, *event_shape); distances are Euclidean over the flattened event.
+      real: (n, *event_shape); distances are Euclidean between flattened events.
       samples: (m, *event_shape).
-      k: which neighbour the balls reach.
+      k: number of the neighbour.
 
     Returns:
       ``Neighbours(precision, recall, density, coverage)``.
@@ -110,14 +125,14 @@ def neighbours(real, samples, k: int = 5) -> Neighbours:
     fidelity and diversity metrics for generative models", section 3.
     """
     real, samples = rows(real), rows(samples)
-    real_reach, sample_reach = squared_radii(real, k), squared_radii(samples, k)
-    held = np.zeros(len(samples), int)  # how many real balls hold each sample
+    real_radius, sample_radius = squared_radii(real, k), squared_radii(samples, k)
+    held = np.zeros(len(samples), int)  # how many balls of real events contain each sample
     covered = recalled = 0
     for part, squared in blocks(real, samples):
-        inside = squared <= real_reach[part, None]
+        inside = squared <= real_radius[part, None]
         held += inside.sum(0)
         covered += int(inside.any(1).sum())
-        recalled += int((squared <= sample_reach).any(1).sum())
+        recalled += int((squared <= sample_radius).any(1).sum())
     return Neighbours(
         precision=float((held > 0).mean()),
         recall=recalled / len(real),
@@ -126,28 +141,28 @@ def neighbours(real, samples, k: int = 5) -> Neighbours:
     )
 
 
-def energy_distance(x, y) -> float:
-    """Energy distance between two sets of events, by the unbiased estimator.
+def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
+    """The energy distance between two sets of events, by the unbiased estimator.
 
         D = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
 
-    with every mean over pairs of different rows (a U-statistic), so that two sets from one
-    distribution give 0 on average, and a single value may fall below it.
+    where each mean is over pairs of different rows (a U-statistic). For two sets from one
+    distribution its mean is 0, and its value may be negative.
 
     Args:
-      x: (n, *event_shape); distances are Euclidean over the flattened event.
+      x: (n, *event_shape); distances are Euclidean between flattened events.
       y: (m, *event_shape).
 
     Returns:
-      D in units of x.
+      D, in the units of x.
 
     Raises:
       ValueError: a set has fewer than two rows.
 
     Source: Szekely and Rizzo 2013, "Energy statistics: a class of statistics based on distances"
-    (there with the biased V-statistic).
+    (which has the biased V-statistic).
     """
     x, y = rows(x), rows(y)
     if min(len(x), len(y)) < 2:
-        raise ValueError(f"each set needs at least two rows, got {len(x)} and {len(y)}")
+        raise ValueError(f"x and y must have at least two rows; got {len(x)} and {len(y)}")
     return 2 * mean_distance(x, y) - mean_distance(x, x) - mean_distance(y, y)

@@ -1,21 +1,31 @@
-"""The report as a figure. Dark blue circles are data, orange triangles the model, also in grey."""
+"""The report as a figure.
+
+Data are dark blue circles and the model orange triangles, distinguishable in grey print too.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxgen.metrics.representation import ks_distance
 
-DATA = {"color": "#1b2f6b", "label": "test data"}
-MODEL = {"color": "#e58a1f", "label": "samples"}
-_POINTS = 2000  # in a scatter panel: more only blots
-_GRID = 150  # pixels a side of the density image
-_FLOOR = 15  # nats below the peak at which the density's colours end
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DATA: dict[str, Any] = {"color": "#1b2f6b", "label": "test data"}
+MODEL: dict[str, Any] = {"color": "#e58a1f", "label": "samples"}
+_POINTS = 2000  # most points in a scatter panel
+_GRID = 150  # pixels on each side of the density image
+_FLOOR = 15  # nats below the peak at which the colours of the density end
 
 
-def draw_report(report) -> Figure:
-    """The figure of ``Report.plot``: five or six panels for 2-D events, three for others."""
+def draw_report(report: Any) -> Figure:
+    """The Matplotlib figure of a ``Report``: six panels for 2-D events, three for others."""
+    from matplotlib.figure import Figure
+
     flat = report.evidence["test"][0].size == 2
     figure = Figure(figsize=(14, 8.4 if flat else 4.4), layout="constrained")
     axes = figure.subplots(2 if flat else 1, 3).ravel()
@@ -29,8 +39,8 @@ def draw_report(report) -> Figure:
     return figure
 
 
-def _planes(figure, axes, report):
-    """Data, samples and log-density over the same part of the plane."""
+def _planes(figure: Figure, axes: Any, report: Any) -> None:
+    """Draw data, samples and log density over the same part of the plane."""
     evidence = report.evidence
     fitted = evidence["fitted"]
     test, samples = (evidence[k][:_POINTS].reshape(-1, 2) for k in ("test", "samples"))
@@ -47,12 +57,8 @@ def _planes(figure, axes, report):
     ax = axes[2]
     conditional = fitted.model.y_shape is not None and fitted.model.classes is None
     if fitted.model.traits.density == "none" or conditional:
-        why = (
-            "no density"
-            if fitted.model.traits.density == "none"
-            else "one density for each condition"
-        )
-        _absent(ax, why)
+        has_none = fitted.model.traits.density == "none"
+        _absent(ax, "no density" if has_none else "one density for each condition")
         return
     sides = [np.linspace(low[j], high[j], _GRID) for j in (0, 1)]
     grid = np.stack(np.meshgrid(*sides), -1).reshape(-1, *fitted.model.event_shape)
@@ -66,19 +72,19 @@ def _planes(figure, axes, report):
     figure.colorbar(image, ax=ax, label="log p(x) (nats)", extend="min")
 
 
-def _absent(ax, why):
+def _absent(ax: Axes, why: str) -> None:
     ax.text(0.5, 0.5, why, ha="center", transform=ax.transAxes)
     ax.set_axis_off()
 
 
-def _scores(ax, report):
-    """Log-likelihoods of test data and of samples: alike where the model is p_data."""
-    test, own = report.evidence["log_prob_test"], report.evidence["log_prob_samples"]
+def _scores(ax: Axes, report: Any) -> None:
+    """Draw log-likelihoods of test data and samples, which agree if the model is p_data."""
+    test, samples = (report.evidence[f"log_prob_{name}"] for name in ("test", "samples"))
     ax.set(xlabel="log p(x) of an event (nats)", ylabel="density (1/nat)")
     if test is None:
         _absent(ax, "no log_prob")
         return
-    finite = [v[np.isfinite(v)].astype(np.float64) for v in (test, own)]
+    finite = [v[np.isfinite(v)].astype(np.float64) for v in (test, samples)]
     if not sum(map(len, finite)):
         _absent(ax, "no event of positive density")
         return
@@ -87,14 +93,14 @@ def _scores(ax, report):
     for values, style, line in zip(finite, (DATA, MODEL), "-:", strict=True):
         inside = values[values >= bins[0]]
         if len(inside):
-            ax.hist(inside, bins, density=True, histtype="step", lw=2, ls=line, **style)
+            ax.hist(inside, bins.tolist(), density=True, histtype="step", lw=2, ls=line, **style)
     if report.accuracy.zero_density:
         ax.set_title(f"{report.accuracy.zero_density} test events of zero density", fontsize=10)
     ax.legend(loc="upper left")
 
 
-def _noise(ax, report):
-    """How far the pulled noise's distribution function is from the declared one."""
+def _noise(ax: Axes, report: Any) -> None:
+    """Draw the empirical distribution function of the pulled noise minus the declared one."""
     u = report.evidence["noise"]
     ax.set(xlabel="declared distribution function $u$ of the noise", ylabel="$F_n(u) - u$")
     if u is None:
@@ -108,14 +114,14 @@ def _noise(ax, report):
         excess = np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]]) - level
         ax.plot(level, excess, line, color=colour, label=f"coordinate {j}: KS {ks[j]:.3f}")
     band = 1.36 / np.sqrt(n)
-    ax.axhspan(-band, band, color="0.88", zorder=0, label="95 % of true models, one coordinate")
+    ax.axhspan(-band, band, color="0.88", zorder=0, label="95 % of correct models, one coordinate")
     ax.set_xlim(0, 1)
     ax.legend(loc="best", fontsize=8)
     ax.set_title("pulled test data against the declared noise", fontsize=10)
 
 
-def _metrics(ax, report):
-    """Shares as bars, with their references as marks, and the other key numbers above."""
+def _metrics(ax: Axes, report: Any) -> None:
+    """Draw shares as bars with their references as marks, and write other key numbers above."""
     a, g = report.accuracy, report.generation
     bars = {"precision": (a.precision, a.precision_ref), "recall": (a.recall, a.recall_ref),
             "density": (a.density, a.density_ref), "coverage": (a.coverage, a.coverage_ref),
@@ -135,8 +141,8 @@ def _metrics(ax, report):
     if a.kl is not None:
         text.append(f"KL {a.kl:.3g} ± {a.kl_se:.2g} nats")
     if a.energy_distance is not None:
-        beside = "" if a.energy_distance_ref is None else f" (real {a.energy_distance_ref:.2g})"
-        text.append(f"energy distance {a.energy_distance:.2g}{beside}")
+        reference = "" if a.energy_distance_ref is None else f" (real {a.energy_distance_ref:.2g})"
+        text.append(f"energy distance {a.energy_distance:.2g}{reference}")
     text.append(f"{float(f'{g.events_per_second:.2g}'):,.0f} events/s")
     ax.set_title("\n".join(text), fontsize=9, loc="left")
     if bars:

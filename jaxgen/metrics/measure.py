@@ -1,8 +1,13 @@
-"""Which metric gets which rows: the steps of ``evaluate``. Each notes what it could not measure."""
+"""The steps of ``evaluate``, which choose the rows of each metric.
+
+Each returns metrics by name, as in ``sections``, and adds to ``notes``, by "section.metric", why a
+metric is missing or what to know about it.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +17,16 @@ from jaxgen.core.model import is_invertible
 from jaxgen.metrics import accuracy, generation, representation
 from jaxgen.metrics.sections import Representation
 
-_TIMED_SCALARS = 500_000  # most scalars in a timed call, beyond what n_samples asks for
+_TIMED_SCALARS = 500_000  # most scalars in a timed call that draws more than n_samples
+
+Metrics = dict[str, Any]
+Notes = dict[str, str]
 
 
-def likelihood(fitted, x, y, x_train, y_train, p_data, notes):
-    """The metrics made of log_prob, and log_prob of the test events."""
+def likelihood(
+    fitted: Any, x: Any, y: Any, x_train: Any, y_train: Any, p_data: Any, notes: Notes
+) -> tuple[Metrics, np.ndarray | None]:
+    """The metrics that need log_prob, and log_prob of the test events (n,) or None."""
     model = fitted.model
     if p_data is None:
         notes["accuracy.kl"] = notes["accuracy.inside_support"] = "needs p_data"
@@ -31,8 +41,8 @@ def likelihood(fitted, x, y, x_train, y_train, p_data, notes):
     found |= {"bits_per_dim": bits(mean.value), "bits_per_dim_se": abs(bits(mean.se))}
     found["zero_density"] = int(zero.sum())
     if zero.any() and not zero.all():
-        rest = accuracy.mean_and_error(log_p[~zero]).value
-        notes["accuracy.log_likelihood"] = f"{rest:.4g} over the events of positive density"
+        mean_of_rest = accuracy.mean_and_error(log_p[~zero]).value
+        notes["accuracy.log_likelihood"] = f"{mean_of_rest:.4g} over events of positive density"
     if x_train is not None and (y_train is not None or model.y_shape is None):
         on_train = accuracy.mean_and_error(fitted.log_prob(x_train, y_train)).value
         found |= {"log_likelihood_ref": on_train, "bits_per_dim_ref": bits(on_train)}
@@ -40,19 +50,23 @@ def likelihood(fitted, x, y, x_train, y_train, p_data, notes):
         true = np.asarray(p_data.log_prob(x, None if p_data.model.y_shape is None else y))
         outside = int((true == -np.inf).sum())
         if outside:
-            notes["accuracy.kl"] = f"{outside} test events outside p_data's support left out"
+            notes["accuracy.kl"] = f"without {outside} test events outside p_data's support"
         if outside < len(x):
             kl = accuracy.kl_divergence(true, log_p)
             found |= {"kl": kl.value, "kl_se": kl.se}
-        notes["accuracy.bits_per_dim"] = notes["accuracy.kl"] = "an upper bound"
     return found, log_p
 
 
-def closeness(test, drawn, train, k, notes):
-    """The metrics made of distances, beside the same ones of real data against real data."""
+def closeness(
+    test: np.ndarray, drawn: np.ndarray, train: np.ndarray | None, k: int, notes: Notes
+) -> Metrics:
+    """The metrics that need distances, and the same metrics between two sets of real data.
+
+    test, drawn and train are rows (n, d); without train the two sets are halves of test.
+    """
     names = (*accuracy.Neighbours._fields, "energy_distance")
 
-    def measure(real, other, suffix):
+    def measure(real: np.ndarray, other: np.ndarray, suffix: str) -> Metrics:
         if min(len(real), len(other)) <= k:
             return {}
         values = *accuracy.neighbours(real, other, k), accuracy.energy_distance(other, real)
@@ -67,23 +81,25 @@ def closeness(test, drawn, train, k, notes):
                     else measure(test[: len(train)], train, "_ref"))  # fmt: skip
 
 
-def timing(fitted, key, n, y, notes):
-    """Compile seconds at n events a call, throughput at more where a call is too short to tell."""
+def timing(fitted: Any, key: jax.Array, n: int, y: Any, notes: Notes) -> Metrics:
+    """Compile seconds for n events per call, and throughput, for more events if a call is short."""
     speed = generation.throughput(fitted, key, n, y)
     found = speed._asdict()
     size = math.prod(fitted.model.event_shape)
     bulk = min(100 * n, _TIMED_SCALARS // max(1, size))
     if n / speed.events_per_second < 0.1 and bulk > n:
-        # what a call costs whatever its size would hide the rate
+        # the fixed cost of a call would hide the rate
         y = None if y is None else np.resize(y, (bulk, *y.shape[1:]))
         n, speed = bulk, generation.throughput(fitted, key, bulk, y, repeats=3)
         found["events_per_second"] = speed.events_per_second
-    notes["generation.events_per_second"] = f"{n:,} events a call"
+    notes["generation.events_per_second"] = f"{n:,} events per call"
     return found
 
 
-def originality(test, drawn, train, notes):
-    """The search for copies, in feature space."""
+def originality(
+    test: np.ndarray, drawn: np.ndarray, train: np.ndarray | None, notes: Notes
+) -> Metrics:
+    """The metrics of copies of training events; test, drawn and train are rows (n, d)."""
     names = "nearer_train", "nearer_train_z", "near_copies"
     if train is None or not (len(train) and len(test) and len(drawn)):
         why = "needs x_train" if train is None else "needs finite events and samples"
@@ -93,29 +109,40 @@ def originality(test, drawn, train, notes):
     return found | {"nearer_train_ref": 0.5, "near_copies_ref": 0.01}
 
 
-def pulled_noise(fitted, x, y, log_p, rng, most, notes):
-    """Representation or None, and the pulled noise as probabilities (for the figure) or None."""
+def pulled_noise(
+    fitted: Any,
+    x: np.ndarray,
+    y: Any,
+    log_p: np.ndarray | None,
+    rng: np.random.Generator,
+    most: int,
+    notes: Notes,
+) -> tuple[Representation | None, np.ndarray | None]:
+    """The metrics of representation, and the pulled noise as probabilities (n, d) for the figure.
+
+    Both are None if the model has no pull. At most ``most`` events are pulled.
+    """
     model = fitted.model
     if not is_invertible(model):
         notes["representation"] = f"{type(model).__name__}: no pull"
         return None, None
     if y is None and model.classes is not None:
-        notes["representation"] = "noise follows from an event and its label, and none is given"
+        notes["representation"] = "pull needs the labels of the test events"
         return None, None
     chosen = rng.permutation(len(x))[:most]
     x, y = x[chosen], None if y is None else y[chosen]
     noise = fitted.pull(x, y)
     back = np.asarray(fitted.push(noise, y))
-    sound = np.ones(len(x), bool)
+    finite = np.ones(len(x), bool)
     for leaf in jax.tree.leaves(noise):
-        sound &= np.isfinite(np.asarray(leaf).reshape(len(x), -1)).all(1)
-    n = int(sound.sum())
-    lost = f"{len(x) - n} of {len(x)} events left out: no finite noise"
+        finite &= np.isfinite(np.asarray(leaf).reshape(len(x), -1)).all(1)
+    n = int(finite.sum())
+    lost = f"without {len(x) - n} of {len(x)} events, whose noise is not finite"
     if n < 2:
         notes["representation"] = lost
         return None, None
-    # an event of zero density is none that push can make
-    inside = sound if log_p is None else sound & (log_p[chosen] > -np.inf)
+    # push cannot make an event of zero density
+    inside = finite if log_p is None else finite & (log_p[chosen] > -np.inf)
     found = {}
     if inside.any():
         trip = representation.round_trip(back[inside], x[inside])
@@ -126,7 +153,7 @@ def pulled_noise(fitted, x, y, log_p, rng, most, notes):
         notes["representation.round_trip_max"] = f"over {inside.sum()} events of positive density"
     if n < len(x):
         notes["representation.ks_max"] = lost
-    noise = jax.tree.map(lambda leaf: np.asarray(leaf)[sound], noise)
+    noise = jax.tree.map(lambda leaf: np.asarray(leaf)[finite], noise)
     try:
         fit = representation.noise_fit(model.noise(), noise)
     except ValueError as error:

@@ -1,38 +1,46 @@
-"""The report: accuracy, generation and representation of one fitted model, measured in one call."""
+"""``evaluate``: the accuracy, generation and representation of a fitted model, as a report."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgen.core import inputs
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.data import output
+from jaxgen.metrics.figure import draw_report
 from jaxgen.metrics.generation import duplicates
 from jaxgen.metrics.measure import closeness, likelihood, originality, pulled_noise, timing
 from jaxgen.metrics.sections import Accuracy, Generation, Representation, lines
 from jaxgen.training.fitted import Fitted
 
-_TRAIN = 5  # training rows searched for neighbours, in multiples of max_rows
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TRAIN = 5  # most training rows to search for neighbours, in multiples of max_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What ``evaluate`` measured. ``print(report)`` is a table, ``report.plot()`` a figure.
+    """The results of ``evaluate``. ``print(report)`` is a table, ``report.plot()`` a figure.
 
     Attributes:
-      model: the spec, as source.
-      accuracy, generation: every metric by name, None where it could not be measured.
-      representation: the same, or None as a whole for a model without ``pull``.
-      notes: why a metric is missing, or what to know about it, by "section.metric".
-      n_test, n_samples: events scored, and drawn.
-      n_distance: rows on each side of the distance metrics.
-      k: neighbours of precision, recall, density and coverage.
-      reference: what stands in the samples' place in the distance metrics' reference.
+      model: the spec, as source code.
+      accuracy, generation: metrics by name; None for one that could not be measured.
+      representation: the same, or None for a model without ``pull``.
+      notes: by "section.metric", why a metric is missing or what to know about it.
+      n_test: number of events that were scored.
+      n_samples: number of events that were drawn.
+      n_distance: rows in each set of the metrics that need distances.
+      k: the number of the neighbour in precision, recall, density and coverage.
+      reference: the sets of real data that the references of these metrics compare.
+      evidence: the arrays that ``plot`` shows.
     """
 
     model: str
@@ -45,21 +53,21 @@ class Report:
     n_distance: int
     k: int
     reference: str
-    evidence: dict[str, Any] = dataclasses.field(repr=False, compare=False)  # what plot shows
+    evidence: dict[str, Any] = dataclasses.field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain numbers and strings, ready for JSON, which has no NaN and no infinity.
+        """The report as nested dicts of numbers and strings, without the evidence, for JSON.
 
-        A metric that is one of these is None, and its note, by "section.metric", begins with it.
+        JSON has no NaN and no infinity: such a metric is None, and its note begins with the value.
         """
-        # without the evidence, which asdict would copy
+        # asdict would copy the evidence
         plain = dataclasses.asdict(dataclasses.replace(self, evidence={}))
         del plain["evidence"]
         for section in ("accuracy", "generation", "representation"):
             if plain[section] is None:
                 continue
-            plain[section], odd = output.finite(plain[section])
-            for name, value in odd.items():
+            plain[section], not_finite = output.finite(plain[section])
+            for name, value in not_finite.items():
                 name = f"{section}.{name}"
                 note = self.notes.get(name)
                 plain["notes"][name] = value if note is None else f"{value}; {note}"
@@ -73,7 +81,7 @@ class Report:
         width = [max(len(row[i]) for row in everything) for i in range(len(head))]
         width[0] = max(width[0], len("representation"))
 
-        def text(row):
+        def text(row: list[str]) -> str:
             cells = [f"{c:{'>' if 0 < i < 4 else '<'}{width[i]}}" for i, c in enumerate(row)]
             return "  ".join(cells).rstrip()
 
@@ -86,20 +94,19 @@ class Report:
 
     __repr__ = __str__
 
-    def plot(self, path=None):
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """The report as a figure: densities, samples, log-likelihoods, noise and key metrics.
 
         Args:
-          path: where to save it too (PNG, PDF, SVG by its ending), or None.
+          path: a file to save the figure to; its ending, such as .png, .pdf or .svg, sets the
+            format. None saves nothing.
 
         Returns:
-          A matplotlib ``Figure``.
+          A Matplotlib ``Figure``.
 
         Raises:
-          ValueError, OSError: the figure cannot be written there; asked before it is drawn.
+          ValueError, OSError: the file cannot be written; raised before the figure is drawn.
         """
-        from jaxgen.metrics.figure import draw_report
-
         if path is not None:
             output.check_figure(path)
         figure = draw_report(self)
@@ -110,43 +117,44 @@ class Report:
 
 @standard_promotion
 def evaluate(
-    fitted: Any,
-    x_test: Any,
+    fitted: Fitted,
+    x_test: ArrayLike,
     y_test: Any = None,
     *,
-    x_train: Any = None,
+    x_train: ArrayLike | None = None,
     y_train: Any = None,
-    p_data: Any = None,
+    p_data: Fitted | None = None,
     key: jax.Array,
     n_samples: int = 10_000,
     max_rows: int = 2000,
     k: int = 5,
-    features: Callable | None = None,
+    features: Callable[[np.ndarray], ArrayLike] | None = None,
 ) -> Report:
-    """Measure the three properties of a p_model: accuracy, generation, representation.
+    """Measure the accuracy, generation and representation of a fitted model.
 
     Args:
       fitted: a ``Fitted`` model.
       x_test: held-out events (n, *event_shape).
-      y_test: their conditions (n, *y_shape), for a conditional model; labels may be missing, and
-        x then is scored and drawn without.
-      x_train: the events it was fitted to, for the search for copies and as reference.
+      y_test: their conditions (n, *y_shape), for a conditional model; without labels, x is scored
+        and drawn from the marginal.
+      x_train: the events that the model was fitted to, to search for copies and as a reference.
       y_train: their conditions; without them a conditional model is not scored on x_train.
-      p_data: a ``Fitted`` of the density that x_test was drawn from, where it is known.
-      key: a typed PRNG key; decides the samples and every random choice of rows.
-      n_samples: events to draw; a conditional model draws one for each test condition, at most
-        this many.
-      max_rows: rows on each side of the distance metrics, whose cost grows with its square.
-      k: neighbours of precision, recall, density and coverage.
-      features: maps events (n, *event_shape) to rows (n, d) in which distances mean something:
-        standardised columns, or an embedding of images. None: the flattened events.
+      p_data: the distribution that x_test was drawn from, if it is known.
+      key: a typed PRNG key, for the samples and for random choices of rows.
+      n_samples: events to draw; a conditional model draws at most one for each test condition.
+      max_rows: rows in each set of the metrics that need distances; their cost grows with its
+        square.
+      k: the number of the neighbour in precision, recall, density and coverage.
+      features: a function from events (n, *event_shape) to rows (n, d) whose distances are
+        meaningful, such as standardised columns or an embedding of images. None: the flattened
+        events.
 
     Returns:
-      A ``Report``. Distances compare x alone: a conditional model that mixes up its conditions is
-      caught by the log-likelihood, not by them.
+      A ``Report``. Distances compare x alone: they do not show that a conditional model confuses
+      its conditions, but the log-likelihood does.
 
     Raises:
-      TypeError, ValueError: an argument of the wrong kind or shape, by its name.
+      TypeError, ValueError: an argument has the wrong type, shape or range.
 
     >>> report = evaluate(fitted, x_test, key=jax.random.key(0))
     >>> report.accuracy.coverage > 0.5
@@ -159,10 +167,11 @@ def evaluate(
     notes: dict[str, str] = {}
     sample_key, time_key, choice_key = jax.random.split(inputs.as_key(key), 3)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(choice_key)))
-    x_test, y_test = _data(fitted, x_test, y_test, "x_test")
+    test_events, y_test = _data(fitted, x_test, y_test, "x_test")
+    train_events = None
     if x_train is not None:
         known = model.y_shape is None or y_train is not None
-        x_train, y_train = _data(fitted, x_train, y_train, "x_train", known)
+        train_events, y_train = _data(fitted, x_train, y_train, "x_train", known)
     n_samples = inputs.as_count(n_samples, "n_samples", 2)
     max_rows = inputs.as_count(max_rows, "max_rows", 2)
     k = inputs.as_count(k, "k", 1)
@@ -171,54 +180,57 @@ def evaluate(
     if y_test is not None:
         chosen = rng.permutation(len(y_test))[:n_samples]
         y_samples, n_samples = y_test[chosen], len(chosen)
-    # before any other call compiles the sampler
+    # first, since any other call would compile the sampler
     speed = timing(fitted, time_key, n_samples, y_samples, notes)
     samples = np.asarray(fitted.sample(sample_key, n_samples, y_samples))
     finite = np.isfinite(samples.reshape(n_samples, -1)).all(1)
 
-    def some(x, most):
+    def some(x: np.ndarray, most: int) -> np.ndarray:
         x = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
         x = x[rng.permutation(len(x))[:most]]
         return x if features is None or not len(x) else np.asarray(features(x))
 
-    test, drawn = some(x_test, max_rows), some(samples, max_rows)
-    train = None if x_train is None else some(x_train, _TRAIN * max_rows)
-    found, log_p = likelihood(fitted, x_test, y_test, x_train, y_train, p_data, notes)
+    test, drawn = some(test_events, max_rows), some(samples, max_rows)
+    train = None if train_events is None else some(train_events, _TRAIN * max_rows)
+    found, log_p = likelihood(fitted, test_events, y_test, train_events, y_train, p_data, notes)
     if p_data is not None:
         y = y_samples if p_data.model.y_shape is not None else None
         found["inside_support"] = float(np.mean(np.asarray(p_data.log_prob(samples, y)) > -np.inf))
     size = min(len(test), len(drawn))
-    beside = None if train is None or len(train) <= k else train[:size]
-    found |= closeness(test[:size], drawn[:size], beside, k, notes)
+    reference = None if train is None or len(train) <= k else train[:size]
+    found |= closeness(test[:size], drawn[:size], reference, k, notes)
 
-    made = {"finite": float(finite.mean()), **speed}
-    made |= originality(test, drawn, train, notes)
-    if x_train is not None:
-        made["duplicates"] = duplicates(samples, x_train)
-        made["duplicates_ref"] = duplicates(x_test, x_train)
-    pulled, noise = pulled_noise(fitted, x_test, y_test, log_p, rng, n_samples, notes)
+    generation = {"finite": float(finite.mean()), **speed}
+    generation |= originality(test, drawn, train, notes)
+    if train_events is not None:
+        generation["duplicates"] = duplicates(samples, train_events)
+        generation["duplicates_ref"] = duplicates(test_events, train_events)
+    pulled, noise = pulled_noise(fitted, test_events, y_test, log_p, rng, n_samples, notes)
 
     shown = rng.permutation(np.flatnonzero(finite))[:max_rows]
     y_shown = None if y_samples is None else y_samples[shown]
-    own = np.zeros(0) if log_p is None else np.asarray(fitted.log_prob(samples[shown], y_shown))
+    scores = np.zeros(0) if log_p is None else np.asarray(fitted.log_prob(samples[shown], y_shown))
+    halves = "half of test against the rest"
     return Report(
-        repr(model), Accuracy(**found), Generation(**made), pulled, notes,
-        n_test=len(x_test), n_samples=n_samples, n_distance=size, k=k,
-        reference="train against test" if beside is not None else "half of test against the rest",
+        repr(model), Accuracy(**found), Generation(**generation), pulled, notes,
+        n_test=len(test_events), n_samples=n_samples, n_distance=size, k=k,
+        reference=halves if reference is None else "train against test",
         evidence={
-            "fitted": fitted, "test": x_test[rng.permutation(len(x_test))[:max_rows]],
-            "samples": samples[shown], "log_prob_test": log_p, "log_prob_samples": own,
+            "fitted": fitted, "test": test_events[rng.permutation(len(test_events))[:max_rows]],
+            "samples": samples[shown], "log_prob_test": log_p, "log_prob_samples": scores,
             "noise": noise,
         },
     )  # fmt: skip
 
 
-def _data(fitted, x, y, name, conditioned=True):
+def _data(
+    fitted: Fitted, x: Any, y: Any, name: str, conditioned: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
     """x and y as host arrays in the dtype that the model computes in."""
     dtype = inputs.float_dtype(fitted.params)
     x = np.asarray(inputs.as_events(fitted.model, x, dtype))
     if x.ndim != len(fitted.model.event_shape) + 1 or len(x) == 0:
-        raise ValueError(f"{name} must have one batch dimension with events; got shape {x.shape}")
+        raise ValueError(f"{name} must have one batch dimension, not empty; got shape {x.shape}")
     if not conditioned:
         return x, None
     y = inputs.as_conditions(fitted.model, y, (len(x),), dtype)

@@ -1,4 +1,4 @@
-"""Representation: does the way back exist, does it lead home, and is what it finds pure noise?"""
+"""Representation: whether ``pull`` inverts ``push`` and gives the declared noise."""
 
 from __future__ import annotations
 
@@ -7,53 +7,65 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.random import Normal, Uniform, is_leaf
 
-_COORDINATES = 2048  # correlations beyond this many coordinates are left to a random subset
-_ndtr = jax.jit(jax.scipy.special.ndtr)  # a dozen operations, each compiled alone otherwise
+_COORDINATES = 2048  # with more, correlations are those of a random subset
+_ndtr = jax.jit(jax.scipy.special.ndtr)  # else its dozen operations are compiled one by one
 
 
 class RoundTrip(NamedTuple):
-    """What ``round_trip`` returns."""
+    """The error of ``push(pull(x))``, in units of x.
+
+    Attributes:
+      largest: over all events.
+      median: over events, of the largest error in an event.
+    """
 
     largest: float
     median: float
 
 
 class NoiseFit(NamedTuple):
-    """What ``noise_fit`` returns."""
+    """How far pulled noise is from the declared distribution.
+
+    Attributes:
+      ks_max: the largest Kolmogorov-Smirnov distance of a coordinate.
+      ks_mean: the mean Kolmogorov-Smirnov distance over coordinates.
+      correlation: the largest absolute correlation between two coordinates.
+    """
 
     ks_max: float
     ks_mean: float
     correlation: float
 
 
-def round_trip(there_and_back, x) -> RoundTrip:
-    """Error of ``push(pull(x))``: the largest and the median over events of max_j |x'_j - x_j|.
+def round_trip(returned: ArrayLike, x: ArrayLike) -> RoundTrip:
+    """The error of x' = push(pull(x)): largest and median over events of max_j |x'_j - x_j|.
 
     Args:
-      there_and_back: (n, *event_shape), the events after ``pull`` and ``push``.
+      returned: x', (n, *event_shape).
       x: (n, *event_shape).
 
     Returns:
-      ``RoundTrip(largest, median)`` in units of x; NaN where an event came back as NaN.
+      ``RoundTrip(largest, median)`` in units of x; NaN if x' has NaN.
     """
-    back, x = np.asarray(there_and_back, np.float64), np.asarray(x, np.float64)
-    errors = np.abs(back - x).reshape(len(x), -1).max(1)
+    returned, x = np.asarray(returned, np.float64), np.asarray(x, np.float64)
+    errors = np.abs(returned - x).reshape(len(x), -1).max(1)
     return RoundTrip(float(errors.max()), float(np.median(errors)))
 
 
 def noise_columns(noise: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Pulled noise as one table of coordinates, and each coordinate as a probability.
+    """Pulled noise as a table of coordinates, and its values of the declared distribution function.
 
     Args:
-      noise: the model's ``noise()``, a pytree of leaves.
-      values: the same pytree of arrays (n, *leaf.shape), what ``pull`` returned.
+      noise: ``model.noise()``, a pytree of leaves.
+      values: the result of ``pull``, the same pytree with arrays (n, *leaf.shape).
 
     Returns:
-      (n, d) values of the Normal and Uniform leaves side by side, and (n, d) the distribution
-      function of the declared noise at them, uniform on (0, 1) where the model is p_data.
+      (n, d) values of the Normal and Uniform leaves, and (n, d) the declared distribution function
+      at these values, which is uniform on (0, 1) if the model is p_data.
 
     Raises:
       ValueError: the model declares no Normal or Uniform noise.
@@ -74,14 +86,14 @@ def noise_columns(noise: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(columns, 1), np.concatenate(probabilities, 1)
 
 
-def ks_distance(probabilities) -> np.ndarray:
-    """Kolmogorov-Smirnov distance sup_u |F_n(u) - u| of each column from Uniform(0, 1).
+def ks_distance(probabilities: ArrayLike) -> np.ndarray:
+    """The Kolmogorov-Smirnov distance D = sup_u |F_n(u) - u| of each column from Uniform(0, 1).
 
     Args:
       probabilities: (n, d), the declared distribution function at the data.
 
     Returns:
-      (d,) in [0, 1]. Under the declared law sqrt(n) D passes 1.36 with probability .05 a column.
+      (d,) in [0, 1]. If the column is uniform, sqrt(n) D is above 1.36 with probability .05.
     """
     u = np.sort(np.asarray(probabilities, np.float64), axis=0)
     n = len(u)
@@ -89,8 +101,8 @@ def ks_distance(probabilities) -> np.ndarray:
     return np.maximum(u - step, step + 1 / n - u).max(0)
 
 
-def largest_correlation(columns) -> float:
-    """Largest absolute Pearson correlation between two different columns of (n, d); 0 if d = 1."""
+def largest_correlation(columns: ArrayLike) -> float:
+    """The largest absolute Pearson correlation between two columns of (n, d); 0 if d = 1."""
     columns = np.asarray(columns, np.float64)
     d = columns.shape[1]
     if d > _COORDINATES:
@@ -100,18 +112,18 @@ def largest_correlation(columns) -> float:
         return 0.0
     centred = columns - columns.mean(0)
     scale = np.sqrt((centred**2).sum(0))
-    unit = centred / np.where(scale > 0, scale, 1)  # a constant column correlates with nothing
+    unit = centred / np.where(scale > 0, scale, 1)  # a constant column has no correlation
     correlation = np.abs(unit.T @ unit)
     np.fill_diagonal(correlation, 0)
     return float(correlation.max())
 
 
 def chance_levels(n: int, d: int) -> NoiseFit:
-    """What ``noise_fit`` gives for n events and d coordinates where the model is p_data.
+    """Reference values of ``noise_fit`` for n events and d coordinates if the model is p_data.
 
-    ``ks_max`` and ``correlation`` are levels passed with probability at most .05, by the bounds of
-    Dvoretzky, Kiefer, Wolfowitz and Massart and of normal tails, summed over columns or pairs;
-    ``ks_mean`` is the mean of the Kolmogorov distribution, sqrt(pi / 2) ln 2 / sqrt(n).
+    ``ks_max`` and ``correlation`` are levels that are exceeded with probability at most .05, by the
+    bounds of Dvoretzky, Kiefer, Wolfowitz and Massart and of normal tails, summed over columns or
+    pairs; ``ks_mean`` is the mean of the Kolmogorov distribution, sqrt(pi / 2) ln 2 / sqrt(n).
     """
     kept = min(d, _COORDINATES)
     pairs = max(1, kept * (kept - 1) // 2)
@@ -123,15 +135,17 @@ def chance_levels(n: int, d: int) -> NoiseFit:
 
 
 def noise_fit(noise: Any, values: Any) -> NoiseFit:
-    """How far pulled data are from the noise that the model declares.
+    """How far pulled noise is from the noise that the model declares.
 
     Args:
-      noise: the model's ``noise()``, a pytree of leaves.
-      values: the same pytree of arrays (n, *leaf.shape), what ``pull`` returned.
+      noise: ``model.noise()``, a pytree of leaves.
+      values: the result of ``pull``, the same pytree with arrays (n, *leaf.shape).
 
     Returns:
-      ``ks_max`` and ``ks_mean``, the Kolmogorov-Smirnov distance over coordinates, and
-      ``correlation``, the largest absolute correlation between two coordinates.
+      ``NoiseFit(ks_max, ks_mean, correlation)``.
+
+    Raises:
+      ValueError: the model declares no Normal or Uniform noise.
     """
     columns, probabilities = noise_columns(noise, values)
     ks = ks_distance(probabilities)

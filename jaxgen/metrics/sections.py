@@ -1,7 +1,7 @@
-"""What a report holds: every metric with its label, unit and ideal, as plain numbers.
+"""The sections of a report: each metric with its label, unit and ideal value.
 
-A field ``name_se`` is the standard error of ``name``; ``name_ref`` is what to hold it against: the
-same metric with real data in the samples' place, or its level where the model is p_data.
+A field ``name_se`` is the standard error of ``name``, and ``name_ref`` a reference to compare it
+with: the same metric with real data instead of samples, or its value if the model is p_data.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def _metric(label: str, unit: str, ideal: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """High density where data are, low where they are not. None where it could not be measured."""
+    """How close the model's density is to that of the data; None if not measured."""
 
     log_likelihood: float | None = _metric("log-likelihood, held out", "nats/event", "high")
     log_likelihood_se: float | None = None
@@ -42,7 +42,7 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """New observations are fast to draw, sound, and new."""
+    """Whether samples are fast to draw, finite, and not copies; None if not measured."""
 
     events_per_second: float | None = _metric("throughput, warm", "events/s", "high")
     compile_seconds: float | None = _metric("first call above warm", "s", "low")
@@ -53,26 +53,28 @@ class Generation:
     near_copies: float | None = _metric("near copies of training events", "share", "0.01")
     near_copies_ref: float | None = None
     duplicates: float | None = _metric("exact copies of training events", "share", "as reference")
-    duplicates_ref: float | None = None  # the same share of test events
+    duplicates_ref: float | None = (
+        None  # the share of test events that are copies of training events
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Representation:
-    """``pull`` leads to the declared noise, and ``push`` leads back."""
+    """Whether ``pull`` inverts ``push`` and gives the declared noise; None if not measured."""
 
     round_trip_max: float | None = _metric("|push(pull(x)) - x|, largest", "units of x", "0")
     round_trip_max_ref: float | None = None  # float spacing at the largest |x|
     round_trip_median: float | None = _metric("|push(pull(x)) - x|, median", "units of x", "0")
     ks_max: float | None = _metric("KS distance to noise, worst", "share", "below reference")
-    ks_max_ref: float | None = None  # passed with probability .05 by a model that is p_data
+    ks_max_ref: float | None = None  # exceeded with probability .05 if the model is p_data
     ks_mean: float | None = _metric("KS distance to noise, mean", "share", "as reference")
     ks_mean_ref: float | None = None
     correlation: float | None = _metric("largest |correlation|", "", "below reference")
-    correlation_ref: float | None = None  # passed with probability .05
+    correlation_ref: float | None = None  # exceeded with probability .05 if the model is p_data
 
 
 def lines(name: str, section: Any, notes: dict[str, str]) -> list[list[str]]:
-    """A section as table rows: label, value, error, reference, unit, ideal, note."""
+    """The rows of a section's table: label, value, error, reference, unit, ideal, note."""
     if section is None:
         return [["", "-", "", "", "", "", notes.get(name, "")]]
     out = []

@@ -1,4 +1,7 @@
-"""The families: one file each. To add one, write its file, list it here, and give it a test row."""
+"""The families, one file each. To add one, write its file, list it here, and give it a test row.
+
+>>> fitted = jaxgen.fit(jaxgen.models.Gaussian(2), x, key=key)
+"""
 
 from jaxgen.models.box import Box
 from jaxgen.models.discrete import Bernoulli, Categorical

@@ -1,10 +1,11 @@
-"""The uniform distribution on a box: the simplest model there is."""
+"""The uniform distribution on an axis-aligned box."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.constraints import support_within
 from jaxgen.core.families import check_observed, namespace, others
 from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.places import Message, feature
@@ -15,17 +16,17 @@ from jaxgen.core.spec import Count, NonNegative
 class Box(Model):
     """Uniform on an axis-aligned box: p(x) = 1 / prod_j (high_j - low_j) for low <= x <= high.
 
-    The box of highest likelihood is the data's bounding box. A new observation may fall just
-    outside it and score -inf; ``margin`` widens the box against that.
+    The maximum-likelihood box is the bounding box of the data. A new event may fall just outside
+    it and score -inf; ``margin`` widens the box to avoid that.
 
     Args:
       dim: number of features.
-      margin: share of the data's range added on each side.
+      margin: fraction of the data's range added on each side.
 
     Params: ``low`` and ``high``, (dim,), in the units of x.
 
     Raises:
-      ValueError: on fitting data in which a feature is constant, since the box has no volume.
+      ValueError: when fitted to data with a constant feature, since the box would have no volume.
 
     >>> fitted = jaxgen.fit(Box(2), np.array([[0.0, 0.0], [1.0, 4.0]]), key=jax.random.key(0))
     >>> fitted.log_prob(np.array([[0.5, 1.0]]))
@@ -36,7 +37,7 @@ class Box(Model):
     margin: NonNegative = 0.0
 
     learning = Learning("closed_form", missing="closed_form", frozen=("low", "high"))
-    traits = Traits(reparameterized=True, elementwise=True)
+    traits = Traits(reparameterized=True, elementwise=True, support_at=support_within)
 
     @property
     def event_shape(self):
@@ -77,7 +78,7 @@ class Box(Model):
 
     def push(self, params, noise, y=None):
         low, high = params["low"], params["high"]
-        return jnp.minimum(low + (high - low) * noise, high)  # rounding may pass the upper edge
+        return jnp.minimum(low + (high - low) * noise, high)  # rounding may exceed the upper edge
 
     def pull(self, params, x, y=None):
         return (x - params["low"]) / (params["high"] - params["low"])

@@ -1,4 +1,4 @@
-"""Independent discrete features: pixels on or off, or levels such as words of a vocabulary."""
+"""Independent discrete features: bits such as black-and-white pixels, or levels such as words."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Bernoulli(Model):
 
     def log_prob(self, params, x, y=None, observed=None):
         inside = (x == 0) | (x == 1)
-        # of either value, computed once for all events
+        # both log probabilities are independent of x: under vmap they are computed once
         on, off = jax.nn.log_sigmoid(params["logits"]), jax.nn.log_sigmoid(-params["logits"])
         scores = jnp.where(x == 1, on, off)
         if observed is not None:
@@ -95,7 +95,7 @@ class Categorical(Model):
       levels: number of values; x holds 0 .. levels - 1.
       smoothing: pseudo-count of each value; 1 is Laplace's rule.
 
-    Params: ``logits``, shape (*shape, levels), used up to a constant.
+    Params: ``logits``, shape (*shape, levels), log q up to a constant for each feature.
 
     >>> fitted = jaxgen.fit(Categorical((28, 28), levels=256), images, key=jax.random.key(0))
     """
@@ -125,18 +125,18 @@ class Categorical(Model):
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         features = math.prod(self.shape)
         flat = x.reshape(len(x), features).astype(int) + self.levels * xp.arange(features)
-        repeated = xp.broadcast_to(weights[:, None], flat.shape)
+        each_weight = xp.broadcast_to(weights[:, None], flat.shape)
         if observed is not None:
             if xp is np:
                 check_observed(observed)
-            repeated = xp.where(observed.reshape(flat.shape), repeated, 0)
-        repeated = repeated.ravel()
+            each_weight = xp.where(observed.reshape(flat.shape), each_weight, 0)
+        each_weight = each_weight.ravel()
         size = features * self.levels
         counts: Any
         if xp is np:
-            counts = np.bincount(flat.ravel(), repeated, minlength=size)
+            counts = np.bincount(flat.ravel(), each_weight, minlength=size)
         else:
-            counts = jnp.zeros(size, weights.dtype).at[flat.ravel()].add(repeated)
+            counts = jnp.zeros(size, weights.dtype).at[flat.ravel()].add(each_weight)
         counts = counts.reshape(*self.shape, self.levels) + self.smoothing
         with np.errstate(divide="ignore"):
             return {"logits": xp.log(counts / counts.sum(-1, keepdims=True))}

@@ -1,7 +1,8 @@
-"""What families of flows share: raw data at one end, noise at the other."""
+"""The base class of flows, which map raw data to noise and back."""
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import numpy as np
@@ -13,10 +14,11 @@ from jaxgen.networks.frame import Conditions, Frame
 
 
 class Flow(Model):
-    """Base of flows, which have the fields ``dim``, ``y_shape``, ``domain`` and ``y_domain``.
+    """Base of flows with the fields ``dim``, ``y_shape``, ``domain`` and ``y_domain``.
 
-    A subclass defines ``_score``, ``_push`` and ``_back``, for arrays of features first and, if
-    any, rows last (see ``jaxgen.core.lanes``). Its params have a ``frame``, which is not learnt.
+    A subclass defines ``_score``, ``_push`` and ``_to_base`` for arrays with features on the first
+    axis and rows, if any, on the last (see ``jaxgen.core.lanes``). Its params have an entry
+    ``frame``, which is not trained.
     """
 
     dim: ClassVar[int]
@@ -27,10 +29,10 @@ class Flow(Model):
         super().__post_init__()
         if any(isinstance(d, Levels) for d in each(self.domain, self.dim)):
             raise ValueError(
-                f"{type(self).__name__}: domain must be of numbers, got {self.domain}: Levels are "
-                "for y_domain"
+                f"{type(self).__name__}: domain must hold numbers, got {self.domain}; "
+                "Levels are for y_domain"
             )
-        _ = self._conditions  # raises
+        _ = self._conditions  # raises ValueError if y_domain does not suit y_shape
 
     @property
     def event_shape(self):
@@ -44,13 +46,19 @@ class Flow(Model):
     def y_support(self):
         return self._conditions.support
 
-    @property
+    @functools.cached_property
     def learning(self):
+        return self._learning()
+
+    @functools.cached_property
+    def traits(self):
+        return self._traits()
+
+    def _learning(self):
         rescalable = np.array([isinstance(d, Real) for d in each(self.domain, self.dim)])
         return Learning(rate=2e-3, frozen=("frame",), rescalable=rescalable)
 
-    @property
-    def traits(self):
+    def _traits(self):
         return Traits(reparameterized=True, invertible=True, tile=self._tile)
 
     def rescale(self, params, shift, scale):
@@ -68,18 +76,18 @@ class Flow(Model):
         return lanes(self._push)(params, noise, y)
 
     def pull(self, params, x, y=None):
-        return lanes(lambda *args: self._frame.noise_of(self._back(*args)))(params, x, y)
+        return lanes(lambda *args: self._frame.noise_of(self._to_base(*args)))(params, x, y)
 
     def _score(self, params, x, y):
         """log p(x | y)."""
         raise NotImplementedError
 
     def _push(self, params, noise, y):
-        """Raw features of noise."""
+        """The raw features that the noise makes."""
         raise NotImplementedError
 
-    def _back(self, params, x, y):
-        """Coordinates, at the far end of the flow, of raw features."""
+    def _to_base(self, params, x, y):
+        """Coordinates in the space of the base distribution, from raw features."""
         raise NotImplementedError
 
     def _init_frame(self, x, y):
@@ -88,13 +96,13 @@ class Flow(Model):
             frame["y"] = self._conditions.init(y)
         return frame
 
-    def _given(self, params, y, like):
-        """What a network is told of y, (numbers, ...); none where y is None."""
-        return self._conditions.tell(params["frame"].get("y"), y, like)
+    def _encode_y(self, params, y, like):
+        """y encoded for a network, (numbers, ...); no numbers if y is None."""
+        return self._conditions.encode(params["frame"].get("y"), y, like)
 
     @property
     def _tile(self):
-        """Rows that the network takes at once on a CPU core."""
+        """Number of rows that the network takes at once on a CPU core."""
         raise NotImplementedError
 
     @property

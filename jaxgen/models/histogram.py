@@ -1,4 +1,4 @@
-"""The histogram density: constant on the cells of a regular grid."""
+"""The histogram density, constant on each cell of a regular grid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.constraints import support_within
 from jaxgen.core.families import namespace, others
-from jaxgen.core.model import Learning, Model
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.places import Message, feature, row
 from jaxgen.core.random import Bits, Uniform
@@ -22,15 +23,15 @@ class Histogram(Model):
     """Density p(x) = probability of x's cell / volume of the cell; zero outside the bounds.
 
     Args:
-      bins: cells along each feature; its length is the number of features.
-      bounds: (low, high) of each feature, in the units of x; None takes them from the data.
-      smoothing: pseudo-count added to each cell, so that no cell within the bounds is impossible.
+      bins: number of cells along each feature.
+      bounds: (low, high) of each feature, in the units of x; None for those of the data.
+      smoothing: pseudo-count added to each cell, so that no cell has probability zero.
 
-    Params: ``log_probs`` of the cells, shape bins, used up to a constant; ``low`` and ``high``
-    (dim,).
+    Params: ``log_probs`` of the cells, shape bins, up to a constant; ``low`` and ``high`` (dim,).
 
     Raises:
-      ValueError: on fitting data outside given bounds, or constant in a feature without them.
+      ValueError: when fitted to data outside the given bounds or, without bounds, to data with a
+        constant feature.
 
     >>> fitted = jaxgen.fit(Histogram((36, 72)), x, key=jax.random.key(0))
     """
@@ -40,16 +41,17 @@ class Histogram(Model):
     smoothing: NonNegative = 0.03
 
     learning = Learning("closed_form", frozen=("low", "high"))
+    traits = Traits(support_at=support_within)
 
     def __post_init__(self):
         super().__post_init__()
         if not self.bins:
-            raise ValueError("Histogram: bins must name at least one feature, got ()")
+            raise ValueError("Histogram: bins must have at least one entry, got ()")
         if self.bounds is not None:
             if len(self.bounds) != len(self.bins):
                 raise ValueError(
-                    f"Histogram: bounds must have one (low, high) a feature, {len(self.bins)} in "
-                    f"all, got {len(self.bounds)}"
+                    "Histogram: bounds must have one (low, high) for each feature, "
+                    f"{len(self.bins)} in all, got {len(self.bounds)}"
                 )
             if any(not low < high for low, high in self.bounds):
                 raise ValueError(f"Histogram: bounds must have low < high, got {self.bounds}")
@@ -82,7 +84,7 @@ class Histogram(Model):
                 constant = feature((low == high).argmax())
                 raise ValueError(Message("x is constant in ", constant, f": pass bounds to {self}"))
         cells = math.prod(self.bins)
-        # in the dtype and the order of log_prob, lest an event at an edge change its cell
+        # the dtype and operations of log_prob, so that an event at an edge has the same cell there
         dtype = jnp.result_type(float) if xp is np else x.dtype
         narrow, start, end = x.astype(dtype), low.astype(dtype), high.astype(dtype)
         bins = xp.asarray(self.bins, dtype)
@@ -112,7 +114,7 @@ class Histogram(Model):
 
     def modulate(self, params, change):
         moved = params["log_probs"] + change["log_probs"]
-        # sums of their exponentials are not to overflow
+        # normalised, so that sums of their exponentials do not overflow
         return {**params, "log_probs": jax.nn.log_softmax(moved, None)}
 
     def noise(self):
@@ -145,7 +147,7 @@ class Histogram(Model):
         bounds = None if self.bounds is None else tuple(self.bounds[j] for j in features)
         part = Histogram(log_probs.shape, bounds, self.smoothing)
         edges = {name: params[name][np.array(features)] for name in ("low", "high")}
-        # sums of their exponentials are not to underflow
+        # normalised, so that sums of their exponentials do not underflow
         return part, {"log_probs": jax.nn.log_softmax(log_probs, None), **edges}
 
     def _bounds(self, x, xp):

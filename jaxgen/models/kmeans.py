@@ -1,29 +1,30 @@
-"""k-means with greedy k-means++ seeding: the start that mixtures share."""
+"""k-means clustering with greedy k-means++ seeding, from which fits of mixtures start."""
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_ROWS = 16384  # rows used: enough to place the centres
+_ROWS = 16384  # most rows from which the centres are computed
 _STEPS = 30  # Lloyd iterations: a start for EM need not have converged
 
 
-def responsibilities(key: jax.Array, x, count: int) -> jax.Array:
-    """Cluster the rows of x: one-hot rows (n, count), 1 for the nearest of ``count`` centres.
+def responsibilities(key: jax.Array, x: Any, count: int) -> jax.Array:
+    """Clusters of the rows of x, one-hot (n, count): 1 for the nearest of ``count`` centres.
 
     Args:
       key: a typed PRNG key.
       x: (n, ...) events, taken as flat vectors.
-      count: number of clusters; with fewer distinct rows than that, some stay empty.
+      count: number of clusters; some stay empty if there are fewer distinct rows.
 
     Source: Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
     """
-    # centred in the data's own precision: an offset would eat the bits of a float32
+    # centred in the precision of the data: in float32 a large offset would cost digits
     flat = x.reshape(len(x), -1)
     flat = flat - flat.mean(0)
     return _cluster(key, jnp.asarray(flat, jnp.result_type(float)), count)
@@ -32,21 +33,25 @@ def responsibilities(key: jax.Array, x, count: int) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=2)
 def _cluster(key, x, count):
     pick_key, seed_key = jax.random.split(key)
-    few = x
+    sample = x
     if len(x) > _ROWS:
-        few = x[jax.random.randint(pick_key, (_ROWS,), 0, len(x))]
+        sample = x[jax.random.randint(pick_key, (_ROWS,), 0, len(x))]
 
     def lloyd(_, centres):
-        nearest = jax.nn.one_hot(_distances(few, centres).argmin(1), count, dtype=x.dtype)
+        nearest = jax.nn.one_hot(_distances(sample, centres).argmin(1), count, dtype=x.dtype)
         size = nearest.sum(0)[:, None]
-        return jnp.where(size > 0, (nearest.T @ few) / jnp.maximum(size, 1), centres)
+        return jnp.where(size > 0, (nearest.T @ sample) / jnp.maximum(size, 1), centres)
 
-    centres = lax.fori_loop(0, _STEPS, lloyd, _seed(seed_key, few, count))
+    centres = lax.fori_loop(0, _STEPS, lloyd, _seed(seed_key, sample, count))
     return jax.nn.one_hot(_distances(x, centres).argmin(1), count, dtype=x.dtype)
 
 
 def _seed(key, x, count):
-    """Rows of x, each the best of a few drawn by their squared distance to those before."""
+    """Rows of x as the first centres.
+
+    Each is the best of a few candidates, which are drawn in proportion to the squared distance to
+    the nearest of the centres before it.
+    """
     tries = 2 + int(math.log(count))
     keys = jax.random.split(key, count)
     centres = jnp.zeros((count, x.shape[1]), x.dtype)
@@ -66,5 +71,6 @@ def _seed(key, x, count):
 
 
 def _distances(x, centres):
+    """Squared distances (n, count), up to a constant for each row."""
     product = jnp.matmul(x, centres.T, precision=lax.Precision.HIGHEST)
     return (centres**2).sum(1) - 2 * product  # |x|^2 is the same for every centre

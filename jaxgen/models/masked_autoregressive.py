@@ -1,4 +1,4 @@
-"""Masked autoregressive models: each feature given those before it, all by one network."""
+"""Masked autoregressive models: one network predicts each feature from those before it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from jaxgen.models import heads
 from jaxgen.models.flow import Flow
 from jaxgen.networks import mlp as nets
 from jaxgen.networks.domains import Domain
-from jaxgen.networks.frame import seen
+from jaxgen.networks.frame import fourier_features
 
 
 class MaskedAutoregressive(Flow):
-    """p(x | y) = prod_i p(x_i | x_1 .. x_i-1, y), by a masked network, once or in several layers.
+    """p(x | y) = prod_i p(x_i | x_1 .. x_i-1, y), with all factors computed by a masked network.
 
-    What the network puts out for a feature is its ``head``:
+    ``head`` is the form of a factor:
 
-    - "spline", "affine": a map of the feature to its noise, which makes the model a flow: several
-      layers may follow each other, the features in reverse order in every second one;
-    - "mixture": a mixture of normals;
-    - "categorical": probabilities of the levels 0 .. levels - 1, for discrete data; see
-      ``compose.Dequantized`` for a density over what uniform noise makes of them.
+    - "spline", "affine": an invertible map between the feature and its noise. The model is a flow
+      and may have several layers; every second layer takes the features in reverse order.
+    - "mixture": a mixture of normals.
+    - "categorical": probabilities of the levels 0 .. levels - 1, for discrete data;
+      ``compose.Dequantized`` makes a density of it.
 
-    A density takes one pass through the network. A sample takes as many steps as there are
-    features, which compute each hidden unit once, so together little more than one pass.
+    A density takes one pass through the network. A sample takes one step for each feature; each
+    hidden unit is computed in one of these steps only, so they cost little more than one pass.
 
     Args:
       dim: number of features.
@@ -42,16 +42,16 @@ class MaskedAutoregressive(Flow):
       width: hidden units of a network's layer.
       depth: hidden layers of a network.
       head: "spline", "affine", "mixture" or "categorical".
-      bins: pieces of a spline.
-      components: parts of a mixture.
+      bins: number of bins of a spline.
+      components: number of normals in a mixture.
       levels: number of values of a discrete feature.
       y_shape: shape of a condition; None for p(x).
-      domain: where each feature lives, of ``jaxgen.domains``; one for all, None for real numbers.
-        Intervals and circles are for "spline".
-      y_domain: where each number in y lives, likewise; ``Levels(10)`` for one of 10 labels.
+      domain: each feature's domain, or one for all (see ``jaxgen.domains``); None for real numbers.
+        Intervals and circles need the head "spline".
+      y_domain: domain of each number in y, likewise; ``Levels(10)`` for one of 10 labels.
 
-    Params: ``frame``, shift and scale of x and y, from the data and not learnt; ``layers``, the
-    networks, with a leading axis of layers; and for "categorical" ``levels``.
+    Params: ``frame``, the shift and scale of x and y, set from the data and not trained;
+    ``layers``, the networks, with a leading axis of layers; and for "categorical" ``levels``.
 
     Source: Germain et al. 2015 (MADE); Papamakarios et al. 2017 (MAF); Durkan et al. 2019
     (splines); Uria et al. 2013 (mixtures).
@@ -89,17 +89,15 @@ class MaskedAutoregressive(Flow):
             return constraints.independent(constraints.integer_interval(0, self.levels - 1), 1)
         return super().support
 
-    @property
-    def learning(self):
+    def _learning(self):
         if self.head != "categorical":
-            return super().learning
+            return super()._learning()
         frozen = "frame", "levels/log_shares"
-        return super().learning._replace(frozen=frozen, rescalable=False)
+        return super()._learning()._replace(frozen=frozen, rescalable=False)
 
-    @property
-    def traits(self):
+    def _traits(self):
         bijective = self._bijective
-        return super().traits._replace(reparameterized=bijective, invertible=bijective)
+        return super()._traits()._replace(reparameterized=bijective, invertible=bijective)
 
     @property
     def _bijective(self):
@@ -108,7 +106,7 @@ class MaskedAutoregressive(Flow):
     @property
     def _tile(self):
         widest = max(self.width, self._net.outputs * self.dim)
-        # products of matrices gain from more rows, and logits are not made of all features at once
+        # matrix products are faster with more rows, and only some features' logits exist at a time
         return nets.tile_of(widest // 8 if self.head == "categorical" else widest)
 
     def init(self, key, x=None, y=None):
@@ -122,7 +120,7 @@ class MaskedAutoregressive(Flow):
             return Uniform((self.dim,)), Normal((self.dim,))
         return Uniform((self.dim,)) if self.head == "categorical" else super().noise()
 
-    # What follows takes features first and, if any, rows last.
+    # The methods below take arrays with features on the first axis and rows, if any, on the last.
 
     def _score(self, params, x, y):
         if self.head == "categorical":
@@ -132,118 +130,122 @@ class MaskedAutoregressive(Flow):
             return jnp.where(possible, self._frame.log_base(z) + log_det, -jnp.inf)
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
         network = self._network(params)
-        u = self._net.apply(network, seen(z)[None], self._given(params, y, z))
-        score = heads.Mixture.of(u).log_prob(z).sum(0)
+        u = self._net.apply(network, fourier_features(z)[None], self._encode_y(params, y, z))
+        score = heads.Mixture.from_outputs(u).log_prob(z).sum(0)
         return jnp.where(possible, score + log_det, -jnp.inf)
 
     def _score_levels(self, params, x, y):
         level = jnp.clip(x, 0, self.levels - 1).astype(jnp.int32)
         network = self._network(params)
-        known = jnp.moveaxis(params["levels"]["meaning"].T[level], -1, 0)
-        u = self._net.apply(network, known, self._given(params, y, known[0]))
+        encoded = jnp.moveaxis(params["levels"]["meaning"].T[level], -1, 0)
+        u = self._net.apply(network, encoded, self._encode_y(params, y, encoded[0]))
         score = self._sum_of_levels(params, u, level)
         return jnp.where((level == x).all(0), score, -jnp.inf)
 
     def _sum_of_levels(self, params, u, level):
-        """Log probability of all levels, a few features at a time, whose logits caches hold."""
+        """Log probability of all features, a few at a time so that their logits fit in a cache."""
         rows = math.prod(u.shape[2:])
-        fitting = max(heads.LOGITS // (self.levels * rows), 1)
-        some = next(c for c in range(min(fitting, self.dim), 0, -1) if self.dim % c == 0)
+        most = max(heads.LOGITS_AT_ONCE // (self.levels * rows), 1)
+        count = next(c for c in range(min(most, self.dim), 0, -1) if self.dim % c == 0)
 
         def cut(v, axis):
-            shape = *v.shape[:axis], -1, some, *v.shape[axis + 1 :]
+            shape = *v.shape[:axis], -1, count, *v.shape[axis + 1 :]
             return jnp.moveaxis(v.reshape(shape), axis, 0)
 
-        @jax.checkpoint  # a gradient computes logits again, which is faster than to fetch them
-        def add(total, own):
-            u, shares, level = own
+        @jax.checkpoint  # a gradient recomputes the logits, which is faster than loading them
+        def add(total, some_features):
+            u, shares, level = some_features
             score = heads.log_prob_of_level(self._logits(params, u, shares), level)
             return total + score.sum(0), None
 
         features = cut(u, 1), cut(params["levels"]["log_shares"], 1), cut(level, 0)
         return lax.scan(add, jnp.zeros(u.shape[2:], u.dtype), features)[0]
 
-    def _back(self, params, x, y):
+    def _to_base(self, params, x, y):
         return self._pull(params, x, y)[0]
 
     def _pull(self, params, x, y):
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
-        given = self._given(params, y, z)
+        context = self._encode_y(params, y, z)
 
-        def layer(carry, own):
+        def layer(carry, inputs):
             z, log_det = carry
-            network, kind = own
-            u = self._net.apply(self._net.matrices(network), self._known(z, kind), given)
-            z, slopes = self._forward(u, z, kind)
+            network, topology = inputs
+            u = self._net.apply(self._net.matrices(network), self._encode(z, topology), context)
+            z, slopes = self._forward(u, z, topology)
             return z[::-1], log_det + slopes.sum(0)
 
-        z, log_det = nets.through(layer, (z, log_det), (params["layers"], self._kinds))
+        z, log_det = nets.scan_layers(layer, (z, log_det), (params["layers"], self._topologies))
         return z, log_det, possible
 
     def _push(self, params, noise, y):
         if not self._bijective:
             return self._draw(params, noise, y)
         z = self._frame.base(noise)
-        given = self._given(params, y, z)
+        context = self._encode_y(params, y, z)
 
-        def layer(z, own):
-            network, kind = own
+        def layer(z, inputs):
+            network, topology = inputs
             matrices = self._net.matrices(network)
 
-            def feature(carry, of_feature):
-                i, value, kind = of_feature
+            def feature(carry, inputs):
+                i, value, topology = inputs
                 carry, u = self._net.step(matrices, carry, i)
-                value = self._inverse(u[:, None], value[None], kind)
-                return self._net.learn(carry, i, self._known(value, kind)[:, 0]), value[0]
+                value = self._inverse(u[:, None], value[None], topology)
+                return self._net.insert(carry, i, self._encode(value, topology)[:, 0]), value[0]
 
-            kinds = jax.tree_util.tree_map(lambda v: v[:, None], kind)
-            each_feature = jnp.arange(self.dim), z[::-1], kinds
-            return lax.scan(feature, self._net.start(matrices, given), each_feature)[1]
+            topologies = jax.tree_util.tree_map(lambda v: v[:, None], topology)
+            each_feature = jnp.arange(self.dim), z[::-1], topologies
+            return lax.scan(feature, self._net.start(matrices, context), each_feature)[1]
 
-        stacked = params["layers"], self._kinds
-        return self._frame.leave(params["frame"]["x"], nets.through(layer, z, stacked, True))
+        stacked = params["layers"], self._topologies
+        return self._frame.leave(params["frame"]["x"], nets.scan_layers(layer, z, stacked, True))
 
     def _draw(self, params, noise, y):
         network = self._network(params)
         uniform = noise[0] if self.head == "mixture" else noise
-        given = self._given(params, y, uniform)
+        context = self._encode_y(params, y, uniform)
 
-        def feature(carry, own):
-            i, noise = own
+        def feature(carry, inputs):
+            i, noise = inputs
             carry, u = self._net.step(network, carry, i)
             if self.head == "mixture":
-                value = heads.Mixture.of(u).draw(*noise)
-                known = seen(value)[None]
+                value = heads.Mixture.from_outputs(u).draw(*noise)
+                encoded = fourier_features(value)[None]
             else:
                 shares = params["levels"]["log_shares"][:, i]
                 value = heads.draw_level(self._logits(params, u, shares), noise)
-                known = jnp.moveaxis(params["levels"]["meaning"].T[value], -1, 0)
-            return self._net.learn(carry, i, known), value
+                encoded = jnp.moveaxis(params["levels"]["meaning"].T[value], -1, 0)
+            return self._net.insert(carry, i, encoded), value
 
         each_feature = jnp.arange(self.dim), noise
-        x = lax.scan(feature, self._net.start(network, given), each_feature)[1]
+        x = lax.scan(feature, self._net.start(network, context), each_feature)[1]
         return x if self.head == "categorical" else self._frame.leave(params["frame"]["x"], x)
 
     def _logits(self, params, u, shares):
-        """Logits (levels, ...) of features whose log shares are (levels, ...), without rows."""
+        """Logits (levels, ...) from outputs u and the features' log shares, which have no rows."""
         if "table" in params["levels"]:
             u = jnp.tensordot(params["levels"]["table"], u, 1)
         return u + shares.reshape(*shares.shape, *[1] * (u.ndim - shares.ndim))
 
-    def _known(self, z, kind):
-        """Features as the network is told them, (channels, features, ...)."""
-        return seen(z, kind).reshape(self._frame.channels(), *z.shape)
+    def _encode(self, z, topology):
+        """Features encoded for the network, (channels, features, ...)."""
+        return fourier_features(z, topology).reshape(self._frame.channels(), *z.shape)
 
-    def _forward(self, u, z, kind):
-        return heads.affine_forward(u, z) if self.head == "affine" else spline.forward(u, z, kind)
-
-    def _inverse(self, u, z, kind):
+    def _forward(self, u, z, topology):
         return (
-            heads.affine_inverse(u, z) if self.head == "affine" else spline.inverse(u, z, kind)[0]
+            heads.affine_forward(u, z) if self.head == "affine" else spline.forward(u, z, topology)
+        )
+
+    def _inverse(self, u, z, topology):
+        return (
+            heads.affine_inverse(u, z)
+            if self.head == "affine"
+            else spline.inverse(u, z, topology)[0]
         )
 
     def _network(self, params):
-        """The only layer's network."""
+        """The matrices of the network, where there is one layer."""
         return self._net.matrices(jax.tree_util.tree_map(lambda v: v[0], params["layers"]))
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -255,21 +257,24 @@ class MaskedAutoregressive(Flow):
         bounded = bool(self._frame.bounded.any())
         outputs = {
             "affine": 2,
-            "spline": spline.numbers(self.bins, bounded),
+            "spline": spline.param_count(self.bins, bounded),
             "mixture": 3 * self.components,
             "categorical": self.levels if self.levels <= 2 * heads.RANK else heads.RANK,
         }[self.head]
         channels = self._frame.channels()
         channels = heads.CHANNELS if self.head == "categorical" else channels
-        zeros = spline.rows(self.bins, bounded) - outputs if self.head == "spline" else 0
-        given = self._conditions.count
-        return nets.Masked(self.dim, channels, given, outputs, zeros, self.width, self.depth)
+        zeros = spline.param_rows(self.bins, bounded) - outputs if self.head == "spline" else 0
+        context = self._conditions.size
+        return nets.Masked(self.dim, channels, context, outputs, zeros, self.width, self.depth)
 
     @property
-    def _kinds(self):
-        """Of each layer's features, which are in reverse order in every second; None: all real."""
-        if self._frame.kind is None:
+    def _topologies(self):
+        """Topologies of the features by layer; None if all are real.
+
+        Every second layer has the features in reverse order.
+        """
+        if self._frame.topology is None:
             return None
-        kinds = np.stack(self._frame.kind)
-        of_layer = [kinds[:, :: -1 if layer % 2 else 1] for layer in range(self.layers)]
-        return spline.Kind(*np.stack(of_layer, 1))
+        topologies = np.stack(self._frame.topology)
+        by_layer = [topologies[:, :: -1 if layer % 2 else 1] for layer in range(self.layers)]
+        return spline.Topology(*np.stack(by_layer, 1))

@@ -1,4 +1,4 @@
-"""Spline coupling flows: half of the features bend the others, layer after layer."""
+"""Coupling flows of rational-quadratic splines."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from jaxgen.core.spec import Count
 from jaxgen.models.flow import Flow
 from jaxgen.networks import mlp as nets
 from jaxgen.networks.domains import Domain
-from jaxgen.networks.frame import seen
+from jaxgen.networks.frame import fourier_features
 
 
 class SplineCoupling(Flow):
-    """Flow of rational-quadratic splines whose knots are given by the other half of the features.
+    """Coupling flow: half of the features set the splines that transform the other half.
 
-    log p(x | y) = log p_base(z) + sum over layers of log|det|, z = the layers' image of x. A layer
-    keeps half of the features, from which (and y) a residual network makes the splines of the rest;
-    the halves change from layer to layer, and each feature is bent in one of two layers. With one
-    feature it is one spline a layer, whose knots y decides.
+    log p(x | y) = log p_base(z) + sum over layers of log|det|, where the layers map x to z. Each
+    layer keeps half of the features; from these and y, a residual network computes a
+    rational-quadratic spline for each of the others. The halves change between layers, and two
+    successive layers transform every feature at least once. With one feature, each layer is one
+    spline, which depends on y alone.
 
     Args:
       dim: number of features.
-      layers: number of coupling layers, best even.
+      layers: number of coupling layers, preferably even.
       width: hidden units of a network's layer.
       depth: hidden layers of a network.
-      bins: pieces of a spline.
+      bins: number of bins of a spline.
       y_shape: shape of a condition; None for p(x).
-      domain: where each feature lives, of ``jaxgen.domains``; one for all, None for real numbers.
-      y_domain: where each number in y lives, likewise; ``Levels(10)`` for one of 10 labels.
+      domain: each feature's domain, or one for all (see ``jaxgen.domains``); None for real numbers.
+      y_domain: domain of each number in y, likewise; ``Levels(10)`` for one of 10 labels.
 
-    Params: ``frame``, shift and scale of x and y, from the data and not learnt; and
+    Params: ``frame``, the shift and scale of x and y, set from the data and not trained; and
     ``layers``, the networks, with a leading axis of layers.
 
     Source: Durkan et al. 2019, "Neural spline flows"; He et al. 2016 (residual networks).
@@ -52,96 +53,97 @@ class SplineCoupling(Flow):
 
     @property
     def _tile(self):
-        return nets.tile_of(max(self.width, self._numbers * self._bent))
+        return nets.tile_of(max(self.width, self._numbers * self._changed))
 
     def init(self, key, x=None, y=None):
-        inputs = self._kept * self._frame.channels() + self._conditions.count
-        outputs = self._numbers * self._bent
+        inputs = self._kept * self._frame.channels() + self._conditions.size
+        outputs = self._numbers * self._changed
         layers = nets.mlp_stack(key, self.layers, inputs, outputs, self.width, self.depth)
         return {"frame": self._init_frame(x, y), "layers": layers}
 
-    # What follows takes features first and, if any, rows last.
+    # The methods below take arrays with features on the first axis and rows, if any, on the last.
 
     def _score(self, params, x, y):
         z, log_det, possible = self._pull(params, x, y)
         return jnp.where(possible, self._frame.log_base(z) + log_det, -jnp.inf)
 
-    def _back(self, params, x, y):
+    def _to_base(self, params, x, y):
         return self._pull(params, x, y)[0]
 
     def _pull(self, params, x, y):
         z, log_det, possible = self._frame.enter(params["frame"]["x"], x)
-        given = self._given(params, y, z)
+        context = self._encode_y(params, y, z)
 
-        def layer(carry, own):
+        def layer(carry, inputs):
             z, log_det = carry
-            network, (order, _), kind = own
-            kept, bent = jnp.split(nets.reorder(z, order), [self._kept])
-            bent, slopes = spline.forward(
-                self._knots(network, kept, given, kind), bent, kind and kind[1]
+            network, (order, _), topology = inputs
+            kept, changed = jnp.split(nets.reorder(z, order), [self._kept])
+            changed, slopes = spline.forward(
+                self._knots(network, kept, context, topology), changed, topology and topology[1]
             )
-            return jnp.concatenate([kept, bent]), log_det + slopes.sum(0)
+            return jnp.concatenate([kept, changed]), log_det + slopes.sum(0)
 
-        stacked = params["layers"], self._orders, self._kinds
-        z, log_det = nets.through(layer, (z, log_det), stacked)
+        stacked = params["layers"], self._orders, self._topologies
+        z, log_det = nets.scan_layers(layer, (z, log_det), stacked)
         return nets.reorder(z, np.argsort(self._order(self.layers - 1))), log_det, possible
 
     def _push(self, params, noise, y):
         z = self._frame.base(noise)
-        given = self._given(params, y, z)
+        context = self._encode_y(params, y, z)
 
-        def layer(z, own):
-            network, (_, back), kind = own
-            kept, bent = jnp.split(z, [self._kept])
-            bent, _ = spline.inverse(
-                self._knots(network, kept, given, kind), bent, kind and kind[1]
+        def layer(z, inputs):
+            network, (_, inverse), topology = inputs
+            kept, changed = jnp.split(z, [self._kept])
+            changed, _ = spline.inverse(
+                self._knots(network, kept, context, topology), changed, topology and topology[1]
             )
-            return nets.reorder(jnp.concatenate([kept, bent]), back)
+            return nets.reorder(jnp.concatenate([kept, changed]), inverse)
 
         z = nets.reorder(z, self._order(self.layers - 1))
-        stacked = params["layers"], self._orders, self._kinds
-        return self._frame.leave(params["frame"]["x"], nets.through(layer, z, stacked, True))
+        stacked = params["layers"], self._orders, self._topologies
+        return self._frame.leave(params["frame"]["x"], nets.scan_layers(layer, z, stacked, True))
 
-    def _knots(self, network, kept, given, kind):
-        """The numbers that shape the splines, (numbers, bent, ...)."""
-        known = seen(kept, kind and kind[0])
-        rows = spline.rows(self.bins, bool(self._frame.bounded.any()))
-        zeros = (rows - self._numbers) * self._bent
-        u = nets.mlp(network, jnp.concatenate([known, given]), zeros=zeros)
-        return u.reshape(rows, self._bent, *u.shape[1:])
+    def _knots(self, network, kept, context, topology):
+        """The parameters of the splines, (numbers, changed features, ...)."""
+        encoded = fourier_features(kept, topology and topology[0])
+        rows = spline.param_rows(self.bins, bool(self._frame.bounded.any()))
+        zeros = (rows - self._numbers) * self._changed
+        u = nets.mlp(network, jnp.concatenate([encoded, context]), zeros=zeros)
+        return u.reshape(rows, self._changed, *u.shape[1:])
 
     @property
     def _kept(self):
         return self.dim // 2
 
     @property
-    def _bent(self):
+    def _changed(self):
         return self.dim - self._kept
 
     @property
     def _numbers(self):
-        return spline.numbers(self.bins, bool(self._frame.bounded.any()))
+        """Number of network outputs for one spline."""
+        return spline.param_count(self.bins, bool(self._frame.bounded.any()))
 
     def _order(self, layer):
-        """Features as the layer takes them: those that it keeps, then those that it bends."""
+        """The order of the features in a layer: those that it keeps, then those that it changes."""
         order = np.arange(self.dim)
-        if layer > 1:  # halves unlike those of the first pair of layers
+        if layer > 1:  # other halves than those of the first two layers
             order = np.random.default_rng(layer // 2).permutation(self.dim)
         return order[::-1] if layer % 2 else order
 
     @property
     def _orders(self):
-        """How to put each layer's features in order, given the order before; and the way back."""
+        """For each layer, the permutation from the order of the layer before, and its inverse."""
         orders = [np.arange(self.dim), *map(self._order, range(self.layers))]
         steps = [np.argsort(a)[b] for a, b in itertools.pairwise(orders)]
         return np.stack(steps), np.stack([np.argsort(step) for step in steps])
 
     @property
-    def _kinds(self):
-        """Where the kept and the bent features of each layer live; None: all are real."""
-        if self._frame.kind is None:
+    def _topologies(self):
+        """Topologies of the kept and of the changed features by layer; None if all are real."""
+        if self._frame.topology is None:
             return None
         orders = np.stack([self._order(layer) for layer in range(self.layers)])
-        kind = [v[orders] for v in self._frame.kind]
-        kept = self._kept
-        return spline.Kind(*(v[:, :kept] for v in kind)), spline.Kind(*(v[:, kept:] for v in kind))
+        topologies = [v[orders] for v in self._frame.topology]
+        kept = spline.Topology(*(v[:, : self._kept] for v in topologies))
+        return kept, spline.Topology(*(v[:, self._kept :] for v in topologies))

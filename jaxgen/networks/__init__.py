@@ -1,4 +1,9 @@
-"""Neural networks, the domains of their inputs, and the frame that standardises raw features."""
+"""Neural networks, the domains of their inputs, and the encoding of inputs.
+
+>>> net = jaxgen.networks.MLP(y_shape=(3,), width=32)
+>>> jaxgen.compose.Conditional(net, jaxgen.models.Gaussian(2)).y_shape
+(3,)
+"""
 
 from jaxgen.networks.mlp import MLP
 

@@ -1,36 +1,40 @@
-"""Where a number lives: anywhere, above zero, on an interval or a circle, or among levels."""
+"""Domains of numbers: real, positive, on an interval or a circle, or levels.
+
+>>> domains = jaxgen.domains.Circle(-180, 180), jaxgen.domains.Interval(-90, 90)
+>>> jaxgen.models.SplineCoupling(2, domain=domains).event_shape
+(2,)
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
 from jaxgen.bijectors.bounded import Interval, Positive
-from jaxgen.core.families import namespace
+from jaxgen.core.constraints import Pieces
 from jaxgen.core.spec import AtLeast, Spec
 
 __all__ = ["Circle", "Domain", "Interval", "Levels", "Positive", "Real", "constraint", "each"]
 
 
 class Real(Spec):
-    """Any number."""
+    """All real numbers."""
 
 
 class Circle(Spec):
-    """Numbers from low to high whose ends meet, such as longitudes: ``Circle(-180, 180)``.
+    """Numbers on a circle, such as longitudes: ``Circle(-180, 180)``.
 
     Args:
-      low: one end, in the units of x.
-      high: the other, which is the same place.
+      low: the start of the circle, in the units of x.
+      high: its end, which is the same point.
     """
 
     low: float = -np.pi
     high: float = np.pi
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not -np.inf < self.low < self.high < np.inf:
             raise ValueError(
@@ -40,10 +44,10 @@ class Circle(Spec):
 
 
 class Levels(Spec):
-    """Categories 0 .. count - 1, in no order, such as labels. For numbers in y alone.
+    """Categories 0 .. count - 1 without an order, such as labels; for numbers in y only.
 
     Args:
-      count: how many there are.
+      count: number of categories.
     """
 
     count: Annotated[int, AtLeast(2)]
@@ -52,55 +56,30 @@ class Levels(Spec):
 Domain = Real | Positive | Interval | Circle | Levels
 
 
-def each(domain: tuple[Domain, ...] | None, dim: int, name="domain") -> tuple[Domain, ...]:
-    """The domain of each of ``dim`` numbers, where one or none may stand for all."""
+def each(domain: tuple[Domain, ...] | None, dim: int, name: str = "domain") -> tuple[Domain, ...]:
+    """The domain of each of ``dim`` numbers; a single domain is that of all, None is ``Real()``.
+
+    Raises:
+      ValueError: the number of domains is neither 1 nor ``dim``; ``name`` is that of the argument.
+    """
     domain = (Real(),) if domain is None else domain
     if len(domain) not in (1, dim):
-        raise ValueError(f"{name} must have 1 entry or {dim}, one a number; got {len(domain)}")
+        raise ValueError(f"{name} must have 1 entry or {dim} entries; got {len(domain)}")
     return domain * dim if len(domain) == 1 else domain
 
 
-def constraint(domains: tuple[Domain, ...], shape: tuple[int, ...]):
-    """NumPyro's constraint of an array of that shape with a number in each of the domains."""
+def constraint(domains: tuple[Domain, ...], shape: tuple[int, ...]) -> constraints.Constraint:
+    """The NumPyro constraint of an array of the given shape, with a domain for each number."""
     if len(set(domains)) == 1:
         return constraints.independent(_constraint(domains[0]), len(shape))
-    return _Numbers(domains, shape)
+    return Pieces(tuple(map(_constraint, domains)), ((),) * len(domains), shape)
 
 
-def _constraint(domain):
+def _constraint(domain: Domain) -> constraints.Constraint:
     if isinstance(domain, (Interval, Circle)):
-        return constraints.interval(domain.low, domain.high)  # a density may stop at its ends
+        return constraints.interval(
+            domain.low, domain.high
+        )  # closed: a density may include the ends
     if isinstance(domain, Levels):
         return constraints.integer_interval(0, domain.count - 1)
     return constraints.positive if isinstance(domain, Positive) else constraints.real
-
-
-class _Numbers(constraints.Constraint):
-    """Each number of an array lies in its own domain."""
-
-    def __init__(self, domains, shape):
-        self.domains, self.shape = domains, shape
-        super().__init__()
-
-    @property
-    def event_dim(self):
-        return len(self.shape)
-
-    def __call__(self, x):
-        xp = namespace(x)
-        x = x.reshape(*x.shape[: x.ndim - len(self.shape)], len(self.domains))
-        each = [_constraint(d)(x[..., i]) for i, d in enumerate(self.domains)]
-        return xp.stack(xp.broadcast_arrays(*each), -1).all(-1)
-
-    def feasible_like(self, prototype):
-        shape = jnp.shape(prototype)
-        prototype = jnp.reshape(prototype, (*shape[: len(shape) - len(self.shape)], -1))
-        each = [_constraint(d).feasible_like(prototype[..., i]) for i, d in enumerate(self.domains)]
-        return jnp.stack(each, -1).reshape(shape)
-
-    def tree_flatten(self):
-        return (), ((), {"domains": self.domains, "shape": self.shape})
-
-    def eq(self, other, static=False):
-        same = isinstance(other, _Numbers) and self.domains == other.domains
-        return same and self.shape == other.shape

@@ -1,13 +1,14 @@
-"""Small networks as init / apply over dicts, for arrays whose features lead (see ``lanes``).
+"""Small residual networks, for arrays with features on the first axis (see ``lanes``).
 
-All are residual: h_1 = f(W_0 x), h_{l+1} = h_l + f(W_l h_l), out = V h_depth, each with a bias. A
-bias goes into its matrix as a column, next to a feature that stays constant: on a CPU adding it
-apart, and summing its gradient, takes longer than the small products themselves.
+h_1 = f(W_0 x), h_{l+1} = h_l + f(W_l h_l), out = V h_depth, each with a bias. A bias is a column of
+its matrix, which multiplies a constant feature: on a CPU, a separate addition of the bias, and the
+sum in its gradient, take longer than the small matrix products.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,32 +16,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.core.spec import Count, Spec
+from jaxgen.core.spec import Count, Params, Spec
 from jaxgen.networks.domains import Domain
 from jaxgen.networks.frame import Conditions
 
-_ACTIVATIONS: dict[str, Any] = {  # each with its value at 1, and zero at 0
+_ACTIVATIONS: dict[str, Any] = {  # function and its value at 1; the value at 0 is 0
     "relu": (jax.nn.relu, 1.0),
     "silu": (jax.nn.silu, 0.7310585786300049),
 }
-_FINAL = 0.01  # size of the last layer at the start: an output near zero
-_UNROLLED = 4
-_GATHERED = 64  # features beyond which a product with an order's matrix takes longer
+_FINAL = 0.01  # initial scale of the last layer, for outputs near zero
+_UNROLLED = 4  # layers to unroll
+_GATHERED = 64  # with more features, a gather is faster than a product with a permutation matrix
 _TILES = (512, 64)
-_TILE_NUMBERS = 2**20  # of a layer, that caches hold
+_TILE_NUMBERS = 2**20  # numbers of a layer that fit in caches
 
 
 class MLP(Spec):
-    """A residual network that reads conditions y.
+    """A residual network of conditions y.
 
     Args:
       y_shape: shape of a condition.
       width: hidden units of a layer.
-      depth: hidden layers.
-      y_domain: where each number in y lives, of ``jaxgen.domains``; one for all, None for real
-        numbers; ``Levels(10)`` for one of 10 labels.
+      depth: number of hidden layers.
+      y_domain: the domain of each number in y (see ``jaxgen.domains``), or one domain for all; None
+        for real numbers; ``Levels(10)`` for one of 10 labels.
 
     Source: He et al. 2016.
+
+    >>> jaxgen.networks.MLP((2,), width=16)
+    MLP(y_shape=(2,), width=16, depth=2, y_domain=None)
     """
 
     y_shape: tuple[int, ...]
@@ -48,25 +52,27 @@ class MLP(Spec):
     depth: Count = 2
     y_domain: tuple[Domain, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.conditions  # raises
+        _ = self.conditions  # raises if y_domain does not suit y_shape
 
     @property
     def conditions(self) -> Conditions:
-        """How it is told of y."""
+        """The encoding of y as inputs of the network."""
         return Conditions(self.y_shape, self.y_domain)
 
-    def init(self, key, outputs: int) -> dict:
-        """Params, with which the outputs are near zero."""
-        return _first_of_stack(key, 1, self.conditions.count, outputs, self.width, self.depth)
+    def init(self, key: jax.Array, outputs: int) -> Params:
+        """Params of a network with so many outputs, which are near zero at the start."""
+        return _first_of_stack(key, 1, self.conditions.size, outputs, self.width, self.depth)
 
 
-def mlp_init(key, inputs: int, outputs: tuple[int, ...], width: int, depth: int) -> dict:
-    """Params of a residual network, whose outputs are near zero at the start.
+def mlp_init(
+    key: jax.Array, inputs: int, outputs: tuple[int, ...], width: int, depth: int
+) -> Params:
+    """Params of a residual network whose outputs are near zero at the start.
 
-    ``in`` (width, inputs), ``hidden`` (depth - 1, width, width) and ``out`` (*outputs, width), each
-    as ``w`` with its bias ``b``.
+    They are ``in`` (width, inputs), ``hidden`` (depth - 1, width, width) and ``out``
+    (*outputs, width), each with weights ``w`` and a bias ``b``.
     """
     keys = jax.random.split(key, 3)
     return {
@@ -77,41 +83,49 @@ def mlp_init(key, inputs: int, outputs: tuple[int, ...], width: int, depth: int)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
-def mlp_stack(key, count: int, inputs: int, outputs: int, width: int, depth: int) -> dict:
-    """Params of ``count`` networks, stacked: see ``mlp_init``."""
+def mlp_stack(
+    key: jax.Array, count: int, inputs: int, outputs: int, width: int, depth: int
+) -> Params:
+    """Params of ``count`` networks on a leading axis: see ``mlp_init``."""
     start = functools.partial(mlp_init, inputs=inputs, outputs=(outputs,), width=width, depth=depth)
     return jax.vmap(start)(jax.random.split(key, count))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
-def _first_of_stack(*args) -> dict:
+def _first_of_stack(*args: Any) -> Params:
     return jax.tree_util.tree_map(lambda v: v[0], mlp_stack(*args))
 
 
-def mlp(params: dict, x, activation: str = "relu", zeros: int = 0):
-    """Outputs (outputs, ...) of inputs x (inputs, ...), followed by so many that are 0."""
+def mlp(params: Params, x: jax.Array, activation: str = "relu", zeros: int = 0) -> jax.Array:
+    """Outputs (outputs + zeros, ...) for inputs x (inputs, ...); the last ``zeros`` are 0."""
     f, one = _ACTIVATIONS[activation]
     h = f(_matrix(params["in"], 1.0) @ with_one(x))
-    for own in _each_hidden(params):
-        h = h + f(_matrix(own, 0.0, one) @ h)
+    for layer in _each_hidden(params):
+        h = h + f(_matrix(layer, 0.0, one) @ h)
     return _with_zeros(_matrix(params["out"], None, one), zeros) @ h
 
 
-def with_one(x):
+def with_one(x: jax.Array) -> jax.Array:
     """x (features, ...) with one more feature, which is 1."""
     return jnp.concatenate([x, jnp.ones((1, *x.shape[1:]), x.dtype)])
 
 
-def through(layer, carry, stacked, reverse=False):
-    """``carry`` after ``carry = layer(carry, own)`` for each entry of the leading axis of stacked.
+def scan_layers(
+    layer: Callable[[Any, Any], Any], carry: Any, stacked: Any, reverse: bool = False
+) -> Any:
+    """The carry after ``carry = layer(carry, params)`` for the params of each layer.
 
-    Few layers are written out, which is faster; more are a loop over as many at a time, so that a
-    program's size, and the time to compile it, do not grow with depth.
+    A few layers are unrolled, which is faster. More layers are a loop, partly unrolled, so that the
+    size of the program and its compilation time do not grow with depth.
+
+    Args:
+      stacked: pytree with a leading axis of layers.
+      reverse: whether the last layer comes first.
     """
     count = len(jax.tree_util.tree_leaves(stacked)[0])
     if count > _UNROLLED:
-        step = lambda carry, own: (layer(carry, own), None)  # noqa: E731
-        # a remainder would be compiled apart
+        step = lambda carry, params: (layer(carry, params), None)  # noqa: E731
+        # a divisor of the count: a remainder would be compiled separately
         at_once = next(u for u in range(_UNROLLED, 0, -1) if count % u == 0)
         return lax.scan(step, carry, stacked, reverse=reverse, unroll=at_once)[0]
     for i in range(count)[:: -1 if reverse else 1]:
@@ -119,8 +133,8 @@ def through(layer, carry, stacked, reverse=False):
     return carry
 
 
-def reorder(x, order):
-    """x[order] of an order of all features; where few, without a scatter in its gradient."""
+def reorder(x: jax.Array, order: Any) -> jax.Array:
+    """x[order] for a permutation of the features; the gradient for few features has no scatter."""
     if len(x) > _GATHERED:
         return jnp.take(x, order, axis=0, unique_indices=True)
     if isinstance(order, np.ndarray):
@@ -133,22 +147,25 @@ def reorder(x, order):
 
 
 def tile_of(widest: int) -> int:
-    """Rows to work on at once where the widest layer holds ``widest`` numbers a row."""
+    """The number of rows to compute at once if the widest layer has ``widest`` numbers per row."""
     return next((tile for tile in _TILES if tile * widest <= _TILE_NUMBERS), _TILES[-1])
 
 
-def _dense(key, shape, size):
+def _dense(key: jax.Array, shape: tuple[int, ...], size: float) -> Params:
     w = jax.random.normal(key, shape) * (size * (2 / max(shape[-1], 1)) ** 0.5)
     return {"w": w, "b": jnp.zeros(shape[:-1])}
 
 
-def _each_hidden(params):
+def _each_hidden(params: Params) -> list[Params]:
     hidden = params["hidden"]
     return [jax.tree_util.tree_map(lambda v, i=i: v[i], hidden) for i in range(len(hidden["b"]))]
 
 
-def _matrix(layer, corner, one=1.0, mask=None):
-    """[[W, b], [0, corner]], for an input whose last feature is ``one``; W, b alone for None."""
+def _matrix(layer: Params, corner: float | None, one: float = 1.0, mask: Any = None) -> jax.Array:
+    """[[W, b / one], [0, corner]], for inputs whose last feature is ``one``.
+
+    The last row is left out if corner is None.
+    """
     w = layer["w"] if mask is None else jnp.where(mask, layer["w"], 0)
     top = jnp.concatenate([w, layer["b"][..., None] / one], -1)
     if corner is None:
@@ -158,84 +175,97 @@ def _matrix(layer, corner, one=1.0, mask=None):
     return jnp.concatenate([top, last])
 
 
-def _with_zeros(matrix, count):
+def _with_zeros(matrix: jax.Array, count: int) -> jax.Array:
     return jnp.pad(matrix, ((0, count), *[(0, 0)] * (matrix.ndim - 1)))
 
 
 class Masked:
-    """A network whose output i reads features 0 .. i - 1 (and y): Germain et al. 2015, "MADE".
+    """A network whose output i depends on features 0 .. i - 1, and on a context such as y.
 
     Hidden units are sorted by the last feature that they may read, so that the inverse computes
-    each of them once (``step``).
+    each of them once (see ``step``).
 
     Args:
       dim: number of features.
-      channels: numbers in which a feature comes in.
-      given: numbers in y, which all units may read.
-      outputs: numbers put out for each feature.
-      zeros: further numbers put out, which are 0.
-      width, depth: of the hidden layers.
+      channels: inputs for each feature.
+      context: inputs of the context, which all units may read.
+      outputs: outputs for each feature.
+      zeros: further outputs for each feature, which are 0.
+      width: hidden units of a layer.
+      depth: number of hidden layers.
+
+    Source: Germain et al. 2015, "MADE: masked autoencoder for distribution estimation".
     """
 
-    def __init__(self, dim, channels, given, outputs, zeros, width, depth):
-        self.dim, self.channels, self.given = dim, channels, given
+    def __init__(
+        self,
+        dim: int,
+        channels: int,
+        context: int,
+        outputs: int,
+        zeros: int,
+        width: int,
+        depth: int,
+    ):
+        self.dim, self.channels, self.context = dim, channels, context
         self.outputs, self.zeros = outputs, zeros
         self.width, self.depth = width, depth
-        lowest = -1 if given or dim == 1 else 0  # -1: reads y alone
+        lowest = -1 if context or dim == 1 else 0  # -1: reads the context alone
         rank = lowest + np.arange(width) * (dim - 1 - lowest) // width
-        source = np.concatenate([np.tile(np.arange(dim), channels), np.full(given, -1)])
+        source = np.concatenate([np.tile(np.arange(dim), channels), np.full(context, -1)])
         self._may_read = (
             rank[:, None] >= source,
             rank[:, None] >= rank,
             np.arange(dim)[:, None] > rank,
         )
-        # units that become ready with feature i - 1, by their first; those taken too early are
-        # computed again when it is their turn, and nothing reads them before
+        # the first of the units that can be computed once feature i - 1 is known; all slices have
+        # one size, so some units are computed too early, read by nothing, and computed again later
         self._most = int(np.bincount(rank - lowest).max())
         first = np.searchsorted(rank, np.arange(dim) - 1)
         self._first = np.minimum(first, width - self._most).astype(np.int32)
 
-    def init(self, key) -> dict:
-        """Params; ``in`` takes features, then y; ``out`` is (outputs, dim, width)."""
-        inputs = self.dim * self.channels + self.given
+    def init(self, key: jax.Array) -> Params:
+        """Params as in ``mlp_init``; inputs are features, then the context."""
+        inputs = self.dim * self.channels + self.context
         return mlp_init(key, inputs, (self.outputs, self.dim), self.width, self.depth)
 
-    def matrices(self, params):
-        """The weights as ``apply`` and ``step`` take them."""
+    def matrices(self, params: Params) -> Any:
+        """The masked matrices, for the other methods."""
         first, hidden, last = self._may_read
         return (
             _matrix(params["in"], 1.0, mask=first),
-            [_matrix(own, 0.0, mask=hidden) for own in _each_hidden(params)],
+            [_matrix(layer, 0.0, mask=hidden) for layer in _each_hidden(params)],
             _with_zeros(_matrix(params["out"], None, mask=last), self.zeros),
         )
 
-    def apply(self, matrices, x, given):
-        """Outputs (outputs, dim, ...) of features (channels, dim, ...) and y (given, ...)."""
+    def apply(self, matrices: Any, x: jax.Array, context: jax.Array) -> jax.Array:
+        """Outputs (outputs + zeros, dim, ...) of x (channels, dim, ...) and (context, ...)."""
         first, hidden, last = matrices
-        known = jnp.concatenate(
-            [x.reshape(self.dim * self.channels, *x.shape[2:]), with_one(given)]
-        )
-        h = jax.nn.relu(first @ known)
+        features = x.reshape(self.dim * self.channels, *x.shape[2:])
+        h = jax.nn.relu(first @ jnp.concatenate([features, with_one(context)]))
         for matrix in hidden:
             h = h + jax.nn.relu(matrix @ h)
         out = last.reshape(-1, self.width + 1) @ h
         return out.reshape(len(last), self.dim, *out.shape[1:])
 
-    def start(self, matrices, given):
-        """What ``step`` carries before any feature is known."""
+    def start(self, matrices: Any, context: jax.Array) -> Any:
+        """The carry of ``step`` before any feature is known, for a context (context, ...)."""
         inputs = self.dim * self.channels
-        fixed = matrices[0][:, inputs:] @ with_one(given)
-        rows, dtype = given.shape[1:], fixed.dtype
+        fixed = matrices[0][:, inputs:] @ with_one(context)
+        rows, dtype = context.shape[1:], fixed.dtype
         empty = jnp.zeros((self.width + 1, *rows), dtype).at[-1].set(1)
         return jnp.zeros((inputs, *rows), dtype), fixed, (empty,) * self.depth
 
-    def step(self, matrices, carry, i):
-        """The carry once features 0 .. i - 1 are known, and the outputs (outputs, ...) for i."""
+    def step(self, matrices: Any, carry: Any, i: Any) -> tuple[Any, jax.Array]:
+        """The next carry and the outputs (outputs + zeros, ...) for feature i.
+
+        The carry must hold features 0 .. i - 1.
+        """
         first, hidden, last = matrices
         x, fixed, layers = carry
         at = jnp.asarray(self._first)[i]
 
-        def ready(v):
+        def ready(v: jax.Array) -> jax.Array:
             return lax.dynamic_slice_in_dim(v, at, self._most)
 
         value, known = jax.nn.relu(ready(first)[:, : len(x)] @ x + ready(fixed)), []
@@ -243,11 +273,11 @@ class Masked:
             known.append(lax.dynamic_update_slice_in_dim(layer, value, at, 0))
             if matrix is not None:
                 value = value + jax.nn.relu(ready(matrix) @ known[-1])
-        own = lax.dynamic_index_in_dim(last, i, 1, keepdims=False)
-        return (x, fixed, tuple(known)), own @ known[-1]
+        of_feature = lax.dynamic_index_in_dim(last, i, 1, keepdims=False)
+        return (x, fixed, tuple(known)), of_feature @ known[-1]
 
-    def learn(self, carry, i, x):
-        """The carry with feature i, which comes in as x (channels, ...)."""
+    def insert(self, carry: Any, i: Any, x: jax.Array) -> Any:
+        """The carry with the inputs x (channels, ...) of feature i."""
         known, fixed, layers = carry
         rows = known.reshape(self.channels, self.dim, *known.shape[1:])
         rows = lax.dynamic_update_slice_in_dim(rows, x[:, None], i, 1)

@@ -1,4 +1,4 @@
-"""Which conditions y a program can take: its ``y_domain``, indices and values of its latents."""
+"""Which conditions y a program can take: its ``y_domain``, its indices and its discrete latents."""
 
 from __future__ import annotations
 
@@ -11,101 +11,103 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import inputs
+from jaxgen.core.constraints import bounds
 from jaxgen.core.sizes import repeated
 from jaxgen.networks import domains
 from jaxgen.numpyro.indices import in_bounds
+from jaxgen.numpyro.program_spec import ProgramSpec, Ranges
 from jaxgen.numpyro.runs import example_value, trace
-from jaxgen.numpyro.support import bounds_of
 
-Ranges = tuple[tuple[str, int, int], ...]
+_CORNERS = 64  # most corners of a y_domain that are tried
 
 
 class Conditions:
-    """The constraint of a program's y: a function of conditions (..., *y_shape) to bools (...).
+    """The constraint of the conditions of a program: maps y (..., *y_shape) to bools (...).
 
-    A condition suits if it lies in the program's ``y_domain``, indexes arrays within their bounds,
-    and lets discrete latents take none but the values that are summed over.
+    A condition is valid if it is in the ``y_domain``, if it indexes arrays within their bounds, and
+    if discrete latents take no values but those that a density sums over.
     """
 
-    def __init__(self, program):
+    def __init__(self, program: ProgramSpec):
         self.program = program
 
-    def __call__(self, y):
-        shape = self.program.y_shape
+    def __call__(self, y: Any) -> Any:
+        shape = self.program.y_shape or ()
         batch = np.shape(y)[: np.ndim(y) - len(shape)]
         if isinstance(y, jax.Array):
-            return jax.vmap(_of_row(self.program))(y.reshape(-1, *shape)).reshape(batch)
+            return jax.vmap(_validity(self.program))(y.reshape(-1, *shape)).reshape(batch)
         y = np.asarray(y).reshape(-1, *shape)
         y = inputs.narrowed(y, jnp.result_type(float), "y")
         padded = y[repeated(len(y))]
         try:
-            found = _of_rows(self.program, padded)
-        except (TypeError, ValueError) as error:  # such as a float that is an index
+            found = _are_valid(self.program, padded)
+        except (TypeError, ValueError) as error:  # such as a float as an index
             what = str(error).strip().split("\n")[0]
             raise TypeError(
-                f"y must suit program {self.program.program.name}, which raises "
-                f"{type(error).__name__} with y of dtype {y.dtype}: {what}"
+                f"y must suit program {self.program.name}, which raises {type(error).__name__} "
+                f"with y of dtype {y.dtype}: {what}"
             ) from error
         return np.asarray(found)[: len(y)].reshape(batch)
 
     @property
     def wanted(self) -> str:
         """What a condition must do, for messages."""
-        own = self.program
-        wanted = [] if own.y_domain is None else ["suit its y_domain"]
-        if _has_indices(own):
+        program = self.program
+        wanted = [] if program.y_domain is None else ["suit its y_domain"]
+        if _has_indices(program):
             wanted.append("index arrays within their bounds")
-        for name, low, high in own.ranges or ():
+        for name, low, high in program.ranges or ():
             wanted.append(f"give latent {name!r} values within {low} .. {high}, as in the fit")
         return " and ".join(wanted)
 
 
-def conditions_of(program) -> Conditions | None:
-    """The constraint of a program's y, or None where any number will do."""
-    checked = program.y_domain is not None or program.ranges or _has_indices(program)
-    return Conditions(program) if checked else None
+def conditions_of(program: ProgramSpec) -> Conditions | None:
+    """The constraint of the conditions of a program; None if any number is valid."""
+    is_checked = program.y_domain is not None or program.ranges or _has_indices(program)
+    return Conditions(program) if is_checked else None
 
 
-def ranges_of(program, y) -> Ranges:
+def ranges_of(program: ProgramSpec, y: np.ndarray) -> Ranges:
     """The least and the largest value of each discrete latent whose values depend on y.
 
-    They are those of the rows y (n, *y_shape), of what the program knows already and of the
-    corners of its ``y_domain``.
+    They include the values for the rows y (n, *y_shape), those that the program has in ``ranges``,
+    and those at the corners of its ``y_domain``.
     """
-    y = inputs.narrowed(
-        np.concatenate([y, *_corners(program, y.dtype)]), jnp.result_type(float), "y"
-    )
+    y = np.concatenate([y, *_corners(program, y.dtype)])
+    y = inputs.narrowed(y, jnp.result_type(float), "y")
     padded = y[repeated(len(y))]
     low, high = (np.asarray(v) for v in _bounds_of_rows(program, padded))
     found = zip(program.sites.varying, low.min(0).tolist(), high.max(0).tolist(), strict=True)
-    known = {name: ends for name, *ends in program.ranges or ()}
-    return tuple(
-        (name, min(low, *known.get(name, [low])[:1]), max(high, *known.get(name, [high])[-1:]))
-        for name, low, high in found
-    )
+    earlier = {name: (low, high) for name, low, high in program.ranges or ()}
+    ranges = []
+    for name, least, largest in found:
+        low_before, high_before = earlier.get(name, (least, largest))
+        ranges.append((name, min(least, low_before), max(largest, high_before)))
+    return tuple(ranges)
 
 
 @functools.lru_cache(maxsize=256)
 def _has_indices(program):
+    """Whether y indexes an array."""
     if program.y_shape is None:
         return False
     found: list[Any] = []
     with jax.core.eval_context():
-        y = jnp.asarray(program.sites.argument)[0]
+        y = jnp.asarray(program.sites.example_argument)[0]
         jax.eval_shape(lambda y: found.append(_in_bounds(program, y)), y)
     return found[0] is not None
 
 
 def _run(program, y, end=None):
     """The sites of a run for one condition, with made-up values: see ``example_value``."""
-    observed = jnp.asarray(program.sites.example[program.observed])
-    make = functools.partial(example_value, end=end)
-    values, given = {program.observed: observed}, program.given(observed)
-    return trace(program.program, y[None], np.zeros(2, np.uint32), values, make, given=given)
+    observed = jnp.asarray(program.sites.example_values[program.observed])
+    make, key = functools.partial(example_value, end=end), np.zeros(2, np.uint32)
+    values, keywords = {program.observed: observed}, program.observed_keyword(observed)
+    return trace(program.program, y[None], key, values, make, keywords=keywords)
 
 
 def _in_bounds(program, y):
-    """Whether one condition indexes within bounds; None where it indexes nothing."""
+    """Whether one condition indexes within bounds; None if it indexes nothing."""
 
     def run(y):
         samples = [site for site in _run(program, y).values() if site["type"] == "sample"]
@@ -114,44 +116,44 @@ def _in_bounds(program, y):
     return in_bounds(run, y)
 
 
-def _of_row(program):
-    """Whether one condition suits the program, as a function of it."""
-    parts: list[Any] = []
+def _validity(program):
+    """A function that returns whether one condition is valid."""
+    checks: list[Any] = []
     if program.y_domain is not None:
         each = domains.each(program.y_domain, int(np.prod(program.y_shape)), "y_domain")
-        parts.append(domains.constraint(each, program.y_shape))
+        checks.append(domains.constraint(each, program.y_shape))
     if _has_indices(program):
-        parts.append(functools.partial(_in_bounds, program))
+        checks.append(functools.partial(_in_bounds, program))
     if program.ranges:
-        parts.append(functools.partial(_in_ranges, program))
-    return lambda y: jnp.stack([jnp.all(part(y)) for part in parts]).all()
+        checks.append(functools.partial(_in_ranges, program))
+    return lambda y: jnp.stack([jnp.all(check(y)) for check in checks]).all()
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _of_rows(program, y):
-    return jax.vmap(_of_row(program))(y)
+def _are_valid(program, y):
+    return jax.vmap(_validity(program))(y)
 
 
 def _in_ranges(program, y):
     low, high = _bounds(program, y)
-    ends = np.array([own[1:] for own in program.ranges]).T
-    return (low >= ends[0]) & (high <= ends[1])
+    least, largest = np.array([(low, high) for _, low, high in program.ranges]).T
+    return (low >= least) & (high <= largest)
 
 
 def _bounds(program, y):
-    """The least and the largest value of each varying latent under one condition."""
-    found = []
-    for end in ("low", "high"):  # the values of one latent may be a bound of another's
+    """The least and the largest value of each varying latent, for one condition."""
+    runs = []
+    for end in ("low", "high"):  # the value of one latent may be a bound of another
         sites = _run(program, y, end)
-        found.append([bounds_of(sites[name]["fn"].support) for name in program.sites.varying])
+        runs.append([bounds(sites[name]["fn"].support) for name in program.sites.varying])
     low, high = (
         jnp.stack(
             [
-                pick(jnp.asarray([pick(ends[at]) for ends in of_one]))
-                for of_one in zip(*found, strict=True)
+                pick(jnp.asarray([pick(ends[i]) for ends in latent]))
+                for latent in zip(*runs, strict=True)
             ]
         )
-        for at, pick in enumerate((jnp.min, jnp.max))
+        for i, pick in enumerate((jnp.min, jnp.max))
     )
     return low.astype(jnp.result_type(int)), high.astype(jnp.result_type(int))
 
@@ -162,19 +164,14 @@ def _bounds_of_rows(program, y):
 
 
 def _corners(program, dtype):
-    """The rows of y where all numbers have their least or their largest value, if there are."""
+    """Rows of y in which every number is at an end of its domain; none if a domain has no ends."""
     if program.y_domain is None:
         return []
     each = domains.each(program.y_domain, int(np.prod(program.y_shape)), "y_domain")
-    ends: list[tuple[float, float]] = []
-    for domain in each:
-        if isinstance(domain, domains.Levels):
-            ends.append((0, domain.count - 1))
-        elif isinstance(domain, domains.Interval | domains.Circle):
-            ends.append((domain.low, domain.high))
-        else:
-            return []
+    ends: list[Any] = [bounds(domains.constraint((domain,), ())) for domain in each]
+    if None in ends:
+        return []
     return [
         np.array(corner, dtype).reshape(1, *program.y_shape)
-        for corner in itertools.islice(itertools.product(*ends), 64)
+        for corner in itertools.islice(itertools.product(*ends), _CORNERS)
     ]

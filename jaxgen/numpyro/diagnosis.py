@@ -1,4 +1,4 @@
-"""How far to trust the posterior of a program that gradients have fitted."""
+"""Diagnostics of a posterior that gradients have fitted, and a warning if it cannot be trusted."""
 
 from __future__ import annotations
 
@@ -10,151 +10,168 @@ import numpy as np
 from jax import lax
 
 from jaxgen.core import compiler
+from jaxgen.core.model import Params
 from jaxgen.core.random import draw
-from jaxgen.numpyro.full_rank import FullRank
+from jaxgen.numpyro import density, global_latents, param_sites
 from jaxgen.numpyro.pareto import TRUSTED, pareto_k
-from jaxgen.numpyro.posterior import globals_size
+from jaxgen.numpyro.program_spec import ProgramSpec
+from jaxgen.numpyro.row_density import Row
 
 _RUNS = 2**23  # draws x rows in all
-_DRAWS = (100, 500)  # fewest and most of the posterior
-_HELD = 2**20  # draws x rows x samples of their locals held at once
-_EQUAL = 0.8  # share of effective draws above which weights are so equal that no tail matters
-_SHIFT = 0.5  # deviations by which a weighted mean may lie off
-_RATIO = 1.5  # by which a weighted deviation may differ
-_CENTRAL = (0.01, 0.99)  # shares of the draws between which means and deviations are compared
-_EPOCHS = 10  # without as many, training has no trend
-_RISE = (0.5, 0.1)  # nats, and nats a number, that the bound may rise at the end
-_NAMED = 3  # globals in a warning
+_DRAWS = (100, 500)  # fewest and most draws of the posterior
+_HELD = 2**20  # draws x rows x samples of locals held at once
+_EQUAL = 0.8  # share of effective draws above which Pareto k does not matter
+_SHIFT = 0.5  # largest difference of a weighted mean, in standard deviations
+_RATIO = 1.5  # largest ratio of standard deviations
+_CENTRAL = (0.01, 0.99)  # quantiles to which draws are clipped before they are compared
+_EPOCHS = 10  # fewest epochs that show a trend
+_RISE = (0.5, 0.1)  # nats, and nats for each number, by which the bound may still rise
+_NAMED = 3  # most globals in a warning
 
 _map = jax.tree_util.tree_map
 
 
-def diagnose(program, params, x, y, weights, key, scores) -> tuple[dict[str, Any], str]:
-    """What to record of a fit's posterior, and a warning, "" where it can be trusted.
+def diagnose(
+    program: ProgramSpec, params: Params, x: Any, y: Any, weights: Any, key: Any, scores: Any
+) -> tuple[dict[str, Any], str]:
+    """What the history records of a fitted posterior, and a warning, or "" if it can be trusted.
 
     Args:
-      program: a ``Program`` with globals.
-      params: fitted ones.
-      x, y, weights: all rows; weights sum to the number of events, and padding has none.
+      program: a program with globals.
+      params: its fitted params.
+      x: events (n, *event_shape).
+      y: conditions (n, *y_shape), or None.
+      weights: (n,), with the number of events as their sum, and 0 for padding.
       key: a typed PRNG key.
-      scores: of each epoch, the mean evidence lower bound of an event, in nats.
+      scores: mean evidence lower bound of an event in each epoch, in nats.
     """
-    converged = _converged(program, scores, float(weights.sum()))
-    found: dict[str, Any] = {"converged": converged}
-    off: dict[str, tuple[float, float]] = {}
+    converged = _has_converged(program, scores, float(weights.sum()))
+    history: dict[str, Any] = {"converged": converged}
+    shifts: dict[str, tuple[float, float]] = {}
     if program.posterior.is_random:
         count = int(np.clip(_RUNS // len(x), *_DRAWS))
         noise = _drawn(count, weights.dtype, program.posterior.noise(program), key)
         rows = _blocks(program, count, x, y, weights)
-        values, log_weights = _scores(program, params, noise, rows, key)
-        found["pareto_k"] = float(_pareto_k(log_weights))
-        share = _shares(np.asarray(log_weights, np.float64))
-        found["efficiency"] = float(1 / (len(share) * (share**2).sum()))
-        off = {name: _off(v, share) for name, v in values.items() if v.size}
-        found["shift"] = {name: shift for name, (shift, _) in off.items()}
-        found["deviation"] = {name: ratio for name, (_, ratio) in off.items()}
-    return found, _warning(program, found, off)
+        values, log_weights = _compiled_log_weights(program, params, noise, rows, key)
+        history["pareto_k"] = float(_compiled_k(log_weights))
+        shares = _shares(np.asarray(log_weights, np.float64))
+        history["efficiency"] = float(1 / (len(shares) * (shares**2).sum()))
+        shifts = {name: _shift(v, shares) for name, v in values.items() if v.size}
+        history["shift"] = {name: shift for name, (shift, _) in shifts.items()}
+        history["deviation"] = {name: ratio for name, (_, ratio) in shifts.items()}
+    return history, _warning(program, history, shifts)
 
 
-def _converged(program, scores, events) -> bool:
-    """Has the bound stopped rising over the last two fifths of the epochs?"""
+def _has_converged(program, scores, events) -> bool:
+    """Whether the bound has stopped rising over the last two fifths of the epochs."""
     part = len(scores) // 5
     if part * 5 < _EPOCHS:
         return True
     early, late = (events * np.asarray(v) for v in (scores[-2 * part : -part], scores[-part:]))
-    numbers = globals_size(program)
-    # of an epoch, with draws of their own for each row, at least about the root of the numbers
-    noise = np.sqrt(max(early.var() + late.var(), 2 * numbers) / part)
-    return bool(late.mean() - early.mean() <= max(3 * noise, _RISE[0], _RISE[1] * numbers))
+    size = global_latents.size(program)
+    # each row of an epoch has draws of its own: the noise is at least about the root of the size
+    noise = np.sqrt(max(early.var() + late.var(), 2 * size) / part)
+    return bool(late.mean() - early.mean() <= max(3 * noise, _RISE[0], _RISE[1] * size))
 
 
-def _warning(program, found, off) -> str:
-    k, name, way = found.get("pareto_k", -np.inf), program.program.name, program.posterior
-    worst = sorted(off, key=lambda site: -_badness(*off[site]))[:_NAMED]
-    whats, heavy = [], not k <= TRUSTED and found["efficiency"] < _EQUAL
-    if heavy:
-        whats.append(f"its importance ratios have Pareto k = {k:.2f}, above {TRUSTED}")
+def _warning(program, history, shifts) -> str:
+    k, posterior = history.get("pareto_k", -np.inf), program.posterior
+    worst = sorted(shifts, key=lambda site: -_badness(*shifts[site]))[:_NAMED]
+    findings = []
+    if not k <= TRUSTED and history["efficiency"] < _EQUAL:
+        findings.append(f"its importance ratios have Pareto k = {k:.2f}, above {TRUSTED}")
     else:
-        worst = [site for site in worst if _badness(*off[site]) > 1]
+        worst = [site for site in worst if _badness(*shifts[site]) > 1]
     if worst:
-        said = [
-            f"{site!r} (mean {off[site][0]:.2g} deviations away, deviation x {off[site][1]:.2g})"
+        moves = [
+            f"{site!r} (mean by {shifts[site][0]:.2g} standard deviations, standard deviation by "
+            f"the factor {shifts[site][1]:.2g})"
             for site in worst
         ]
-        whats.append(f"importance weights move {', '.join(said)}")
-    if not found["converged"] and not program.sites.params and program.proposal is None:
-        whats.append("its evidence lower bound is still rising")
-    if not whats:
+        findings.append(f"importance weights move {', '.join(moves)}")
+    if not history["converged"] and not program.sites.param_transforms and program.proposal is None:
+        findings.append("its evidence lower bound is still rising")
+    if not findings:
         return ""
-    advice = ["take NUTS()", "reparameterise the program"]
-    if not isinstance(way, FullRank):
-        advice.insert(0, "take FullRank()")
-    if not found["converged"]:
+    advice = [f"take {other}" for other in posterior.alternatives]
+    advice.append("reparameterize the program")
+    if not history["converged"]:
         advice.insert(0, "train for more epochs")
     return (
-        f"the posterior of program {name} by {type(way).__name__} is not to be trusted: "
-        f"{', and '.join(whats)}; {', or '.join(advice)}"
+        f"the posterior of program {program.name} by {type(posterior).__name__} cannot be trusted: "
+        f"{', and '.join(findings)}; {', or '.join(advice)}"
     )
 
 
 def _badness(shift: float, ratio: float) -> float:
-    """Above 1 where the posterior of a global is off."""
+    """Above 1 if the posterior of a global is wrong."""
     if not np.isfinite([shift, ratio]).all():
         return np.inf
     return max(shift / _SHIFT, abs(np.log(max(ratio, 1e-9))) / np.log(_RATIO))
 
 
 def _blocks(program, count, x, y, weights):
-    held = max(_HELD // (count * max(program.samples_in_loss, 1)), 1)
+    """All rows and their numbers, in blocks of bounded memory."""
+    held = max(_HELD // (count * max(density.samples_in_loss(program), 1)), 1)
     size = min(len(x) & -len(x), 1 << held.bit_length() - 1)
     rows = x, y, weights, np.arange(len(x))
     return _map(lambda v: v.reshape(-1, size, *v.shape[1:]), rows)
 
 
-def _scored(program, params, noise, rows, key):
+def _log_weights(program, params, noise, rows, key):
     """Draws of the globals (s, ...) by site, and their log p - log q up to a constant, (s,)."""
-    posterior, learnt = program.posterior, program.learnt(params)
-    ratio = lambda own: posterior.ratio(program, params["posterior"], learnt, own)  # noqa: E731
-    values, costs = jax.vmap(ratio, -1)(noise)
+    param_values = param_sites.values(program, params)
 
-    def add(total, own):
+    def sample(noise):
+        return program.posterior.sample_with_ratio(
+            program, params["posterior"], param_values, noise
+        )
+
+    values, costs = jax.vmap(sample, -1)(noise)
+
+    def add(total, block):
         def of_row(x, y, weight, number):
-            # the same samples of locals for all draws: their noise then weighs no draw
-            own = jax.random.fold_in(key, number)
-            score = lambda v: program.log_p_of_row(params, v, learnt, x, y, own)  # noqa: E731
+            # all draws share the samples of locals, so that their noise cancels
+            row_key = jax.random.fold_in(key, number)
+
+            def score(values):
+                row = Row(x, y, values, param_values)
+                return density.log_prob_of_row(program, params, row, row_key)
+
             each = jax.vmap(score)(values)
-            most = jnp.max(each)  # subtracted, since a sum of large numbers would round it off
+            most = jnp.max(each)  # subtracted, as a sum of large numbers rounds differences off
             each = each - jnp.where(jnp.isfinite(most), most, 0)
             return jnp.where(weight > 0, weight * jnp.where(weight > 0, each, 0), 0)
 
-        axes = 0, None if own[1] is None else 0, 0, 0
-        return total + jax.vmap(of_row, axes)(*own).sum(0), None
+        axes = 0, None if block[1] is None else 0, 0, 0
+        return total + jax.vmap(of_row, axes)(*block).sum(0), None
 
     total, _ = lax.scan(add, jnp.zeros_like(costs), rows)
     return values, total - costs
 
 
-def _off(values, share) -> tuple[float, float]:
-    """How far weighted draws lie from those without weights, of the worst entry.
+def _shift(values, shares) -> tuple[float, float]:
+    """How far weighted draws are from unweighted ones, for the worst entry of an array.
 
-    Returns the difference of means in deviations, and the ratio of deviations; both of values
-    moved into the central range of the draws, for a heavy tail's moments rest on a few of them.
+    Returns the difference of means in standard deviations, and the ratio of standard deviations.
+    Both are of values clipped to the central range of the draws, since the moments of heavy tails
+    depend on few draws.
     """
-    flat = np.asarray(values, np.float64).reshape(len(share), -1)
+    flat = np.asarray(values, np.float64).reshape(len(shares), -1)
     flat = np.clip(flat, *np.quantile(flat, _CENTRAL, axis=0))
     mean, deviation = flat.mean(0), flat.std(0)
-    moving = deviation > 0  # of a point nothing is known
-    if not moving.any():
+    varies = deviation > 0
+    if not varies.any():
         return 0.0, 1.0
-    flat, mean, deviation = flat[:, moving], mean[moving], deviation[moving]
-    weighted = share @ flat
-    ratios = np.sqrt(share @ (flat - weighted) ** 2) / deviation
+    flat, mean, deviation = flat[:, varies], mean[varies], deviation[varies]
+    weighted_mean = shares @ flat
+    ratios = np.sqrt(shares @ (flat - weighted_mean) ** 2) / deviation
     worst = np.argmax(np.maximum(ratios, 1 / np.maximum(ratios, 1e-9)))
-    return float(np.max(np.abs(weighted - mean) / deviation)), float(ratios[worst])
+    return float(np.max(np.abs(weighted_mean - mean) / deviation)), float(ratios[worst])
 
 
 def _shares(log_weights):
-    """Weights that sum to one; equal ones where none is above zero."""
+    """Weights that sum to 1; equal ones if none is positive."""
     most = log_weights.max()
     if not np.isfinite(most):
         return np.full(len(log_weights), 1 / len(log_weights))
@@ -162,11 +179,11 @@ def _shares(log_weights):
     return weights / weights.sum()
 
 
-def _noise(count, dtype, noise, key):
+def _draw(count, dtype, noise, key):
     return draw(noise, key, np.zeros(2, np.uint32), count, dtype)
 
 
-# apart from the program's own, so that all programs share them
-_drawn = compiler.jit(_noise, static_argnums=(0, 1))
-_pareto_k = compiler.jit(pareto_k)
-_scores = compiler.jit(_scored, static_argnums=0)
+# the first two do not depend on the program, so that all programs share them
+_drawn = compiler.jit(_draw, static_argnums=(0, 1))
+_compiled_k = compiler.jit(pareto_k)
+_compiled_log_weights = compiler.jit(_log_weights, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Draws of a program's sites by ``jaxgen.random``, several times as fast as ``jax.random``'s."""
+"""A handler that draws sites by ``jaxgen.random``, several times as fast as by ``jax.random``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from numpyro.primitives import Messenger
 from jaxgen.core import random
 
 _WRAPPERS = dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution
-_LARGE = 2.0**30  # rate from which on a Poisson is drawn as a rounded normal
+_LARGE = 2.0**30  # smallest rate for which a Poisson is drawn as a rounded normal
 
 
 class Drawing(Messenger):
-    """Handler that draws sites of common families itself; it goes around ``handlers.seed``.
+    """Handler that draws sites of common families; enter it before ``handlers.seed``.
 
     Args:
-      large_counts: draw counts as floats, which JAX's integers may not hold.
+      large_counts: whether to draw counts as floats, as they may exceed JAX's integers.
     """
 
     def __init__(self, large_counts: bool = False):
@@ -53,7 +53,7 @@ def _unwrapped(fn):
 
 
 def _normals(key, shape, like):
-    """Standard normals; their rows are scalars, the fastest layout under a ``vmap`` of keys."""
+    """Standard normals, drawn as a vector: the fastest layout under a ``vmap`` over keys."""
     dtype = jnp.result_type(like, jnp.result_type(float))
     return random.normal(key, (math.prod(shape),), dtype=dtype).reshape(shape)
 
@@ -68,32 +68,32 @@ def _multivariate(fn, key, shape):
 
 
 def _large_count(fn, key, shape):
-    of_rate, of_count, of_noise = jax.random.split(key, 3)
+    rate_key, count_key, noise_key = jax.random.split(key, 3)
     rate = fn.rate if isinstance(fn, dist.Poisson) else None
-    if rate is None:  # a Poisson whose rate follows a gamma distribution
-        rate = jax.random.gamma(of_rate, jnp.broadcast_to(fn.concentration, shape)) / fn.rate
+    if rate is None:  # a Poisson whose rate has a gamma distribution
+        rate = jax.random.gamma(rate_key, jnp.broadcast_to(fn.concentration, shape)) / fn.rate
     rate = jnp.broadcast_to(jnp.asarray(rate, jnp.result_type(float)), shape)
-    few = jax.random.poisson(of_count, jnp.minimum(rate, _LARGE), shape).astype(rate.dtype)
-    many = jnp.round(rate + jnp.sqrt(rate) * _normals(of_noise, shape, rate))
+    few = jax.random.poisson(count_key, jnp.minimum(rate, _LARGE), shape).astype(rate.dtype)
+    many = jnp.round(rate + jnp.sqrt(rate) * _normals(noise_key, shape, rate))
     return jnp.where(rate < _LARGE, few, many)
 
 
 def _binomial(fn, key, shape):
-    """NumPyro draws for integer totals alone; those among the numbers of y are floats."""
+    """NumPyro draws for integer totals only, and a total that is part of y is a float."""
     fn = copy.copy(fn)
     fn.total_count = jnp.round(fn.total_count).astype(jnp.result_type(int))
     return fn.expand(shape).sample(key)
 
 
 def _multinomial(fn, key, shape):
-    """One category after another: NumPyro draws traced totals only below a given number."""
+    """Draws one category after another; NumPyro needs a bound for totals that are traced."""
     probs = jnp.moveaxis(jnp.broadcast_to(fn.probs, shape), -1, 0)
     rest = jnp.cumsum(probs[::-1], 0)[::-1]
     chances = jnp.clip(probs / jnp.where(rest > 0, rest, 1), 0, 1)
     total = jnp.broadcast_to(jnp.round(fn.total_count).astype(jnp.result_type(int)), shape[:-1])
 
-    def step(left, own):
-        key, chance = own
+    def step(left, category):
+        key, chance = category
         count = dist.BinomialProbs(chance, left).sample(key).astype(left.dtype)
         return left - count, count
 

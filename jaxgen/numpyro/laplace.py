@@ -1,4 +1,4 @@
-"""Proposals of importance sampling that follow a density: Student t around its modes."""
+"""Proposals for importance sampling: Student t distributions around the modes of a density."""
 
 from __future__ import annotations
 
@@ -13,88 +13,88 @@ from jax import lax
 from jaxgen.core import random
 from jaxgen.core.numerics import computed_once, logsumexp
 from jaxgen.core.random.threefry import key_words
-from jaxgen.models.gaussian import inverse_of_tril
+from jaxgen.models.normal import inverse_of_tril
 
-KEPT = 2  # modes that a proposal has
-_STARTS = 4  # of a search, most of which end in the same mode
+MODES = 2  # modes in a proposal
 _STEPS = 8  # of Newton's method in a search
-_REFINED = 3  # and from modes of a density nearby
-_SHORTER = 8.0  # ratio of the step lengths tried,
-_LENGTHS = 4  # so many: from 1 to 1/512
-_DEGREES = 6  # of freedom of Student's t, even
-_FLOOR = 0.05  # least curvature of a proposal, of a prior of unit variance
-_WRITTEN_OUT = 4  # largest d up to which a Cholesky factor is not a loop
-_LEAST = 0.1  # weight that the modes share whatever their height
-_APART = 1.0  # squared distance, in deviations, of two modes that differ
+_REFINED = 3  # the same, if the start is a mode of a similar density
+_SHORTER = 8.0  # ratio of consecutive step lengths that a step tries
+_LENGTHS = 4  # how many lengths it tries: 1, 1/8, 1/64 and 1/512
+_DEGREES = 6  # of freedom of the Student t, an even number
+_FLOOR = 0.05  # least curvature of a proposal, for a prior of unit variance
+_WRITTEN_OUT = 4  # largest d for which a Cholesky factor is computed without a loop
+_LEAST = 0.1  # weight that is shared evenly among the modes
+_DISTANCE = 1.0  # squared distance, in standard deviations, beyond which two modes are different
 
 LogDensity = Callable[[jax.Array], jax.Array]
 
 
 class Modes(NamedTuple):
-    """Modes of a density, in coordinates in which the prior has about unit variance."""
+    """Modes of a density, in standard coordinates, in which the prior has about unit variance."""
 
-    middle: jax.Array  # (d,), of the prior
-    unit: jax.Array  # (d,), its deviations
-    places: jax.Array  # (KEPT, d)
-    heights: jax.Array  # (KEPT,), log density
-    precisions: jax.Array  # (KEPT, d, d), the negative Hessians
+    middle: jax.Array  # (d,), median of the prior
+    unit: jax.Array  # (d,), spread of the prior
+    points: jax.Array  # (MODES, d)
+    heights: jax.Array  # (MODES,), log density
+    precisions: jax.Array  # (MODES, d, d), negative Hessians
 
 
 class Proposal(NamedTuple):
-    """A mixture of Student t."""
+    """A mixture of Student t distributions."""
 
     modes: Modes
-    whitenings: jax.Array  # (KEPT, d, d), W of a squared distance |W (x - mode)|^2
-    scales: jax.Array  # (KEPT, d, d), their inverses
-    shares: jax.Array  # (KEPT,), of the density's mass
+    whitenings: jax.Array  # (MODES, d, d), W in the squared distance |W (x - mode)|^2
+    scales: jax.Array  # (MODES, d, d), inverses of the whitenings
+    shares: jax.Array  # (MODES,), shares of the mass of the density
 
 
 def search(log_density: LogDensity, draws: jax.Array) -> Modes:
-    """Modes of a density, found from the best of some draws of a prior.
+    """Modes of a density, found by Newton's method from some draws of the prior.
 
-    Newton's method starts at the best draw, at its reflection, at the prior's middle and at the
-    best of the draws that lie far from the best.
+    It starts at the draw of highest density, at the reflection of that draw, at the median of the
+    draws, and at the best draw among those far from the first.
 
     Args:
-      log_density: function of one point (d,); it may be -inf or NaN somewhere.
-      draws: (n, d), finite.
+      log_density: function of one point (d,); it may be -inf or NaN at some points.
+      draws: finite draws of the prior (n, d).
     """
     low, middle, high = jnp.quantile(draws, jnp.array([0.16, 0.5, 0.84], draws.dtype), axis=0)
     unit = jnp.where(high > low, (high - low) / 2, 1)
-    inside = (draws - middle) / unit
-    density = _framed(log_density, middle, unit)
-    scores = jax.vmap(density)(inside)
-    best = inside[scores.argmax()]
-    distances = ((inside - best) ** 2).sum(1)
+    points = (draws - middle) / unit
+    density = _standardized(log_density, middle, unit)
+    scores = jax.vmap(density)(points)
+    best = points[scores.argmax()]
+    distances = ((points - best) ** 2).sum(1)
     far = jnp.where(distances >= jnp.median(distances), scores, -jnp.inf)
-    starts = jnp.stack([best, -best, jnp.zeros_like(best), inside[far.argmax()]])
+    starts = jnp.stack([best, -best, jnp.zeros_like(best), points[far.argmax()]])
     return Modes(middle, unit, *_distinct(*_climb(density, starts, _STEPS)))
 
 
 def refine(log_density: LogDensity, modes: Modes) -> Modes:
-    """Modes of a density from those of one nearby."""
-    density = _framed(log_density, modes.middle, modes.unit)
-    return Modes(modes.middle, modes.unit, *_climb(density, modes.places, _REFINED))
+    """Modes of a density, found from the modes of a similar density."""
+    density = _standardized(log_density, modes.middle, modes.unit)
+    return Modes(modes.middle, modes.unit, *_climb(density, modes.points, _REFINED))
 
 
-def follow(log_density: LogDensity, modes: Modes) -> Modes:
-    """The same modes, which gradients move with what the density depends on.
+def differentiable(log_density: LogDensity, modes: Modes) -> Modes:
+    """The same modes, with gradients in what the density depends on.
 
-    A mode moves by the inverse of the precision times the change of the slope. Weights of samples
-    that move along change little, and so their gradients have little noise.
+    The derivative of a mode is the inverse of the precision times that of the gradient of the log
+    density. Samples then move with the mode, so that their weights change little and the gradients
+    of an estimate have little noise.
     """
-    density = _framed(log_density, modes.middle, modes.unit)
+    density = _standardized(log_density, modes.middle, modes.unit)
 
-    def moved(place, precision):
-        step = _newton(precision, jax.grad(density)(place), _FLOOR)
-        return place + step - lax.stop_gradient(step)
+    def moved(point, precision):
+        step = _newton(precision, jax.grad(density)(point), _FLOOR)
+        return point + step - lax.stop_gradient(step)
 
     modes = lax.stop_gradient(modes)
-    return modes._replace(places=jax.vmap(moved)(modes.places, modes.precisions))
+    return modes._replace(points=jax.vmap(moved)(modes.points, modes.precisions))
 
 
 def proposal(modes: Modes) -> Proposal:
-    """Student t around the modes, with the density's curvature there and a share of its mass."""
+    """Student t distributions at the modes, with the curvature and mass of the density there."""
     factors = jax.vmap(lambda precision: _factor(precision, _FLOOR))(modes.precisions)
     scales = jnp.swapaxes(inverse_of_tril(factors), 1, 2)
     masses = modes.heights - _log_diagonals(factors)
@@ -104,65 +104,67 @@ def proposal(modes: Modes) -> Proposal:
 
 
 def sample(proposal: Proposal, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Draws (count, d), and their log density (count,).
+    """Draws (count, d), and the log weight of each component among them.
 
-    Each component makes a fixed number of the draws, close to its share of them, and has just that
-    weight in the density: an estimate by such draws has less noise.
+    Each component makes a fixed number of draws, about its share of them, which lowers the noise of
+    an estimate. The weight of a component is the exact proportion of its draws.
     """
     modes = proposal.modes
-    _, dim = modes.places.shape
-    noise = random.normal(key, (count, dim + _DEGREES), dtype=modes.places.dtype)
+    _, dim = modes.points.shape
+    noise = random.normal(key, (count, dim + _DEGREES), dtype=modes.points.dtype)
     noise = computed_once(noise, key_words(key)[0])
-    marks = (jnp.arange(count) + 0.5) / count
-    which = (marks[:, None] > jnp.cumsum(proposal.shares)[:-1]).sum(1)
+    quantiles = (jnp.arange(count) + 0.5) / count
+    component = (quantiles[:, None] > jnp.cumsum(proposal.shares)[:-1]).sum(1)
     length = jnp.sqrt(_DEGREES / (noise[:, dim:] ** 2).sum(1))
-    own = which == jnp.arange(len(proposal.shares))[:, None]
+    chosen = component == jnp.arange(len(proposal.shares))[:, None]
     steps = jax.vmap(lambda scale: _times(scale, noise[:, :dim] * length[:, None]))(proposal.scales)
-    inside = jnp.where(own[..., None], modes.places[:, None] + steps, 0).sum(0)
-    return modes.middle + modes.unit * inside, jnp.log(own.mean(1))
+    points = jnp.where(chosen[..., None], modes.points[:, None] + steps, 0).sum(0)
+    return modes.middle + modes.unit * points, jnp.log(chosen.mean(1))
 
 
-def log_prob(proposal: Proposal, log_weights: jax.Array, points: jax.Array) -> jax.Array:
-    """Log density (n,) of points (n, d) under a mixture of the components with those weights."""
+def log_prob(proposal: Proposal, log_weights: jax.Array, x: jax.Array) -> jax.Array:
+    """Log density (n,) of x (n, d) under a mixture of the components with those weights."""
     modes = proposal.modes
-    inside = (points - modes.middle) / modes.unit
-    dim = points.shape[1]
+    points = (x - modes.middle) / modes.unit
+    dim = x.shape[1]
 
-    def of_mode(place, whitening):
-        squared = (_times(whitening, inside - place) ** 2).sum(-1)
+    def of_component(mode, whitening):
+        squared = (_times(whitening, points - mode) ** 2).sum(-1)
         return _log_diagonals(whitening) - (_DEGREES + dim) / 2 * jnp.log1p(squared / _DEGREES)
 
     constant = math.lgamma((_DEGREES + dim) / 2) - math.lgamma(_DEGREES / 2)
     constant -= dim / 2 * math.log(_DEGREES * math.pi)
-    each = jax.vmap(of_mode)(modes.places, proposal.whitenings)
+    each = jax.vmap(of_component)(modes.points, proposal.whitenings)
     total = logsumexp(each + log_weights[:, None], 0)
     return total + constant - jnp.log(modes.unit).sum()
 
 
-def _framed(log_density, middle, unit):
-    def density(place):
-        value = log_density(middle + unit * place)
+def _standardized(log_density, middle, unit):
+    """The log density as a function of standard coordinates, with -inf in place of NaN."""
+
+    def density(point):
+        value = log_density(middle + unit * point)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     return density
 
 
 def _climb(density, starts, steps):
-    """Points from which a few damped steps of Newton's method lead no further up.
+    """The points that damped steps of Newton's method reach from some starts.
 
-    Returns the points (n, d), their log density, and their precisions, of the step before.
+    Returns the points (n, d), their log density, and their precisions before the last step.
     """
     lengths = _SHORTER ** -jnp.arange(_LENGTHS, dtype=starts.dtype)
 
-    def slope_twice(place):
-        slope = jax.grad(density)(place)
+    def slope_twice(point):
+        slope = jax.grad(density)(point)
         return slope, slope
 
-    def step(place):
-        hessian, slope = jax.jacfwd(slope_twice, has_aux=True)(place)
+    def step(point):
+        hessian, slope = jax.jacfwd(slope_twice, has_aux=True)(point)
         precision = -_finite(hessian)
         direction = _newton(precision, slope, 1.0)
-        trials = jnp.concatenate([place[None], place + lengths[:, None] * direction])
+        trials = jnp.concatenate([point[None], point + lengths[:, None] * direction])
         heights = jax.vmap(density)(trials)
         best = heights.argmax()
         return trials[best], heights[best], precision
@@ -178,17 +180,18 @@ def _newton(precision, slope, floor):
 
 
 def _factor(precision, floor):
-    """Lower Cholesky factor of a precision (d, d), made positive definite where it is not.
+    """Lower Cholesky factor of a precision (d, d), or of a positive definite matrix near it.
 
-    A pivot counts by its absolute value, so that Newton's method leaves a saddle or a minimum by
-    steps of the right length, and is at least ``floor``; columns are kept to what that leaves.
+    The absolute value of a pivot replaces a negative pivot, so that Newton's method leaves a saddle
+    point or a minimum by steps of the right length. Pivots are at least ``floor``, and columns are
+    clipped so that later pivots can be.
     """
     rows = jnp.arange(len(precision))
 
     def column(rest, j):
-        left = jnp.diagonal(rest)
+        diagonal = jnp.diagonal(rest)
         pivot = jnp.sqrt(jnp.maximum(jnp.abs(rest[j, j]), floor))
-        longest = jnp.sqrt(jnp.maximum(left - floor, 0))
+        longest = jnp.sqrt(jnp.maximum(diagonal - floor, 0))
         below = jnp.where(rows > j, jnp.clip(rest[:, j] / pivot, -longest, longest), 0)
         return rest - below[:, None] * below, jnp.where(rows == j, pivot, below)
 
@@ -196,24 +199,24 @@ def _factor(precision, floor):
         return lax.scan(column, precision, rows)[1].T
     columns = []
     for j in range(len(precision)):
-        precision, own = column(precision, j)
-        columns.append(own)
+        precision, entries = column(precision, j)
+        columns.append(entries)
     return jnp.stack(columns, 1)
 
 
-def _distinct(places, heights, precisions):
-    """The highest of the places, and the highest of the others that is not the same mode."""
+def _distinct(points, heights, precisions):
+    """The highest point, and the highest of the points that are a different mode."""
     best = heights.argmax()
     factor = _factor(precisions[best], _FLOOR)
-    squared = (_times(factor.T, places - places[best]) ** 2).sum(1)
-    apart = jnp.where(squared > _APART, heights, -jnp.inf)
-    other = jnp.where((squared > _APART).any(), apart.argmax(), best)
+    squared = (_times(factor.T, points - points[best]) ** 2).sum(1)
+    is_other = squared > _DISTANCE
+    other = jnp.where(is_other.any(), jnp.where(is_other, heights, -jnp.inf).argmax(), best)
     chosen = jnp.stack([best, other])
-    return places[chosen], heights[chosen], precisions[chosen]
+    return points[chosen], heights[chosen], precisions[chosen]
 
 
 def _times(matrices, vectors):
-    # by elementwise work, which is fused; products of many small matrices are slow
+    # elementwise work is fused; products of many small matrices are slow
     return (matrices * vectors[..., None, :]).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""Pareto k: how heavy the tail of importance weights is, and so how far to trust their mean."""
+"""Pareto k, a measure of how far the mean of importance weights can be trusted."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxgen.core import places
 from jaxgen.core.places import Message
 from jaxgen.core.warn import warn
 
-FEWEST = 25  # weights in all of which the largest five make a tail
-TRUSTED = 0.7  # the largest k with which a mean of importance weights can be trusted
+FEWEST = 25  # fewest weights for which the tail has five of them
+TRUSTED = 0.7  # largest k for which the mean of importance weights can be trusted
 
 
 def pareto_k(log_weights: jax.Array) -> jax.Array:
     """Shape k of a generalised Pareto distribution fitted to the largest importance weights.
 
-    The mean of weights with tail index k converges fast for k < 0.5, slowly up to 0.7, and
-    cannot be trusted above. k is inf with fewer than five weights in the tail (up to 20 weights
-    in all), with no weight above zero, and with a weight that is NaN or infinite; it is -inf if
-    the largest weights are equal up to rounding.
+    The mean of the weights converges fast for k < 0.5 and slowly for k up to 0.7; above 0.7 it
+    cannot be trusted. k is inf if the tail has fewer than five weights (up to 20 weights in all),
+    if no weight is positive, or if a weight is NaN or infinite. It is -inf if the largest weights
+    are equal up to rounding.
 
     Args:
-      log_weights: (S,), in any order, up to a constant; -inf is a weight of zero.
+      log_weights: logarithms of the weights (S,), in any order, up to a constant; -inf is a weight
+        of zero.
 
     Source: Vehtari et al. 2024, "Pareto smoothed importance sampling", with the estimate of
     Zhang & Stephens 2009 and a prior on k worth 10 weights around 0.5.
@@ -37,25 +39,25 @@ def pareto_k(log_weights: jax.Array) -> jax.Array:
         return jnp.full((), jnp.inf, log_weights.dtype)
     largest = lax.top_k(log_weights, length + 1)[0][::-1]
     cutoff, tail, top = largest[0], largest[1:], largest[-1]
-    sound = jnp.isfinite(top) & ~jnp.isnan(log_weights).any()
-    tail = jnp.where(sound, tail, 0)
-    # exp(tail) - exp(cutoff), over the largest weight
-    excess = -jnp.exp(tail - jnp.where(sound, top, 0)) * jnp.expm1(cutoff - tail)
+    is_valid = jnp.isfinite(top) & ~jnp.isnan(log_weights).any()
+    tail = jnp.where(is_valid, tail, 0)
+    # exp(tail) - exp(cutoff), divided by the largest weight
+    excess = -jnp.exp(tail - jnp.where(is_valid, top, 0)) * jnp.expm1(cutoff - tail)
     above = excess > 0
     count = above.sum()
-    enough = sound & (count >= 5)
+    enough = is_valid & (count >= 5)
     k = _zhang_stephens(jnp.where(enough, excess, jnp.arange(1.0, length + 1)), above | ~enough)
     rounding = 8 * jnp.finfo(top.dtype).eps * jnp.maximum(1, jnp.abs(top))
     k = jnp.where(enough, k, jnp.inf)
-    return jnp.where(sound & (top - cutoff <= rounding), -jnp.inf, k)
+    return jnp.where(is_valid & (top - cutoff <= rounding), -jnp.inf, k)
 
 
-def warn_of_tails(k, name: str) -> None:
-    """Warn of rows whose log p is an estimate that cannot be trusted.
+def warn_of_tails(k: ArrayLike, name: str) -> None:
+    """Warn of rows whose estimate of log p cannot be trusted.
 
     Args:
-      k: Pareto k of the importance weights of each row; NaN where it is unknown.
-      name: of the program.
+      k: Pareto k of the importance weights of each row (n,); NaN where it is unknown.
+      name: name of the program.
     """
     k = np.ravel(k)
     high = int((k > TRUSTED).sum())
@@ -63,25 +65,25 @@ def warn_of_tails(k, name: str) -> None:
         worst = int(np.nanargmax(k))
         warn(
             Message(
-                f"program {name}: log p of {high} of {len(k)} rows cannot be trusted, because "
-                f"Pareto k of their importance weights is above {TRUSTED}, such as {k[worst]:.3g} "
-                "in ", places.row(worst), "; pass more samples or a proposal to from_program",
+                f"program {name}: log p of {high} of {len(k)} rows cannot be trusted: Pareto k of "
+                f"their importance weights is above {TRUSTED}, and largest with {k[worst]:.3g} in ",
+                places.row(worst), "; pass more samples or a proposal to from_program",
             )
         )  # fmt: skip
 
 
 def _zhang_stephens(excess, above):
-    """k of ascending excesses over a cutoff, of which ``above`` marks those to count."""
+    """k of excesses over a cutoff, in ascending order; only those that ``above`` marks count."""
     length, count = len(excess), above.sum()
     quartile = excess[length - count + (count / 4 + 0.5).astype(int) - 1]
     points = 30 + jnp.floor(jnp.sqrt(count))
-    place = jnp.arange(1, 31 + math.isqrt(length)) - 0.5
-    within = place < points
-    rates = (1 - jnp.sqrt(points / place)) / (3 * quartile) + 1 / excess[-1]
+    number = jnp.arange(1, 31 + math.isqrt(length)) - 0.5
+    is_used = number < points
+    rates = (1 - jnp.sqrt(points / number)) / (3 * quartile) + 1 / excess[-1]
     safe = jnp.where(above, excess, 0)
     ks = jnp.log1p(-rates[:, None] * safe).sum(1) / count
     profile = count * (jnp.log(-rates / ks) - ks - 1)
-    weights = jax.nn.softmax(jnp.where(within, profile, -jnp.inf))
-    rate = jnp.where(within, rates * weights, 0).sum()
+    weights = jax.nn.softmax(jnp.where(is_used, profile, -jnp.inf))
+    rate = jnp.where(is_used, rates * weights, 0).sum()
     k = jnp.log1p(-rate * safe).sum() / count
     return (count * k + 10 * 0.5) / (count + 10)

@@ -1,9 +1,9 @@
-"""Runs of a NumPyro program: its sites, with the values that are known put in."""
+"""Single runs of a NumPyro program: its sites, given the values of some of them."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,118 +12,154 @@ import numpy as np
 from jax import lax
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.transforms import Transform
 from numpyro.primitives import Messenger
 
+from jaxgen.core.constraints import bounds
 from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.function import Function
-from jaxgen.numpyro.support import bounds_of
 
-_GOLDEN = 0.6180339887498949  # whose multiples are spread evenly modulo 1
-_APART = 0.3  # least size of a made-up value without constraints
+_GOLDEN = 0.6180339887498949  # multiples of it are spread evenly modulo 1
+_LEAST = 0.3  # least absolute value of an unconstrained example value
+
+Site = Mapping[str, Any]  # a site as NumPyro's handlers see it
 
 
 def trace(
     program: Function,
-    argument,
-    key,
-    values,
-    substitute=None,
-    drawing: Any = None,
-    given: dict[str, Any] | None = None,
+    argument: Any,
+    key: Any,
+    values: Mapping[str, Any],
+    make_value: Callable[[Site], Any] | None = None,
+    drawing: Messenger | None = None,
+    keywords: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The sites of one run.
+    """The sites of one run, by name.
 
     Args:
       program: the function.
-      argument: what it is called with.
+      argument: its first argument: conditions, or the number of rows.
       key: a typed or raw PRNG key.
-      values: of sites, by name.
-      substitute: gives the value of another site, or None.
-      drawing: handler that draws the rest; by default ``Drawing()``.
-      given: more arguments by name, such as the value of the observed site.
+      values: values of sites, by name.
+      make_value: gives the value of a site that has none in ``values``, or None to draw it.
+      drawing: handler that draws the other sites; None for ``Drawing()``.
+      keywords: further arguments by name, such as the value of the observed site.
     """
-    key = raw(key)
-    if isinstance(argument, np.ndarray):  # made up, so no check may read its numbers
+    key = raw_key(key)
+    if isinstance(argument, np.ndarray):  # made up: the program must not branch on its values
         argument = lax.optimization_barrier(jnp.asarray(argument))
 
     def value_of(site):
         known = values.get(site["name"]) if site["type"] in ("sample", "param") else None
-        return substitute(site) if known is None and substitute is not None else known
+        return make_value(site) if known is None and make_value is not None else known
 
-    put = handlers.substitute(substitute_fn=value_of)
+    substitute = handlers.substitute(substitute_fn=value_of)
     drawing = Drawing() if drawing is None else drawing
-    with handlers.trace() as sites, drawing, handlers.seed(rng_seed=key), put, _Params():
-        program.call(argument, **(given or {}))
+    seed = handlers.seed(rng_seed=key)
+    with handlers.trace() as sites, drawing, seed, substitute, _ParamsAsArrays():
+        program.call(argument, **(keywords or {}))
     return sites
 
 
-class _Params(Messenger):
-    """Gives a program its params as JAX's arrays, as a fit will, though they start as NumPy's."""
+class _ParamsAsArrays(Messenger):
+    """Gives the program its params as JAX arrays, as in a fit, even if they start as NumPy's."""
 
     def postprocess_message(self, msg):
         if msg["type"] == "param":
             msg["value"] = jax.tree_util.tree_map(jnp.asarray, msg["value"])
 
 
-def raw(key):
-    """A key as NumPyro takes it."""
+def raw_key(key: Any) -> Any:
+    """A key as NumPyro takes it, (2,) uint32."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     data = jax.random.key_data(key)
     return data if data.shape == (2,) else jax.random.bits(key, (2,), jnp.uint32)
 
 
-def transform_of(site):
-    """From real numbers to the values that a ``numpyro.param`` site may have."""
+def fixed_key() -> jax.Array:
+    """A key that is the same in every call."""
+    # without the barrier the compiler computes the random numbers itself, slowly
+    words = lax.optimization_barrier(jnp.zeros(2, jnp.uint32))
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
+
+
+def param_transform(site: Site) -> Transform:
+    """The map from the reals onto the values that a ``numpyro.param`` site may take."""
     return biject_to(site["kwargs"].get("constraint", constraints.real))
 
 
-def example_value(site, shift: float = 0.0, end: str | None = None):
-    """A value within the support of a sample site, made without random numbers.
+def unconstrained_value(site: Site) -> jax.Array:
+    """The value of a sample site, mapped to the reals."""
+    return biject_to(site["fn"].support).inv(site["value"])
+
+
+def placing(unconstrained: Mapping[str, Any]) -> tuple[Callable[[Site], Any], list[jax.Array]]:
+    """A ``make_value`` for sites whose values are known mapped to the reals.
+
+    Returns:
+      The function, and a list to which it adds the log determinants of the maps onto the values.
+    """
+    log_dets: list[jax.Array] = []
+
+    def place(site):
+        if site["type"] != "sample" or site["name"] not in unconstrained:
+            return None
+        transform, real = biject_to(site["fn"].support), unconstrained[site["name"]]
+        value = transform(real)
+        log_dets.append(transform.log_abs_det_jacobian(real, value).sum())
+        return value
+
+    return place, log_dets
+
+
+def example_value(site: Site, shift: float = 0.0, end: str | None = None) -> jax.Array | None:
+    """A value in the support of a sample site, made without random numbers.
 
     Args:
-      site: as a handler meets it.
-      shift: other values for another shift.
-      end: "low" or "high", for that end of the support of a discrete latent.
+      site: the site.
+      shift: changes the value.
+      end: "low" or "high" for that bound of a discrete site.
 
-    Returns None where the support does not say how to make one, so that it is drawn.
+    Returns:
+      The value, or None if the support does not show how to make one, so that it must be drawn.
     """
     if site["type"] != "sample" or site.get("is_observed"):
         return None
     fn, sample_shape = site["fn"], site["kwargs"].get("sample_shape", ())
     shape = (*sample_shape, *fn.batch_shape, *fn.event_shape)
-    support = fn.support
+    numbers = _evenly_spread(site["name"], shift)
     if fn.is_discrete:
-        return _example_count(support, shape, _spread(site["name"], shift), end)
+        return _example_count(fn.support, shape, numbers, end)
     try:
-        transform = biject_to(support)
-        free = transform.inverse_shape(shape)
+        transform = biject_to(fn.support)
+        real_shape = transform.inverse_shape(shape)
     except NotImplementedError:
         return None
-    numbers = 2 * _spread(site["name"], shift)(free) - 1
-    return transform(numbers + jnp.copysign(_APART, numbers))  # at 0 some dependences are hidden
+    reals = 2 * numbers(real_shape) - 1
+    return transform(reals + jnp.copysign(_LEAST, reals))  # values near 0 may hide a dependence
 
 
-def _spread(name, shift):
-    """A function that gives numbers in (0, 1) of some shape, of a site's own."""
+def _evenly_spread(name, shift):
+    """A function that returns numbers in (0, 1) of a given shape, which differ between sites."""
     offset = zlib.crc32(name.encode()) % 1000 / 1000 + shift
 
     def numbers(shape):
-        places = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.result_type(float))
-        return ((places % 1024 + offset) * _GOLDEN % 1).reshape(shape)
+        index = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.result_type(float))
+        return ((index % 1024 + offset) * _GOLDEN % 1).reshape(shape)
 
     return numbers
 
 
 def _example_count(support, shape, numbers, end):
-    bounds = bounds_of(support)
-    if bounds is None:
+    found = bounds(support)
+    if found is None:
         like = jnp.asarray(4 * numbers(shape), jnp.result_type(int))
         inside = support(like)
-        if jnp.shape(inside) != shape:  # of vectors, such as the counts of a multinomial
+        if jnp.shape(inside) != shape:  # a constraint of vectors, such as counts of a multinomial
             return support.feasible_like(like)
         return jnp.where(inside, like, support.feasible_like(like))
-    low, high = (jnp.asarray(v, jnp.result_type(int)) for v in bounds)
+    low, high = (jnp.asarray(v, jnp.result_type(int)) for v in found)
     if end is not None:
         value = low if end == "low" else high
     else:
@@ -134,22 +170,22 @@ def _example_count(support, shape, numbers, end):
 _TRACED = object()
 
 
-def evaluated(fn: Callable, *args: Any) -> Any:
-    """``fn(*args)`` by one compiled program, which takes less time than an operation at a time.
+def evaluated(fn: Callable[..., Any], *args: Any) -> Any:
+    """``fn(*args)`` by one compiled program, which is faster than one operation at a time.
 
-    Of the pytree that it returns, parts without traced arrays are given back as they are.
+    Parts of the returned pytree that hold no traced arrays are returned as they are.
     """
-    known: list[Any] = []
+    static: list[Any] = []
     tree: Any = None
 
     def run(*args):
-        nonlocal known, tree
+        nonlocal static, tree
         parts, tree = jax.tree_util.tree_flatten(fn(*args), lambda v: not _is_traced(v))
-        known = [_TRACED if _is_traced(part) else part for part in parts]
+        static = [_TRACED if _is_traced(part) else part for part in parts]
         return [part for part in parts if _is_traced(part)]
 
     values = iter(jax.jit(run)(*args))
-    parts = [next(values) if part is _TRACED else part for part in known]
+    parts = [next(values) if part is _TRACED else part for part in static]
     return jax.tree_util.tree_unflatten(tree, parts)
 
 

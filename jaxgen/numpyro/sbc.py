@@ -1,4 +1,4 @@
-"""Simulation-based calibration: does a fit find the truth as often as it says?"""
+"""Simulation-based calibration: a check that posteriors contain the truth as often as they say."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxgen.core import compiler, inputs
+from jaxgen.core.model import Model
 from jaxgen.core.promotion import standard_promotion
-from jaxgen.numpyro.program import Program
+from jaxgen.numpyro import global_latents
+from jaxgen.numpyro.program import find_program
 from jaxgen.numpyro.runs import trace
 from jaxgen.training.each import fit_each
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEVEL = 0.01  # at which a right posterior is called wrong, all numbers together
-_PANELS = 3  # in a row of the figure
+LEVEL = 0.01  # probability that a correct posterior is called wrong
+_PANELS = 3  # panels side by side in the figure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SBC:
-    """Ranks of the truth among posterior draws, and what they say.
+    """Ranks of the truth among posterior draws, and a test of them.
 
     Attributes:
-      names: of the numbers, such as "loc[0]".
-      ranks: (data sets, numbers), how many of the draws lie below the truth.
-      draws: L, how many there are.
-      bins: of equal width, in which the ranks are counted.
-      chi2: (numbers,), of the counts against equal ones, with bins - 1 degrees of freedom.
-      p_values: (numbers,), how likely a right posterior has a chi2 as large.
+      names: names of the numbers, such as "loc[0]".
+      ranks: (data sets, numbers), how many of the draws are below the truth.
+      draws: number of draws L of each posterior.
+      bins: number of bins of equal width in which the ranks are counted.
+      chi2: (numbers,), chi-squared of the counts against equal counts, with bins - 1 degrees of
+        freedom.
+      p_values: (numbers,), probability of a chi2 at least as large if the posterior is correct.
     """
 
     names: tuple[str, ...]
@@ -44,7 +48,7 @@ class SBC:
 
     @property
     def calibrated(self) -> bool:
-        """The verdict, which is False for a right posterior once in a hundred times."""
+        """Whether the posterior passes, as a correct one does in 99 of 100 runs."""
         return bool(self.p_values.min() * len(self.names) >= LEVEL)
 
     def __str__(self) -> str:
@@ -59,7 +63,7 @@ class SBC:
         return "\n".join(rows)
 
     def figure(self) -> Figure:
-        """Rank plot: counts of a right posterior lie in the grey band, 99 % of them."""
+        """Rank plot: 99 % of the counts of a correct posterior are in the grey band."""
         from matplotlib.figure import Figure
         from scipy.stats import binom
 
@@ -89,8 +93,8 @@ class SBC:
 
 @standard_promotion
 def sbc(
-    model: Program,
-    y: Any = None,
+    model: Model,
+    y: ArrayLike | None = None,
     n: int | None = None,
     *,
     key: jax.Array,
@@ -100,23 +104,26 @@ def sbc(
     progress: bool | None = None,
     **settings: Any,
 ) -> SBC:
-    """Fit a program to data sets of its own making and ask where among the draws the truth lies.
+    """Fit a program to data sets that it has drawn, and rank the truth among the posterior draws.
 
-    Globals are drawn from the prior, rows from the program, and the posterior is fitted as the
-    program says, by NUTS or gradients, to all data sets side by side in one compiled program. With
-    a right posterior the rank of the truth is uniform.
+    For each data set, globals are drawn from the prior and rows from the program. The posterior of
+    the program, by NUTS or by gradients, is fitted to all data sets in one compiled program. If it
+    is correct, the rank of the true globals among its draws is uniformly distributed.
 
     Args:
-      model: a program, of ``from_program``, with a posterior that has draws.
-      y: conditions (n, *y_shape) of each data set's rows.
-      n: number of rows, of an unconditional program.
+      model: a program, as ``from_program`` returns it.
+      y: conditions (n, *y_shape) of the rows of each data set.
+      n: number of rows, for a program without conditions.
       key: a typed PRNG key.
-      datasets: how many.
-      draws: L, of each posterior, evenly spaced among those it has: NUTS should have some three
-        times as many, since neighbours are alike.
-      bins: of the ranks; they should divide draws + 1.
-      progress: show a bar; by default on a terminal, in a run over two seconds.
+      datasets: number of data sets.
+      draws: number of draws L of each posterior to rank among, evenly spaced among all. NUTS should
+        have about three times as many, since consecutive draws are correlated.
+      bins: number of bins for the ranks; it must divide draws + 1.
+      progress: whether to show a bar; None to show it on a terminal, in a run over two seconds.
       settings: epochs, batch_size and optimizer, as in ``jaxgen.fit``.
+
+    Returns:
+      The ranks and the p values; print it, or call its ``figure``.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range, by its name.
@@ -127,34 +134,40 @@ def sbc(
     >>> found = sbc(model, y, key=jax.random.key(0), datasets=100, epochs=20)
     >>> found.figure().savefig("ranks.png")
     """
-    if not isinstance(model, Program):
-        raise TypeError(f"model must be a program, of from_program, got {model!r:.60}")
-    names = _names(model)
-    if model.sites.given:
+    found = find_program(model)
+    if found is None or found[0] is not model:
+        raise TypeError(
+            f"model must be a program without labels (see from_program), got {model!r:.60}"
+        )
+    program, _ = found
+    names = _names(program)
+    if program.sites.observed_outside:
         raise ValueError(
-            f"model must draw its globals from their prior alone, but {model} also has "
-            f"{sorted(model.sites.given)}, which draws from the prior do not know of"
+            f"model must draw its globals from their prior alone, but {program} also has "
+            f"{sorted(program.sites.observed_outside)}, which draws from the prior ignore"
         )
     draws, bins = inputs.as_count(draws, "draws", 1), inputs.as_count(bins, "bins", 2)
     if (draws + 1) % bins:
         raise ValueError(f"bins must divide draws + 1 = {draws + 1}, got {bins}")
-    if model.count < draws:
+    if program.draws < draws:
         raise ValueError(
-            f"draws must be at most the {model.count} that {model.posterior} has, got {draws}"
+            f"draws must be at most the {program.draws} that {program.posterior} has, got {draws}"
         )
-    of_data, of_fits, of_ties = jax.random.split(inputs.as_key(key), 3)
-    keys = jax.random.split(of_data, inputs.as_count(datasets, "datasets", 2))
-    if model.y_shape is None:
+    data_key, fit_key, tie_key = jax.random.split(inputs.as_key(key), 3)
+    keys = jax.random.split(data_key, inputs.as_count(datasets, "datasets", 2))
+    if program.y_shape is None:
         if n is None:
-            raise ValueError(f"n is missing: the number of rows, for {model} is unconditional")
-        truth, x = _simulated_count(model, inputs.as_count(n, "n", 1), keys)
+            raise ValueError(
+                f"n is missing: {program} has no conditions, and needs the number of rows"
+            )
+        truth, x = _compiled_simulate_count(program, inputs.as_count(n, "n", 1), keys)
     else:
         dtype = jnp.result_type(float)
-        y = inputs.as_conditions(model, y, (np.shape(y)[:1] or (1,)), dtype)
-        truth, x = _simulated(model, keys, y)
-    fitted = fit_each(model, x, y, key=of_fits, progress=progress, **settings)
-    chosen = np.linspace(0, model.count - 1, draws).round().astype(int)
-    ranks = np.asarray(_ranks(model, fitted.params, truth, jnp.asarray(chosen), of_ties))
+        y = inputs.as_conditions(program, y, (np.shape(np.asarray(y))[:1] or (1,)), dtype)
+        truth, x = _compiled_simulate(program, keys, y)
+    fitted = fit_each(program, x, y, key=fit_key, progress=progress, **settings)
+    chosen = np.linspace(0, program.draws - 1, draws).round().astype(int)
+    ranks = np.asarray(_compiled_ranks(program, fitted.params, truth, jnp.asarray(chosen), tie_key))
     counts = np.stack([np.bincount(r * bins // (draws + 1), minlength=bins) for r in ranks.T])
     expected = len(ranks) / bins
     chi2 = ((counts - expected) ** 2 / expected).sum(1)
@@ -173,19 +186,21 @@ def _names(program):
 
 
 def _simulate(program, keys, argument):
-    def one(key):
+    """Globals drawn from the prior, and rows given these, for each of some keys."""
+
+    def simulate(key):
         sites = trace(program.program, argument, key, {})
         x = jnp.moveaxis(sites[program.observed]["value"], program.sites.observed.axis, 0)
         values = {site.name: sites[site.name]["value"] for site in program.sites.globals}
         return values, x.reshape(len(x), *program.event_shape)
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(simulate)(keys)
 
 
 def _rank(program, params, truth, chosen, key):
-    """How many of the chosen draws lie below the truth, (data sets, numbers); lots among equals."""
+    """How many of the chosen draws are below the truth, (data sets, numbers), ties at random."""
     below, equal = [], []
-    values = jax.vmap(program.values)(params)
+    values = jax.vmap(lambda params: global_latents.draws(program, params))(params)
     for site in program.sites.globals:
         drawn, true = values[site.name][:, chosen], truth[site.name][:, None]
         below.append((drawn < true).sum(1).reshape(len(drawn), -1))
@@ -194,8 +209,8 @@ def _rank(program, params, truth, chosen, key):
     return jnp.concatenate(below, 1) + jax.random.randint(key, ties.shape, 0, ties + 1)
 
 
-_simulated = compiler.jit(_simulate, static_argnums=0)
-_simulated_count = compiler.jit(
+_compiled_simulate = compiler.jit(_simulate, static_argnums=0)
+_compiled_simulate_count = compiler.jit(
     lambda program, n, keys: _simulate(program, keys, n), static_argnums=(0, 1)
 )
-_ranks = compiler.jit(_rank, static_argnums=0)
+_compiled_ranks = compiler.jit(_rank, static_argnums=0)

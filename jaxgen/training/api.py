@@ -13,7 +13,7 @@ import numpy as np
 from jaxgen.compose import Mixture
 from jaxgen.core import inputs
 from jaxgen.core.families import mask_argument
-from jaxgen.core.model import Model
+from jaxgen.core.model import Model, Params
 from jaxgen.core.places import Names
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.wrapper import (
@@ -230,7 +230,7 @@ class _Run(NamedTuple):
     checkpoint: Any
 
 
-def _learn_in_standard_units(run: _Run, how: How):
+def _learn_in_standard_units(run: _Run, how: How) -> tuple[Model, Params, dict[str, Any]]:
     """The model, its params and history, learnt from rescaled features where it can rescale."""
     units = standard_units(run.model, run.data.x, run.data.weights)
     if units is None:
@@ -246,12 +246,12 @@ def _learn_in_standard_units(run: _Run, how: How):
     return spec, params, history
 
 
-def _unless_unchanged(new, learnt, inside, start):
+def _unless_unchanged(new: Any, learnt: Any, inside: Any, start: Any) -> Any:
     """A leaf of ``start`` that training left alone keeps its last digit."""
     return start if np.array_equal(learnt, inside) else new
 
 
-def _learn(run: _Run, how: How):
+def _learn(run: _Run, how: How) -> tuple[Model, Params, dict[str, Any]]:
     """The model, an ensemble's if there is one, with its learnt params and their history."""
     model, data = run.model, run.data
     if how.method == "closed_form":
@@ -278,7 +278,7 @@ def _learn(run: _Run, how: How):
     return model, with_label_frequencies(model, params, data.y, data.weights), history
 
 
-def _learn_each_label(run: _Run, how: How, inner: Inner):
+def _learn_each_label(run: _Run, how: How, inner: Inner) -> tuple[Params, dict[str, Any]]:
     """Params of a model with a copy for each label, each learnt from the events with that label."""
     place = "/".join(map(str, inner.place))
     freeze = freezing.below(place, how.settings.freeze, run.model.learning.frozen)
@@ -300,7 +300,7 @@ def _checkpoint(run: _Run, settings: gradient.Settings) -> Checkpoint:
     return Checkpoint(run.checkpoint, description)
 
 
-def _closed_form(spec, data: Data):
+def _closed_form(spec: Model, data: Data) -> tuple[Params, dict[str, Any]]:
     x, y, weights, numbers = data[:4]
     what, observed = x, None
     if inputs.has_missing(x):
@@ -316,7 +316,7 @@ def _closed_form(spec, data: Data):
     return params, history | {"train": [], "validation": [], "stopped": "closed form"}
 
 
-def _method(spec, missing: bool, **given) -> str:
+def _method(spec: Any, missing: bool, **given: Any) -> str:
     """How to fit, after checking that every argument given applies."""
     method = spec.learning.method
     if given["optimizer"] is not None and method != "mcmc":

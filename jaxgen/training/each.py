@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgen.core import inputs
 from jaxgen.core.labels import stack
-from jaxgen.core.model import Model
+from jaxgen.core.model import Model, Params
 from jaxgen.core.places import Message
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.training import gradient, optimizers
@@ -92,7 +92,9 @@ def fit_each(
     return Fitted(model, check_params(model, params), history)
 
 
-def _learn_in_standard_units(model, data, keys, how):
+def _learn_in_standard_units(
+    model: Model, data: list[Any], keys: Any, how: How
+) -> tuple[Params, dict[str, Any]]:
     """Params and history of fits, each learnt in units of its own where the model can rescale."""
     rows = [Data(x, y, weights, np.arange(len(x))) for x, y, weights in data]
     units: list[Any] = [standard_units(model, own.x) for own in rows]
@@ -130,7 +132,7 @@ def unstack(fitted: Fitted) -> list[Fitted]:
     ]
 
 
-def _data_sets(model, x, y):
+def _data_sets(model: Model, x: Any, y: Any) -> list[Any]:
     """Checked data of each fit: (x, y, None)."""
     x = np.asarray(inputs.numbers(x, "x"))
     least = len(model.event_shape) + 2

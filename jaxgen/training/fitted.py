@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxgen.core import engine, inputs, verbs
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.verbs import Request
 from jaxgen.data import model_file
 from jaxgen.training import parts
 
@@ -52,11 +53,11 @@ class Fitted:
         self.columns = columns
         self.labels = labels
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Params], tuple[Any, ...]]:
         return (self.params,), (self.model, self.columns, self.labels)
 
     @classmethod
-    def tree_unflatten(cls, static, children):
+    def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Params]) -> Fitted:
         model, columns, labels = static
         return cls(model, children[0], columns=columns, labels=labels)
 
@@ -196,18 +197,20 @@ class Fitted:
         """Write the model to one file, which ``jaxgen.load`` reads back."""
         model_file.save(self, path)
 
-    def _part(self, model, params, history, features: Sequence[int]) -> Fitted:
+    def _part(
+        self, model: Model, params: Params, history: dict[str, Any], features: Sequence[int]
+    ) -> Fitted:
         columns = self.columns and tuple(self.columns[j] for j in features)
         labels = None if model.classes is None else self.labels
         return Fitted(model, params, history, columns, labels)
 
-    def _labels(self, y, verb=None):
+    def _labels(self, y: Any, verb: str | None = None) -> Any:
         """y as label numbers, for a verb that takes a label."""
         if verb is not None and y is None and self.model.classes is not None:
             raise ValueError(f"y is missing: {verb} takes the label of an event")
         return inputs.as_labels(y, self.labels)
 
-    def _request(self, to_request, *arguments):
+    def _request(self, to_request: Callable[..., Request], *arguments: Any) -> Request:
         return to_request(self.model, self.params, *arguments)
 
 
@@ -221,11 +224,11 @@ def load(path: str | os.PathLike[str]) -> Fitted:
     return Fitted(record.model, record.params, columns=record.columns, labels=record.labels)
 
 
-def _is_traced(request):
+def _is_traced(request: Request) -> bool:
     return inputs.is_tracing(request.params, request.shared, request.values, request.y)
 
 
-def _answer(request, device: Place = None):
+def _answer(request: Request, device: Place = None) -> Any:
     if _is_traced(request):
         return verbs.run_traced(request)
     return engine.run(request, inputs.as_place(device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from jaxgen.core.labels import stack
 from jaxgen.core.model import Model
 from jaxgen.core.places import Names
+from jaxgen.core.records import Hooks
 from jaxgen.core.spec import Params
 from jaxgen.core.warn import warn
 from jaxgen.training import em, freezing, gradient, optimizers
@@ -20,6 +21,7 @@ from jaxgen.training.epochs import STARTS, VALIDATION
 from jaxgen.training.finite import check_slopes
 from jaxgen.training.members import Member, repeated, repeated_alike, rows_alike, rows_of_members
 from jaxgen.training.rows import (
+    Rows,
     as_params,
     check_scores,
     event_weights,
@@ -27,6 +29,8 @@ from jaxgen.training.rows import (
     has_own_loss,
     noise_key,
 )
+
+Learnt: TypeAlias = tuple[Params, dict[str, Any]]  # params and history
 
 
 class How(NamedTuple):
@@ -55,7 +59,7 @@ def adapted_to_data(model: Model, x: Any, y: Any) -> Model:
     return model if hooks is None else hooks.for_data(x, y)
 
 
-def learn(model: Model, members: list[Member], key: Any, how: How) -> tuple[Params, dict[str, Any]]:
+def learn(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
     """The learnt params, and their history.
 
     Args:
@@ -66,7 +70,7 @@ def learn(model: Model, members: list[Member], key: Any, how: How) -> tuple[Para
     return method(model, members, key, how)
 
 
-def _by_em(model, members, key, how):
+def _by_em(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
     keys = [key] if how.noun is None else list(key)
     datas = [members[0].train] if how.noun is None else repeated_alike(members)
     results = []
@@ -94,21 +98,21 @@ def _by_em(model, members, key, how):
     return as_params(stack([params for params, _ in results])), history
 
 
-def _by_mcmc(model, members, key, how):
+def _by_mcmc(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
+    hooks: Any = model.learning.hooks
     if how.noun is None:
         data = members[0].train
         with Names.of_rows(data.numbers):
-            draw = model.learning.hooks.draw_posteriors
-            params, (history,) = draw(key[None], [data[:3]], how.settings.progress)
+            params, (history,) = hooks.draw_posteriors(key[None], [data[:3]], how.settings.progress)
         return jax.tree_util.tree_map(lambda v: v[0], params), history
     largest = max(len(member.train.x) for member in members)  # chains run side by side
     each = [repeated(member.train, largest)[:3] for member in members]
-    params, histories = model.learning.hooks.draw_posteriors(key, each, how.settings.progress)
+    params, histories = hooks.draw_posteriors(key, each, how.settings.progress)
     steps = sum(history["steps"] for history in histories)
     return params, {**histories[0], "steps": steps, "members": histories}
 
 
-def _by_gradient(model, members, key, how):
+def _by_gradient(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
     settings = how.settings
     optimizers.prepare(settings.optimizer)  # raises before anything is computed
     shared, keys = rows_alike(members), [key] if how.noun is None else list(key)
@@ -132,7 +136,7 @@ def _by_gradient(model, members, key, how):
     mask = freezing.learnt(starts[0], settings.freeze, model.learning.frozen)
     checkpoint = None if how.checkpoint is None else how.checkpoint(settings)
 
-    def check(i):
+    def check(i: int) -> None:
         """Raise where the start of a member gives a row no finite score or gradient."""
         own_key, data = noise_key(model, keys[i], VALIDATION), train.data_of(i)
         scores = functools.partial(check_scores, model, starts[i], key=own_key)
@@ -147,7 +151,8 @@ def _by_gradient(model, members, key, how):
     params, history = gradient.run(
         model, starts, check, mask, train.rows, validation, key, settings, checkpoint
     )
-    if model.learning.hooks is None:
+    hooks = model.learning.hooks
+    if hooks is None:
         return params, history
     host = jax.device_get(params)
     histories = history.get("members", [history])
@@ -155,11 +160,11 @@ def _by_gradient(model, members, key, how):
         whose = "" if how.noun is None else f"{how.noun} {i}: "
         own = host if how.noun is None else jax.tree_util.tree_map(lambda v, i=i: v[i], host)
         with Names.of_rows(train.data_of(i).numbers):
-            one |= _diagnosis(model, own, train.of(i), keys[i], one, whose, how.warns)
+            one |= _diagnosis(hooks, own, train.of(i), keys[i], one, whose, how.warns)
     return params, history
 
 
-def _start(model, member, key):
+def _start(model: Model, member: Member, key: Any) -> Params:
     """Params to start from."""
     if member.start is not None:
         return member.start
@@ -169,7 +174,7 @@ def _start(model, member, key):
         return as_params(model.init(key, *for_init(x, y, weights)))
 
 
-def _prepared(model, start, rows):
+def _prepared(model: Model, start: Params, rows: Rows) -> Params:
     """Params to start from, as the model's hooks improve them."""
     hooks = model.learning.hooks
     if hooks is None:
@@ -177,11 +182,19 @@ def _prepared(model, start, rows):
     return as_params(hooks.prepare(start, rows.x, rows.y, event_weights(rows)))
 
 
-def _diagnosis(model, params, rows, key, history, whose, warns) -> dict[str, Any]:
+def _diagnosis(
+    hooks: Hooks,
+    params: Params,
+    rows: Rows,
+    key: Any,
+    history: dict[str, Any],
+    whose: str,
+    warns: bool,
+) -> dict[str, Any]:
     """What the model's hooks add to the history of a member; they may warn."""
     if history["stopped"].startswith("nan"):
         return {}
-    hooks, count = model.learning.hooks, int(rows.count)
+    count = int(rows.count)
     if warns:
         x, y = (None if v is None else np.asarray(v)[:count] for v in rows[:2])
         hooks.check_fitted(params, x, y)

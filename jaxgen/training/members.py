@@ -58,7 +58,9 @@ def alike(key: Any, data: Data, validation: Any, start: Params, count: int) -> l
     return [Member(train, held, start)] * count
 
 
-def by_label(keys: list, data: Data, validation: Any, start: Params, classes: int) -> list[Member]:
+def by_label(
+    keys: list[Any], data: Data, validation: Any, start: Params, classes: int
+) -> list[Member]:
     """A member for each label, which learns from the rows with that label, without y.
 
     start has a leading axis of classes. validation is a share, or rows with labels.

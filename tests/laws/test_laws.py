@@ -7,14 +7,19 @@ a true model with probability 2e-5; keys are fixed, so a pass stays a pass.
 import pytest
 from cases import CASES, subject
 
-from jaxgen.laws import LAWS, NotJudged, applies
+from jaxgen.laws import LAWS, NotApplicable, applies
 from jaxgen.laws.density import learning
 
 OF_PARAMS = ("support", "normalisation", "goodness_of_fit", "score_identity", "totality")
-OF_CLASSES = ("batches", "eager", "pure", "refits")  # of how a class is run, not of each row again
-# one row of each way to run a model is compiled as users' programs are
+OF_CLASSES = (
+    "batches",
+    "eager",
+    "pure",
+    "refits",
+)  # these laws concern a class: its first row is enough
+# one row for each way to run a model is compiled with the default options
 OPTIMIZED = ("gaussian2", "mixture_full", "kde2", "coupling2", "matching1", "matching2")
-ALWAYS_JUDGED = ("normalisation", "goodness_of_fit")  # a row must be small enough for these
+ALWAYS_APPLICABLE = ("normalisation", "goodness_of_fit")  # a row must be small enough for these
 
 
 def checks():
@@ -36,11 +41,11 @@ def checks():
 def test_law(case, setting, law):
     if not applies(law, case.model):
         pytest.skip(f"its density is {case.model.traits.density!r}")
-    judged = subject(case, setting)
+    checked = subject(case, setting)
     try:
         if law == "learning":
-            learning(judged, case.gap)
+            learning(checked, case.gap)
         else:
-            LAWS[law](judged)
-    except NotJudged:
-        assert law not in ALWAYS_JUDGED
+            LAWS[law](checked)
+    except NotApplicable:
+        assert law not in ALWAYS_APPLICABLE

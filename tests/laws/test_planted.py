@@ -1,6 +1,6 @@
-"""Each law is seen to fail: a model with one planted bug is rejected by the law named beside it.
+"""Each law detects a planted bug: it rejects a model with one bug, and passes its honest twin.
 
-The honest model is held to the same law. A model may break other laws too; the named one must.
+A model may break other laws too; the law named beside it must reject it.
 """
 
 import math
@@ -66,21 +66,21 @@ class WideFit(Honest):
 
 
 class CompiledForEachN(Honest):
-    """Starts from a mean that JAX computes, of as many rows as there are."""
+    """Estimates the mean with JAX, which compiles a program for each number of rows."""
 
     def estimate(self, x, y=None, weights=None):
         return {**super().estimate(x, y, weights), "mean": jnp.asarray(x).mean(0)}
 
 
 class NoScale(Honest):
-    """Shifts its params to the units of the data, but leaves their scale."""
+    """``rescale`` changes the mean, but not the scale."""
 
     def rescale(self, params, shift, scale):
         return {"mean": shift + scale * params["mean"], "scale": params["scale"]}
 
 
 class Cancelling(Honest):
-    """Squares expanded before they are subtracted."""
+    """Expands squares before they are subtracted, which loses digits."""
 
     def log_prob(self, params, x, y=None):
         far = 3000.0
@@ -122,7 +122,7 @@ def _(size, batched, x):
 
 
 class Centred(Honest):
-    """Samples that know of the others in their batch."""
+    """A sample depends on the other samples in its batch."""
 
     def push(self, params, noise, y=None):
         return centred(super().push(params, noise))
@@ -134,14 +134,14 @@ class CentredScore(Honest):
 
 
 class Traced(Honest):
-    """Behaves otherwise when compiled."""
+    """Behaves differently when compiled."""
 
     def log_prob(self, params, x, y=None):
         return super().log_prob(params, x) + (0.1 if isinstance(x, jax.core.Tracer) else 0.0)
 
 
 class Counting(Honest):
-    """Remembers how often it was traced."""
+    """Depends on how often it was traced."""
 
     def push(self, params, noise, y=None):
         Calls.count += 1
@@ -162,7 +162,7 @@ jax.tree_util.register_pytree_node(
 
 
 class OddTree(Honest):
-    """Params in a container that no file knows."""
+    """Params in a container that files do not support."""
 
     def init(self, key, x=None, y=None):
         return Named(super().init(key, x))
@@ -178,14 +178,14 @@ class WrongWeight(HonestMixture):
 
 
 class Flat(bijectors.Affine):
-    """Forgets its log-determinant."""
+    """Omits its log-determinant."""
 
     def inverse(self, params, x):
         return super().inverse(params, x)[0], jnp.zeros((), x.dtype)
 
 
 class Erlang(Model):
-    """p(x) = x exp(-x) for x > 0, with no trap."""
+    """p(x) = x exp(-x) for x > 0, without a bug."""
 
     event_shape = (1,)
 
@@ -210,7 +210,7 @@ class Erlang(Model):
 
 
 class NaNGradient(Erlang):
-    """One ``where`` where two are needed."""
+    """Uses one ``where`` where two are needed for a finite gradient."""
 
     def log_prob(self, params, x, y=None):
         score = (2 * jnp.log(params["rate"]) + jnp.log(x) - params["rate"] * x).sum()
@@ -247,7 +247,7 @@ class HonestPlane(models.Gaussian):
 
 
 class GivenNothing(HonestPlane):
-    """Takes the features for independent."""
+    """``given`` treats the features as independent."""
 
     def given(self, params, features, values):
         rest = tuple(j for j in range(self.dim) if j not in features)
@@ -259,22 +259,22 @@ class CompletedBlindly(HonestPlane):
         return jnp.where(observed, x, self.push(params, noise))
 
 
-class SeenAsZero(HonestPlane):
-    """Scores zeros in the place of what is missing."""
+class MissingAsZero(HonestPlane):
+    """Scores missing values as zeros."""
 
     def log_prob(self, params, x, y=None, observed=None):
         return super().log_prob(params, x)
 
 
 class Forgetful(HonestPlane):
-    """Draws all anew."""
+    """``complete`` redraws all features."""
 
     def complete(self, params, noise, x, observed, y=None):
         return super().complete(params, noise, x, jnp.zeros_like(observed))
 
 
 class ForgetsTheFirst(HonestPlane):
-    """Draws one seen value anew if it is possible, and the others as they should be."""
+    """``complete`` redraws the first feature, if observed and not extreme."""
 
     def complete(self, params, noise, x, observed, y=None):
         done = super().complete(params, noise, x, observed, y)
@@ -287,7 +287,7 @@ class HonestBox(models.Box):
 
 
 class NeverImpossible(HonestBox):
-    """Scores what is seen outside of it like the least likely event."""
+    """Gives observed features outside the support a low finite score."""
 
     def log_prob(self, params, x, y=None, observed=None):
         score = super().log_prob(params, x, y, observed)
@@ -295,7 +295,7 @@ class NeverImpossible(HonestBox):
 
 
 class AnyLabel(compose.PerClass):
-    """Takes every number for a label."""
+    """Accepts every number as a label."""
 
     y_support = None
 
@@ -305,7 +305,7 @@ class HonestParts(compose.Mixture):
 
 
 class SharesOfALargeSum(HonestParts):
-    """Subtracts the logarithm of the sum from joint densities, beside which it is rounded off."""
+    """Subtracts the log of the sum from joint log densities, which loses digits."""
 
     def em_step(self, params, x, y=None, weights=None, observed=None):
         joint = jax.vmap(self._joint, (None, 0))(params, x, None)
@@ -399,9 +399,9 @@ PLANTED = {
     "one class drawn": ("goodness_of_fit", OneClassDrawn(Honest(2), 2), _TWO_CLASSES, _CLASSES),
     "conditional that forgets": ("chain_rule", GivenNothing(2), HonestPlane(2), _PLANE),
     "completed without a look": ("missing", CompletedBlindly(2), HonestPlane(2), _PLANE),
-    "missing values scored": ("missing", SeenAsZero(2), HonestPlane(2), _PLANE),
-    "seen values drawn anew": ("missing", Forgetful(2), HonestPlane(2), _PLANE),
-    "one seen value drawn anew": ("missing", ForgetsTheFirst(2), HonestPlane(2), _PLANE),
+    "missing values scored": ("missing", MissingAsZero(2), HonestPlane(2), _PLANE),
+    "observed values redrawn": ("missing", Forgetful(2), HonestPlane(2), _PLANE),
+    "one observed value redrawn": ("missing", ForgetsTheFirst(2), HonestPlane(2), _PLANE),
     "impossible events completed": ("missing", NeverImpossible(2), HonestBox(2), _BOX),
     "fit 50 % too wide": ("learning", WideFit(2), Honest(2), GAUSSIAN),
     "params of another tree with data": ("start", OtherTree(2), Honest(2), GAUSSIAN),
@@ -413,10 +413,10 @@ PLANTED = {
 def test_law_rejects_bug_and_passes_honest_twin(bug):
     law, planted, honest, params = PLANTED[bug]
     LAWS[law](Subject(honest, params, key=jax.random.key(1)))
-    # some bugs stop the law with an error of their own: check() counts those as failures too
-    judged = Subject(planted, params, key=jax.random.key(1))
+    # some bugs raise another error in the law, which check() also counts as a failure
+    subject = Subject(planted, params, key=jax.random.key(1))
     with pytest.raises((AssertionError, TypeError, ValueError)):
-        LAWS[law](judged)
+        LAWS[law](subject)
 
 
 def test_every_law_has_a_planted_bug():
@@ -447,4 +447,4 @@ def test_an_estimate_is_not_held_to_one():
             return super().log_prob(params, x) - math.log(2)
 
     report = check(Estimate(), laws=("normalisation", "support"))
-    assert "not judged" in report.figures["normalisation"]
+    assert "not applicable" in report.figures["normalisation"]

@@ -1,18 +1,21 @@
-"""Noise: what a model's randomness is made of, drawn in bulk and keyed by row.
+"""Noise leaves of models, and fast random numbers keyed by row.
 
-A model says what noise ONE event takes, as a pytree of the leaves below. ``draw`` fills it for many
-rows. The bits of a row depend on the key and the row's number alone, never on the batch, the block
-or the device it is drawn in:
+A model states the noise of ONE event as a pytree of the leaves below, and ``draw`` draws it for
+many rows. The bits of a row depend only on the key and on the number of the row, not on the batch,
+the block or the device:
 
     word pair j of leaf i in row r  =  threefry2x32(fold_in(fold_in(key, i), j), (r_hi, r_lo))
 
 where r is a 64-bit row number in two uint32 words (Salmon et al. 2011, "Parallel random numbers: as
-easy as 1, 2, 3"). At 32 bits, scalar e of a leaf takes word e mod 2 of pair e // 2, and a normal
-both words of that pair; at 64 bits a uniform takes the whole of pair e.
+easy as 1, 2, 3"). At 32 bits, scalar e of a leaf uses word e mod 2 of pair e // 2, and a normal
+scalar uses both words of that pair; at 64 bits a uniform scalar uses all of pair e.
 
-``uniform``, ``normal``, ``exponential``, ``gumbel`` and ``categorical`` are the same numbers for
-use by hand, in place of their slower namesakes in ``jax.random``. They are pure, so they compose
-under jit, vmap and grad; call them inside your own jit.
+``uniform``, ``normal``, ``exponential``, ``gumbel`` and ``categorical`` return the same numbers as
+arrays. They are faster than the functions of the same names in ``jax.random``. They are pure and
+work within jit, vmap and grad; they are fast within jit.
+
+>>> jaxgen.random.normal(jax.random.key(0), (1000, 3)).shape
+(1000, 3)
 """
 
 from __future__ import annotations
@@ -34,13 +37,13 @@ from jaxgen.core.spec import Spec
 
 
 class Uniform(Spec):
-    """Uniform on the open interval (0, 1), midpoints of 2**23 (f32) or 2**52 (f64) cells."""
+    """Uniform on (0, 1), midpoints of 2**23 cells in float32 or 2**52 cells in float64."""
 
     shape: tuple[int, ...] = ()
 
 
 class Normal(Spec):
-    """Standard normal. The tail ends at 6.7 sigma in f32 and 8.6 in f64."""
+    """Standard normal. The tail ends at 6.7 sigma in float32 and at 8.6 sigma in float64."""
 
     shape: tuple[int, ...] = ()
 
@@ -52,17 +55,18 @@ class Bits(Spec):
 
 
 class Key(Spec):
-    """One typed PRNG key a row, for a model that cannot name its noise beforehand."""
+    """A typed PRNG key for each row, for a model that cannot state its noise as arrays."""
 
 
 class Events(Spec):
-    """No noise but what else a loss may ask for: the number of events that are learnt from."""
+    """The number of training events, a leaf for ``Learning.noise`` only; it is not random."""
 
 
 Leaf = Uniform | Normal | Bits | Key | Events
 
 
 def is_leaf(value: Any) -> bool:
+    """Whether a value is a noise leaf."""
     return isinstance(value, Leaf)
 
 
@@ -72,14 +76,14 @@ def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any, events: Any
     Args:
       noise: pytree of noise leaves, for one event.
       key: a typed PRNG key.
-      start: (2,) uint32, high and low word of the first row's number.
+      start: (2,) uint32, high and low word of the number of the first row.
       n: number of rows.
       dtype: float dtype of Uniform and Normal leaves.
-      events: what ``Events`` leaves stand for, a scalar.
+      events: the value of ``Events`` leaves, a scalar.
 
     Returns:
-      The pytree with each leaf an array of the leaf's shape and the rows on a LAST axis of size n,
-      which is the fast layout for elementwise work.
+      The pytree with arrays (*leaf.shape, n): rows are on the LAST axis, which is the fast layout
+      for elementwise work.
     """
     key0, key1 = threefry.key_words(key)
     low = start[1] + lax.iota(jnp.uint32, n)
@@ -97,61 +101,69 @@ def draw(noise: Any, key: jax.Array, start: Any, n: int, dtype: Any, events: Any
 
 
 @standard_promotion
-def uniform(key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype=jnp.float32):
-    """Uniform numbers on (0, 1), of shape (rows, ...); row r is the same for any number of rows.
+def uniform(
+    key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype: Any = jnp.float32
+) -> jax.Array:
+    """Uniform numbers on (0, 1), of shape (rows, ...); a row does not depend on the number of rows.
 
     Args:
       key: a typed PRNG key.
-      shape: rows first.
-      start: number of the first row, at most 2**64 - rows; with it, a large array is made piece by
-        piece.
+      shape: number of rows, then the shape of a row.
+      start: number of the first row, at most 2**64 - rows, to make a large array in pieces.
       dtype: a float dtype.
+
+    Raises:
+      ValueError: start is out of range.
     """
-    return _by_hand(Uniform(shape[1:]), key, shape, start, dtype)
+    return _draw_array(Uniform(shape[1:]), key, shape, start, dtype)
 
 
 @standard_promotion
-def normal(key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype=jnp.float32):
-    """Standard normals: see ``uniform`` for the arguments, ``Normal`` for the tails."""
-    return _by_hand(Normal(shape[1:]), key, shape, start, dtype)
+def normal(
+    key: jax.Array, shape: tuple[int, ...], *, start: int = 0, dtype: Any = jnp.float32
+) -> jax.Array:
+    """Standard normal numbers: see ``uniform`` for the arguments, ``Normal`` for the tails."""
+    return _draw_array(Normal(shape[1:]), key, shape, start, dtype)
 
 
 @standard_promotion
-def exponential(key: jax.Array, shape: tuple[int, ...], *, start: int = 0):
-    """Exponentials of rate 1 in float32, from 1.2e-10 to 22.9: see ``uniform``."""
-    return threefry.exponential32(_by_hand(Bits(shape[1:]), key, shape, start, jnp.float32))
+def exponential(key: jax.Array, shape: tuple[int, ...], *, start: int = 0) -> jax.Array:
+    """Exponential numbers of rate 1 in float32, from 1.2e-10 to 22.9: see ``uniform``."""
+    return threefry.exponential32(_draw_array(Bits(shape[1:]), key, shape, start, jnp.float32))
 
 
 @standard_promotion
-def gumbel(key: jax.Array, shape: tuple[int, ...], *, start: int = 0):
-    """Standard Gumbels in float32, from -3.1 to 22.9: see ``uniform``."""
-    return threefry.gumbel32(_by_hand(Bits(shape[1:]), key, shape, start, jnp.float32))
+def gumbel(key: jax.Array, shape: tuple[int, ...], *, start: int = 0) -> jax.Array:
+    """Standard Gumbel numbers in float32, from -3.1 to 22.9: see ``uniform``."""
+    return threefry.gumbel32(_draw_array(Bits(shape[1:]), key, shape, start, jnp.float32))
 
 
 @standard_promotion
-def categorical(key: jax.Array, logits: jax.Array, shape: tuple[int, ...], *, start: int = 0):
-    """Levels 0 .. k - 1 in proportion to exp(logits), logits (k,): see ``uniform``; int32.
+def categorical(
+    key: jax.Array, logits: jax.Array, shape: tuple[int, ...], *, start: int = 0
+) -> jax.Array:
+    """Levels 0 .. k - 1, int32, in proportion to exp(logits), logits (k,): see ``uniform``.
 
-    The time a draw takes does not grow with k: see ``jaxgen.core.random.choice``.
+    The time for a draw does not grow with k: see ``jaxgen.core.random.choice``.
     """
     words = words_for(len(logits))
-    drawn = _by_hand(Bits((*shape[1:], words)), key, (*shape, words), start, jnp.float32)
-    pick = jax.vmap(lambda own: choose(jax.nn.softmax(logits), own))
+    drawn = _draw_array(Bits((*shape[1:], words)), key, (*shape, words), start, jnp.float32)
+    pick = jax.vmap(lambda words: choose(jax.nn.softmax(logits), words))
     return pick(drawn.reshape(-1, words)).reshape(shape)
 
 
 @standard_promotion
 def permute(key: jax.Array, index: jax.Array, n: Any, bound: int | None = None) -> jax.Array:
-    """Where a random permutation of 0 .. n - 1 sends the numbers ``index``, uint32.
+    """The values of a random permutation of 0 .. n - 1 at the numbers ``index``, uint32.
 
-    A keyed Feistel network permutes the next power of two, and numbers that leave 0 .. n - 1 are
-    sent on until they come back (cycle walking). Elementwise work: on a CPU, sorting random words,
-    as ``jax.random.permutation`` does, takes many times as long.
+    A keyed Feistel network permutes the numbers up to the next power of two; values outside
+    0 .. n - 1 are permuted again until they are inside (cycle walking). The work is elementwise. On
+    a CPU it is many times as fast as ``jax.random.permutation``, which sorts random words.
 
     Args:
       key: a typed PRNG key.
-      index: integers in [0, n); others give numbers that mean nothing.
-      n: an integer up to 2**32 - 1; it may be traced where ``bound`` is given.
+      index: integers in [0, n); the values at other integers have no meaning.
+      n: an integer up to 2**32 - 1; it may be traced if ``bound`` is given.
       bound: a static integer of at least n.
 
     Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains".
@@ -160,23 +172,24 @@ def permute(key: jax.Array, index: jax.Array, n: Any, bound: int | None = None) 
     return _permuted(words, index, n, n if bound is None else bound)
 
 
-def permutations(key: jax.Array, shape: tuple[int, ...], n: int) -> Callable:
-    """A random permutation of 0 .. n - 1 for each number of an array of that shape.
+def permutations(key: jax.Array, shape: tuple[int, ...], n: int) -> Callable[[Any], jax.Array]:
+    """Random permutations of 0 .. n - 1, one for each entry of an array of the given shape.
 
-    Returns a function of an integer i in [0, n), which returns where they send i, (*shape) uint32:
-    so the n arrays need not be held at once. See ``permute``.
+    Returns:
+      A function of an integer i in [0, n) that returns the values of the permutations at i,
+      (*shape) uint32, so that not all n arrays are in memory at once. See ``permute``.
     """
     words = jax.random.bits(key, (2 * _ROUNDS, *shape), jnp.uint32)
     return lambda i: _permuted(words, jnp.broadcast_to(jnp.asarray(i), shape), n, n)
 
 
-def _permuted(words, index, n, bound):
+def _permuted(words: jax.Array, index: Any, n: Any, bound: int) -> jax.Array:
     bits = max((bound - 1).bit_length(), 2)
     low_bits = bits // 2
     low_mask = np.uint32((1 << low_bits) - 1)
     high_mask = np.uint32((1 << (bits - low_bits)) - 1)
 
-    def once(number):
+    def once(number: jax.Array) -> jax.Array:
         high, low = number >> np.uint32(low_bits), number & low_mask
         for i in range(_ROUNDS):
             high = high ^ (_mix(low ^ words[2 * i]) & high_mask)
@@ -192,14 +205,17 @@ def _permuted(words, index, n, bound):
 _ROUNDS = 5
 
 
-def _mix(word):
+def _mix(word: jax.Array) -> jax.Array:
     """lowbias32 of Wellons 2018, "Prospecting for hash functions"."""
     word = (word ^ (word >> np.uint32(16))) * np.uint32(0x7FEB352D)
     word = (word ^ (word >> np.uint32(15))) * np.uint32(0x846CA68B)
     return word ^ (word >> np.uint32(16))
 
 
-def _by_hand(leaf, key, shape, start, dtype):
+def _draw_array(
+    leaf: Leaf, key: jax.Array, shape: tuple[int, ...], start: int, dtype: Any
+) -> jax.Array:
+    """The numbers of a leaf for shape[0] rows from row ``start``, with rows on the first axis."""
     start = operator.index(start)
     if not 0 <= start <= 2**64 - shape[0]:
         raise ValueError(f"start must be from 0 to 2**64 - rows; got {start}")
@@ -207,19 +223,19 @@ def _by_hand(leaf, key, shape, start, dtype):
     return jnp.moveaxis(draw(leaf, key, words, shape[0], dtype), -1, 0)
 
 
-def _draw_leaf(leaf, leaf_key, row, dtype):
+def _draw_leaf(leaf: Any, leaf_key: Any, row: Any, dtype: Any) -> jax.Array:
     high, low = row
     if isinstance(leaf, Key):
         key0, key1 = threefry.threefry2x32(leaf_key[0], leaf_key[1], jnp.uint32(0), jnp.uint32(0))
         words = threefry.threefry2x32(key0, key1, high, low)
         return jax.random.wrap_key_data(jnp.stack(words, -1), impl="threefry2x32")
     work = jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
-    # Each scalar hashes its own counter, though two share a pair: to compute both words at once
-    # and interleave them costs XLA on a CPU ten times as much.
+    # Each scalar hashes its counter, though two scalars share a pair: on a CPU it takes ten times
+    # as long to compute both words once and interleave them.
     scalar = lax.iota(jnp.uint32, math.prod(leaf.shape))[:, None]
     second = scalar % np.uint32(2) == 1
 
-    def pair(j):
+    def pair(j: jax.Array) -> tuple[jax.Array, jax.Array]:
         key0, key1 = threefry.threefry2x32(leaf_key[0], leaf_key[1], jnp.zeros_like(j), j)
         return threefry.threefry2x32(key0, key1, high[None], low[None])
 
@@ -233,11 +249,11 @@ def _draw_leaf(leaf, leaf_key, row, dtype):
     elif isinstance(leaf, Uniform):
         values = threefry.uniform64(*pair(scalar))
     else:
-        # constants: computed from the iota, they take the compiler of jax 0.12 minutes
+        # as constants: computed from the iota, they make jax 0.12 compile for minutes
         first = np.arange(math.prod(leaf.shape), dtype=np.uint32)[:, None] // 2 * 2
         radius, angle = (threefry.uniform64(*pair(jnp.asarray(j))) for j in (first, first + 1))
         values = threefry.normal64(radius, angle, second)
     values = values.reshape(*leaf.shape, high.shape[0])
     if isinstance(leaf, Uniform) and jnp.finfo(dtype).bits < 32:
-        values = jnp.clip(values, None, 1 - jnp.finfo(dtype).epsneg)  # rounding would reach 1
+        values = jnp.clip(values, None, 1 - jnp.finfo(dtype).epsneg)  # else rounding could give 1
     return values if isinstance(leaf, Bits) else values.astype(dtype)

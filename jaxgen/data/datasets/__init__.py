@@ -1,4 +1,9 @@
-"""Distributions to practise on whose density is known exactly."""
+"""Distributions with known densities, to test models on.
+
+>>> land = jaxgen.datasets.land()
+>>> jaxgen.sample(land, land.init(None), jax.random.key(0), 3).shape
+(3, 2)
+"""
 
 from jaxgen.data.datasets.land import Land, land
 from jaxgen.data.datasets.toys import (

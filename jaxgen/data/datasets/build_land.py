@@ -1,13 +1,12 @@
-"""Makes ``land.npz`` from the npm package world-atlas. For maintainers: users never run it.
+"""Make ``land.npz`` from the npm package world-atlas. For maintainers; users do not run it.
 
     pip install "shapely>=2.1"
     npm pack world-atlas@2.0.2 && tar xzf world-atlas-2.0.2.tgz
-    python -m jaxgen.datasets.build_land package
+    python -m jaxgen.data.datasets.build_land package
 
-The TopoJSON files hold Natural Earth's outlines with the cuts at the antimeridian and at the south
-pole taken out, since they are meant for the sphere. Here each ring is unwrapped, closed along
-latitude -90 where it goes round the pole, cut again at longitude +-180, and triangulated. Written
-for each resolution:
+The TopoJSON files hold Natural Earth's outlines on the sphere, without cuts at the antimeridian and
+the south pole. This script unwraps each ring, closes it along latitude -90 if it goes around the
+pole, cuts it at longitude +-180, and triangulates it. For each resolution it writes
 
     vertices_<resolution>   (n, 2) int32, longitude and latitude in microdegrees
     ring_ends_<resolution>  (rings,) int32, one past the last vertex of each ring; outer rings run
@@ -28,13 +27,13 @@ MICRODEGREES = 1e6
 POLE = -90.0
 
 
-def decode_rings(topology: dict) -> list[list[np.ndarray]]:
+def decode_rings(topology: dict[str, Any]) -> list[list[np.ndarray]]:
     """The polygons of a TopoJSON land file, as lists of closed (n, 2) rings in degrees."""
     scale, translate = (np.array(topology["transform"][k]) for k in ("scale", "translate"))
     arcs = [np.cumsum(arc, axis=0) * scale + translate for arc in topology["arcs"]]
 
     def ring(numbers):
-        # a negative number ~i means arc i backwards; neighbours share their end point
+        # a negative number ~i is arc i backwards; consecutive arcs share their end point
         parts = [arcs[i] if i >= 0 else arcs[~i][::-1] for i in numbers]
         return np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
 
@@ -43,9 +42,9 @@ def decode_rings(topology: dict) -> list[list[np.ndarray]]:
 
 
 def unwrap(ring: np.ndarray) -> np.ndarray | None:
-    """The ring with continuous longitude, closed along the south pole if it goes round it.
+    """The ring with continuous longitude, closed along the south pole if it goes around it.
 
-    None for the line just above the pole that the 50m file keeps as a hole of Antarctica.
+    None for the line just above the pole that the 50m file has as a hole of Antarctica.
     """
     steps = np.diff(ring[:, 0])
     steps -= 360 * np.round(steps / 360)
@@ -59,8 +58,8 @@ def unwrap(ring: np.ndarray) -> np.ndarray | None:
     return np.concatenate([ring, corners, ring[:1]])
 
 
-def cut(ring: np.ndarray):
-    """What the ring holds, as shapely polygons in [-180, 180] x [-90, 90]."""
+def cut(ring: np.ndarray) -> Any:
+    """The area inside a ring, as shapely polygons in [-180, 180] x [-90, 90]."""
     import shapely
 
     unwrapped = unwrap(ring)
@@ -74,20 +73,20 @@ def cut(ring: np.ndarray):
     return shapely.union_all(parts)
 
 
-def simple_polygons(polygon: list[np.ndarray]) -> list:
-    """A TopoJSON polygon as shapely polygons in the box, with microdegree vertices."""
+def simple_polygons(polygon: list[np.ndarray]) -> list[Any]:
+    """A TopoJSON polygon as shapely polygons in the box, with vertices in microdegrees."""
     import shapely
 
     outer, *holes = polygon
-    # holes are cut by themselves: unwrapping may have put the outer ring a turn away from them
+    # holes are cut separately: after unwrapping, the outer ring may be 360 degrees away from them
     land = shapely.difference(cut(outer), shapely.union_all([cut(hole) for hole in holes]))
-    # snapping to the grid that is stored keeps the outline valid, plain rounding need not
+    # snapping to the stored grid keeps the outline valid; plain rounding may not
     land = shapely.set_precision(land, 1 / MICRODEGREES)
     return [p for p in shapely.get_parts(land) if p.geom_type == "Polygon" and p.area > 0]
 
 
-def build(topology: dict) -> dict[str, np.ndarray]:
-    """The three arrays of one resolution."""
+def build(topology: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The three arrays of one resolution, by name."""
     import shapely
 
     vertices: list[np.ndarray] = []
@@ -119,6 +118,7 @@ def _microdegrees(ring) -> np.ndarray:
 
 
 def main(folder: str) -> None:
+    """Write ``land.npz`` from the TopoJSON files in a folder."""
     arrays: dict[str, Any] = {}
     for resolution in ("110m", "50m"):
         topology = json.loads((Path(folder) / f"land-{resolution}.json").read_text())

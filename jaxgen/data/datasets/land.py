@@ -14,8 +14,8 @@ from jaxgen.core.model import Learning, Model
 from jaxgen.core.random import Bits, Uniform
 from jaxgen.data.datasets import land_geometry
 
-CELL = 0.5  # degrees; twice it is 3 times slower at 50m; a power of two
-TERMS = 10  # of the series in _area_below; exact to float64 for triangles up to 90 degrees high
+CELL = 0.5  # degrees, a power of two; cells of 1 degree are 3 times slower at 50m
+TERMS = 10  # of the series in _area_below: exact in float64 for triangles up to 90 degrees high
 
 
 class Land(Model):
@@ -27,10 +27,11 @@ class Land(Model):
         measure="sphere":  p(x) = cos(lat) / C on L, C = integral over L of cos(lat)
 
     and 0 elsewhere. "map" is uniform on the flat longitude / latitude map, "sphere" on the globe.
-    Land is Natural Earth's: Antarctica with its ice, lakes as land, but the Caspian Sea as sea.
+    The outlines are those of Natural Earth: Antarctica has its ice, lakes are land, and the Caspian
+    Sea is sea.
 
-    Sampling is exact up to rounding, which puts fewer than 1 in 1,000,000 float32 samples, those
-    right at a coast, into the sea.
+    Sampling is exact up to rounding: of float32 samples, fewer than 1 in 1,000,000, right at a
+    coast, are in the sea.
 
     >>> import jax.numpy as jnp
     >>> from jaxgen import datasets
@@ -59,9 +60,9 @@ class Land(Model):
         return constraints.independent(constraints.interval(-corner, corner), 1)
 
     def init(self, key, x=None, y=None):
-        """The land's tables. There is nothing to draw or to learn: key and data are ignored.
+        """The tables of the land, which are fixed: key and data are ignored.
 
-        Whole numbers are kept as floats, so that all params share one dtype.
+        Whole numbers are stored as floats, so that all params have one dtype.
         """
         dtype = jnp.result_type(float)
         triangles = land_geometry.half_triangles(self.resolution)
@@ -72,7 +73,7 @@ class Land(Model):
             "triangles": np.stack([triangles, triangles[alias]], axis=1),  # (triangles, 2, 5)
             "cells": grid.cells,  # (bands, columns, 2)
             "edges": grid.edges,  # (rows, 4)
-            "slots": np.arange(grid.most),  # one for each edge of the fullest cell
+            "slots": np.arange(grid.most),  # one for each edge of the cell with the most edges
             "log_area": math.log(self._area()),
         }
         return {name: jnp.asarray(value, dtype) for name, value in params.items()}
@@ -81,7 +82,7 @@ class Land(Model):
         return self.init(None)
 
     def entropy(self) -> float:
-        """Entropy of the distribution in nats, exact: the H(p_data) of a KL divergence."""
+        """The exact entropy in nats, that is H(p_data) in a KL divergence."""
         flat, cosine, cosine_log = land_geometry.areas(self.resolution)
         return math.log(flat) if self.measure == "map" else math.log(cosine) - cosine_log / cosine
 
@@ -89,13 +90,13 @@ class Land(Model):
         longitude, latitude = x[0], x[1]
         cells, edges = params["cells"], params["edges"]
         bands, columns = cells.shape[:2]
-        # cell numbers come from x itself, not from x + 180, which rounding could put a cell too far
+        # not from x + 180, whose rounding could give the next cell
         row = _cell_number(latitude, 180 / bands, bands)
         column = _cell_number(longitude, 360 / columns, columns)
         first, stop = cells[row, column]
         slot = first + params["slots"]
         south, from_longitude, north, to_longitude = edges[slot.astype(jnp.int32)].T
-        # the ray west crosses an edge that is west of the point at the point's own latitude
+        # a ray to the west crosses an edge that, at the point's latitude, is west of the point
         is_west = (longitude - from_longitude) * (north - south) >= (
             to_longitude - from_longitude
         ) * (latitude - south)
@@ -104,7 +105,7 @@ class Land(Model):
         on_land = on_map & (jnp.sum(crossed, dtype=jnp.int32) % 2 == 1)
         log_density = -params["log_area"]
         if self.measure == "sphere":
-            # the cosine as the sine of the distance to the pole is never negative
+            # the sine of the distance to the pole is the cosine, and never negative
             to_pole = jnp.where(on_land, 90 - jnp.abs(latitude), 90)
             log_density = log_density + jnp.log(jnp.sin(jnp.deg2rad(to_pole)))
         return jnp.where(on_land, log_density, -jnp.inf)
@@ -115,11 +116,11 @@ class Land(Model):
     def push(self, params, noise, y=None):
         choose, u, v = noise["uniform"]
         keep = params["keep"]
-        # the remainder favours a column over another by less than 1 in 30,000
+        # the remainder makes columns differ in probability by less than 1 in 30,000
         column = (noise["column"] % np.uint32(keep.shape[0])).astype(jnp.int32)
         aliased = (choose >= keep[column]).astype(jnp.int32)
         apex_longitude, apex, base, west, east = params["triangles"][column, aliased]
-        # share of the height, seen from the apex: the width there is that share of the base
+        # share of the height from the apex, where the width is the same share of the base
         share = jnp.sqrt(u) if self.measure == "map" else _height_on_sphere(u, apex, base)
         longitude = apex_longitude + share * (west + v * (east - west) - apex_longitude)
         return jnp.stack([longitude, apex + share * (base - apex)])
@@ -129,7 +130,7 @@ class Land(Model):
         return flat if self.measure == "map" else cosine
 
     def _weights(self, triangles):
-        """Area of each triangle, in square degrees of the map or of the sphere."""
+        """The area of each triangle, in square degrees of the map or of the sphere."""
         _, apex, base, west, east = triangles.T
         share = 0.5
         if self.measure == "sphere":
@@ -146,7 +147,7 @@ def land(
 
 
 def _cell_number(degrees, cell, cells):
-    # clipped before the cast, which is undefined for large floats
+    # clipped first, since the cast is undefined for large floats
     number = jnp.clip(jnp.floor(degrees / cell), -(cells // 2), cells // 2 - 1)
     return number.astype(jnp.int32) + cells // 2
 
@@ -159,7 +160,8 @@ def _area_below(cosine, sine, height, share):
         C(x) = sum over k of (-x^2)^k / ((2k)! (2k + 2))
         S(x) = x sum over k of (-x^2)^k / ((2k + 1)! (2k + 3)).
 
-    The closed forms, such as C(x) = (cos x + x sin x - 1) / x^2, cancel for small triangles.
+    For small triangles the closed forms, such as C(x) = (cos x + x sin x - 1) / x^2, lose digits to
+    cancellation.
     """
     x = share * height
     even = odd = 0.0
@@ -170,9 +172,9 @@ def _area_below(cosine, sine, height, share):
 
 
 def _height_on_sphere(u, apex, base):
-    """Share of the height at which a share u of a triangle's area on the sphere is passed."""
+    """The share of the height below which a share u of a triangle's area on the sphere lies."""
     apex, height = jnp.deg2rad(apex), jnp.deg2rad(base - apex)
-    # as in log_prob: exact next to the poles
+    # the cosine as in log_prob, where it is exact near the poles
     cosine, sine = jnp.sin(np.pi / 2 - jnp.abs(apex)), jnp.sin(apex)
     target = u * _area_below(cosine, sine, height, 1.0)
 

@@ -1,7 +1,7 @@
-"""The outlines of the world's land as tables: triangles to draw from, edges to look a point up in.
+"""The outlines of the world's land as tables: triangles to draw from, and edges to locate points.
 
-Everything here runs once on the host, in float64 NumPy. Angles are degrees of longitude and
-latitude unless a name says otherwise. ``land.txt`` says where the outlines come from.
+All functions run once on the host, in NumPy with float64. Angles are degrees of longitude and
+latitude unless a name says otherwise. ``land.txt`` gives the source of the outlines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MICRODEGREES = 1e6
 
 
 class Outlines(NamedTuple):
-    """Natural Earth's land: polygons inside [-180, 180] x [-90, 90]."""
+    """Natural Earth's land, as polygons inside [-180, 180] x [-90, 90]."""
 
     start: np.ndarray  # (edges, 2) longitude and latitude; land lies to the left of start -> end
     end: np.ndarray  # (edges, 2)
@@ -25,7 +25,7 @@ class Outlines(NamedTuple):
 
 @functools.cache
 def outlines(resolution: str) -> Outlines:
-    """The outlines that the package carries, at "110m" or "50m" (1:110 and 1:50 million)."""
+    """The outlines in the package, at "110m" or "50m" (1:110 or 1:50 million)."""
     with np.load(Path(__file__).with_name("land.npz"), allow_pickle=False) as file:
         vertices = file[f"vertices_{resolution}"] / MICRODEGREES
         ring_ends = file[f"ring_ends_{resolution}"]
@@ -40,9 +40,9 @@ def areas(resolution: str) -> tuple[float, float, float]:
     """Integrals over the land of 1, cos(lat) and cos(lat) log cos(lat), in square degrees.
 
     By Green's theorem the integral of f(lat) is minus the sum over edges of the change in longitude
-    times the mean of F along the edge, where F' = f. The integrals of cos and cos log cos are sin
-    and sin log cos + atanh sin - sin. The means are Gauss-Legendre sums, which are exact to
-    rounding: F is smooth but at the pole, where the only edges are of constant latitude.
+    times the mean of F along the edge, where F' = f. F is sin for cos, and
+    sin log cos + atanh sin - sin for cos log cos. The means are Gauss-Legendre sums, which are
+    exact up to rounding: F is smooth except at the pole, where all edges have constant latitude.
     """
     start, end, _ = outlines(resolution)
     nodes, weights = np.polynomial.legendre.leggauss(16)
@@ -60,10 +60,10 @@ def areas(resolution: str) -> tuple[float, float, float]:
 
 
 def half_triangles(resolution: str) -> np.ndarray:
-    """Triangles with one horizontal side that tile the land.
+    """Triangles with one horizontal side, the base, that tile the land.
 
     Returns:
-      (n, 5) columns: apex longitude and latitude; latitude, west and east longitude of the base.
+      (n, 5): apex longitude, apex latitude, and latitude, west and east longitude of the base.
     """
     corners = outlines(resolution).triangles
     order = np.argsort(corners[:, :, 1], axis=1)
@@ -77,9 +77,13 @@ def half_triangles(resolution: str) -> np.ndarray:
 
 
 def alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vose's alias table (1991): item i is drawn as i with probability keep[i], else as alias[i].
+    """Vose's alias table (1991) for draws of items in proportion to their weights.
 
-    A uniform column and one comparison then draw an item, with no error from adding up weights.
+    A draw takes a uniform column i; the item is i with probability keep[i], otherwise alias[i].
+    Weights are not summed up, so that there is no rounding error from that.
+
+    Returns:
+      keep (n,) and alias (n,).
     """
     n = len(weights)
     keep = weights * (n / weights.sum())
@@ -91,28 +95,30 @@ def alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         keep[j] -= 1 - keep[i]
         if keep[j] < 1:
             small.append(large.pop())
-    keep[small + large] = 1.0  # what is left differs from 1 by rounding alone
+    keep[small + large] = 1.0  # these differ from 1 by rounding alone
     return keep, alias
 
 
 class CellEdges(NamedTuple):
-    """The edges that decide which points of each cell of a grid are land."""
+    """For each cell of a grid, the edges that decide which of its points are land."""
 
     cells: np.ndarray  # (180 / cell, 360 / cell, 2) first row in edges, and one past the last
     edges: np.ndarray  # (rows, 4) south latitude and longitude, north latitude and longitude
-    most: int  # edges in the fullest cell
+    most: int  # edges of the cell with the most edges
 
 
 @functools.cache
 def cell_edges(resolution: str, cell: float, dtype: np.dtype) -> CellEdges:
-    """Edges by cell: a point is on land if the ray west, inside its cell, crosses an odd number.
+    """The edges of each cell of a grid.
 
-    They are the coast inside the cell's column, and pieces of the column's west side where there is
-    land just east of it. Latitudes are half-open, so that a common end of two edges counts once.
+    A point is on land if a ray to the west, within its cell, crosses an odd number of edges. Edges
+    are the coast inside the cell's column, and pieces of the column's west side that have land just
+    east of them. Latitude intervals are half-open, so that a common end of two edges counts once.
 
     Args:
-      cell: side of a cell in degrees, a power of two, so that cell numbers come out exact.
-      dtype: what edges are rounded to; those that become horizontal are dropped.
+      resolution: "110m" or "50m".
+      cell: side of a cell in degrees, a power of two, so that cell numbers are exact.
+      dtype: dtype of the edges; an edge that rounding makes horizontal is dropped.
     """
     start, end, _ = outlines(resolution)
     west_first = (start[:, 0] <= end[:, 0])[:, None]
@@ -141,8 +147,8 @@ def cell_edges(resolution: str, cell: float, dtype: np.dtype) -> CellEdges:
 
 
 def _cut_at_meridians(west, east, cell):
-    """Edges cut where they leave a column, as column numbers and (n, 2, 2) ends."""
-    # a vertical edge on a column's west side is left out: _west_sides sees what lies east of it
+    """The edges cut at the sides of columns, as column numbers and (n, 2, 2) ends."""
+    # without vertical edges on a column's west side, which _west_sides includes
     slanted = west[:, 0] < east[:, 0]
     upright = ~slanted & (np.floor(west[:, 0] / cell) * cell < west[:, 0])
     west, east = west[slanted | upright], east[slanted | upright]
@@ -159,7 +165,7 @@ def _cut_at_meridians(west, east, cell):
 
 
 def _west_sides(west, east, cell):
-    """The land just east of each column's west side, as column numbers and (n, 2, 2) ends."""
+    """Pieces of west sides of columns with land just east: column numbers and (n, 2, 2) ends."""
     columns, sides = [], []
     for column in range(round(360 / cell)):
         meridian = column * cell - 180
@@ -173,14 +179,14 @@ def _west_sides(west, east, cell):
 
 
 def _latitude(west, east, longitude):
-    """Latitude at which edges pass a longitude, the same bits wherever it is asked for."""
+    """The latitude at which edges cross a longitude; all callers get the same bits."""
     width = east[:, 0] - west[:, 0]
     share = (longitude - west[:, 0]) / np.where(width > 0, width, 1)
     return west[:, 1] + share * (east[:, 1] - west[:, 1])
 
 
 def _ranges(first, last):
-    """All (i, k) with first[i] <= k <= last[i], as two arrays."""
+    """All pairs (i, k) with first[i] <= k <= last[i], as two arrays."""
     count = last - first + 1
     which = np.repeat(np.arange(len(first)), count)
     begin = np.repeat(np.cumsum(count) - count, count)

@@ -1,6 +1,6 @@
-"""Four distributions in the plane that flows are tried on, each with its exact density.
+"""Four common test distributions in the plane, with their exact densities.
 
-Their sizes are those of FFJORD's toy data: Grathwohl et al. 2019, "FFJORD: free-form continuous
+Their scales are those of FFJORD's toy data: Grathwohl et al. 2019, "FFJORD: free-form continuous
 dynamics for scalable reversible generative models".
 """
 
@@ -16,16 +16,16 @@ from jaxgen.core.model import Learning, Model
 from jaxgen.core.random import Normal, Uniform
 from jaxgen.models.gaussian_mixture import GaussianMixture
 
-_NODES = (
-    64  # of a moon's integral: it errs by under 1e-9 of a density within 5 deviations of the moon
-)
+# quadrature nodes of a moon, whose density then has a relative error below 1e-9 up to 5 standard
+# deviations from the moon
+_NODES = 64
 _EIGHT = GaussianMixture(2, components=8, covariance="diagonal")
 _MOONS = GaussianMixture(2, components=2 * _NODES, covariance="diagonal")
 _ARMS = GaussianMixture(2, components=5)
 
 
 class _Toy(Model):
-    """Base: an event is a point of the plane, and there is nothing to learn."""
+    """Base of distributions of a point in the plane, with fixed params."""
 
     event_shape: ClassVar[tuple[int, ...]] = (2,)
     learning = Learning("closed_form")
@@ -35,7 +35,7 @@ class _Toy(Model):
         raise NotImplementedError
 
     def init(self, key, x=None, y=None):
-        """The toy's own numbers: key and data are ignored."""
+        """The fixed params of the distribution; key and data are ignored."""
         dtype = jnp.result_type(float)
         return {name: jnp.asarray(value, dtype) for name, value in self._numbers().items()}
 
@@ -43,16 +43,16 @@ class _Toy(Model):
         return self.init(None)
 
     def entropy(self) -> float:
-        """Entropy in nats, to all digits shown: the H(p_data) of a KL divergence."""
+        """The entropy in nats, that is H(p_data) in a KL divergence."""
         return self._entropy
 
 
 class Checkerboard(_Toy):
-    """Uniform on the 8 black of the 16 squares, of side 2, that tile [-4, 4) x [-4, 4).
+    """Uniform on the 8 black squares of a checkerboard of 4 x 4 squares of side 2.
 
-        p(x) = 1 / 32 where floor(x_1 / 2) + floor(x_2 / 2) is even,
+        p(x) = 1 / 32 where floor(x_1 / 2) + floor(x_2 / 2) is even, on [-4, 4) x [-4, 4),
 
-    and 0 elsewhere: ``support`` is the whole board. The entropy is log 32 = 3.4657 nats.
+    and 0 elsewhere. ``support`` is the whole board. The entropy is log 32 = 3.4657 nats.
 
     >>> board = datasets.checkerboard()
     >>> jaxgen.log_prob(board, board.init(None), np.array([[1.0, 1.0], [1.0, 3.0]]))
@@ -77,18 +77,18 @@ class Checkerboard(_Toy):
         return Uniform((2,))
 
     def push(self, params, noise, y=None):
-        # no step rounds, so that none leaves its square
+        # no step rounds, so that points stay in their square
         first = 8 * noise[0] - 4
         odd_column = jnp.floor(first / 2) % 2
-        square = jnp.floor(2 * noise[1])  # which of the column's two
+        square = jnp.floor(2 * noise[1])  # which of the two black squares in the column
         second = 2 * (2 * square - 2 + odd_column + (2 * noise[1] - square))
         return jnp.stack([first, second])
 
 
 class EightGaussians(_Toy):
-    """Eight equal normals of standard deviation 1/2 / sqrt 2 on a circle of radius 4 / sqrt 2.
+    """Eight equal normals of standard deviation 1 / (2 sqrt 2) on a circle of radius 4 / sqrt 2.
 
-    The entropy is 2.8316 nats. FFJORD has 1.414 for sqrt 2.
+    The entropy is 2.8316 nats. FFJORD rounds sqrt 2 to 1.414.
     """
 
     _entropy: ClassVar[float] = 2.8315784
@@ -109,13 +109,13 @@ class EightGaussians(_Toy):
 
 
 class TwoMoons(_Toy):
-    """Two interleaved half circles of radius 2 in normal noise of standard deviation 0.2.
+    """Two interleaved half circles of radius 2 with normal noise of standard deviation 0.2.
 
         p(x) = 1 / (2 pi) integral over 0 <= t < 2 pi of N(x; c + 2 (cos t, sin t), 0.2^2) dt
 
-    where the centre c is (-1, -0.2) for t < pi, the upper moon, else (1, 0.8). The integral is
-    exact to rounding. The entropy is 2.3939 nats. It is 2 x - (1, 0.2) of
-    ``sklearn.datasets.make_moons(noise=0.1)``.
+    where the centre c is (-1, -0.2) for t < pi, the upper moon, and (1, 0.8) otherwise. The
+    integral is exact up to rounding. The entropy is 2.3939 nats. This is the distribution of
+    2 x - (1, 0.2) for x from ``sklearn.datasets.make_moons(noise=0.1)``.
     """
 
     _entropy: ClassVar[float] = 2.3938792
@@ -148,15 +148,15 @@ class TwoMoons(_Toy):
 
 
 class Pinwheel(_Toy):
-    """Five normal arms, bent: an arm is turned clockwise by exp(r / 2) / 4 at distance r.
+    """Five normal arms, rotated clockwise by the angle exp(r / 2) / 4 at distance r.
 
-    Unbent, the arms are normals centred on a circle of radius 2, of standard deviation 0.6 along
-    the radius and 0.2 across. Bending keeps areas, so
+    Before the rotation the arms are normals centred on a circle of radius 2, of standard deviation
+    0.6 along the radius and 0.2 across it. The rotation preserves areas, so
 
         p(x) = mean over k = 0 .. 4 of N(turn(x, exp(|x| / 2) / 4); R_k (2, 0), R_k D R_k^T),
 
     with D = diag(0.6^2, 0.2^2) and R_k the rotation by 2 pi k / 5. The entropy is 2.3206 nats.
-    FFJORD turns by a point's place along the arm, which is r but for 1 %, and has no density.
+    FFJORD rotates by the position along the arm, which differs from r by 1 %, and has no density.
     """
 
     _entropy: ClassVar[float] = 2.3205885
@@ -191,20 +191,20 @@ def eight_gaussians() -> EightGaussians:
 
 
 def two_moons() -> TwoMoons:
-    """Two half circles in normal noise: see ``TwoMoons``."""
+    """Two half circles with normal noise: see ``TwoMoons``."""
     return TwoMoons()
 
 
 def pinwheel() -> Pinwheel:
-    """Five bent arms: see ``Pinwheel``."""
+    """Five rotated arms: see ``Pinwheel``."""
     return Pinwheel()
 
 
 def _turn(x, rate):
-    """x, turned counterclockwise by rate exp(|x| / 2)."""
-    # not zero, where a square root has no slope
+    """x, rotated counterclockwise by the angle rate exp(|x| / 2)."""
+    # not zero, where the gradient of a square root is infinite
     radius = jnp.sqrt(jnp.maximum(x[0] ** 2 + x[1] ** 2, 1e-12))
-    # rigid beyond 16, 23 standard deviations away, where the angle would lose its digits
+    # constant beyond 16, 23 standard deviations away, where rounding would change the angle
     angle = rate * jnp.exp(jnp.minimum(radius, 16) / 2)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack([cosine * x[0] - sine * x[1], sine * x[0] + cosine * x[1]])

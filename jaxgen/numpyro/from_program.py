@@ -1,0 +1,145 @@
+"""``from_program``, which makes a model of a NumPyro program, and checks of its arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxgen.compose import Labelled
+from jaxgen.core import inputs
+from jaxgen.core.model import Model
+from jaxgen.core.promotion import standard_promotion
+from jaxgen.networks.domains import Domain, each
+from jaxgen.numpyro import global_latents
+from jaxgen.numpyro.function import as_function
+from jaxgen.numpyro.posteriors.base import Posterior
+from jaxgen.numpyro.posteriors.full_rank import FullRank
+from jaxgen.numpyro.posteriors.mean_field import MeanField
+from jaxgen.numpyro.program import Program
+from jaxgen.numpyro.recognition import recorded
+
+_FULL_RANK = 64  # most numbers for which the default posterior has all correlations
+
+
+@standard_promotion
+def from_program(
+    program: Callable[..., Any],
+    observed: str = "x",
+    *,
+    y_shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
+    y_domain: tuple[Domain, ...] | None = None,
+    posterior: Posterior | None = None,
+    samples: int = 100,
+    proposal: Model | None = None,
+) -> Model:
+    """A NumPyro program as a model of single rows: p(x) or p(x|y), with x the observed site.
+
+    The program is called with conditions y (n, *y_shape), or with the number of rows n if there are
+    no conditions. Sample sites in its plate over the rows are local, all others are global:
+
+        def regression(y, x=None):
+            slope = numpyro.sample("slope", dist.Normal(0, 1))            # global
+            with numpyro.plate("rows", len(y)):
+                numpyro.sample("x", dist.Normal(slope * y, 0.5), obs=x)   # observed
+
+    The density of a row is the mean of p(x | y, globals) over the draws of the globals that
+    ``posterior`` holds. Given the globals, the density is summed over discrete locals, and
+    integrated over continuous locals by importance sampling. ``numpyro.param`` sites are learnt by
+    maximum likelihood. Masked entries of x count as not observed.
+
+    Every row is scored by a run of the program for that row alone. So a site must not depend on
+    other rows or on the position of a row, such as by ``arange(n)`` or the indices of the plate:
+    pass these as part of y. ``fit`` compares runs for single rows with a run for all rows, and
+    raises an error if they differ. The values that the function reads, such as global variables,
+    are part of the model: call ``from_program`` again after they change.
+
+    Args:
+      program: the function. A saved model holds its name; to load it, call ``from_program`` first
+        with a function of that name that has the same sites and densities.
+      observed: name of the site that is x. The program must not fix its value: take x with the
+        default None and pass ``obs=x``, or pass no ``obs``. When x is scored, its value is passed
+        to the parameter of that name, or to the only other parameter whose default is None.
+      y_shape: shape of one condition; None for p(x).
+      classes: number of labels, if y is a label. The result is then ``compose.Labelled``, which
+        classifies.
+      y_domain: domain of each number in y, or one for all, from ``jaxgen.domains``; ``Levels(8)``
+        for the index of one of 8 groups. A y outside raises an error. By default, y may be any
+        number that indexes no array out of bounds.
+      posterior: how the globals are held and learnt, by gradients or by ``NUTS()``: ``FullRank()``,
+        the default for globals that map to up to 64 real numbers; ``MeanField()``, the default for
+        more; ``Point()`` or ``Guide(guide)``.
+      samples: number of samples K of the continuous locals for each draw of the globals. With
+        fewer than 25 there is no Pareto k, which says how far the density can be trusted.
+      proposal: conditional model q(z|x, y) of the continuous locals z, mapped to the reals and
+        flattened in the order of their sites, given x and y, flattened: such as
+        ``SplineCoupling(dim_z, y_shape=(dim_x + dim_y,))``. It is learnt with the globals. By
+        default the proposal adapts to each row and each draw of the globals: Student t
+        distributions around up to two modes of the locals given x, which Newton's method finds,
+        and one sample in eight from the prior; or samples from the prior only, if the density of
+        the locals is not differentiable. Further modes may be missed without a warning.
+
+    Returns:
+      The model, for ``jaxgen.fit``.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong kind, or a program without a density of single
+        rows; the message names the site.
+
+    Source: Burda et al. 2016, "Importance weighted autoencoders", for a bound by K samples.
+
+    >>> model = jaxgen.numpyro.from_program(regression, y_shape=())
+    >>> fitted = jaxgen.fit(model, x, y, key=jax.random.key(0))
+    """
+    if not callable(program):
+        raise TypeError(f"program must be a function with NumPyro sites, got {program!r:.60}")
+    if classes is not None:
+        if y_shape not in (None, ()):
+            raise ValueError(f"y_shape must be () or None if classes is given, got {y_shape}")
+        y_shape, classes = (), inputs.as_count(classes, "classes", 1)
+    spec = Program(
+        program=as_function(program),
+        observed=observed,
+        y_shape=y_shape,
+        levels=classes,
+        y_domain=y_domain,
+        posterior=MeanField() if posterior is None else posterior,
+        samples=samples,
+        proposal=proposal,
+    )
+    if posterior is None and 0 < global_latents.size(spec) <= _FULL_RANK:
+        spec = dataclasses.replace(spec, posterior=FullRank())
+    _check_y_domain(spec)
+    _check_proposal(spec)
+    spec.posterior.check(spec)
+    spec = recorded(spec)
+    return spec if classes is None else Labelled(spec, classes)
+
+
+def _check_y_domain(program):
+    if program.y_domain is None:
+        return
+    if program.y_shape is None or program.levels is not None:
+        reason = "has no y" if program.y_shape is None else "takes labels as y"
+        raise ValueError(f"y_domain must be None, as program {program.name} {reason}")
+    each(program.y_domain, int(np.prod(program.y_shape)), "y_domain")
+
+
+def _check_proposal(program):
+    """Raise unless the proposal has the shapes of the locals and of x and y."""
+    if program.proposal is None:
+        return
+    dim = sum(site.real_size for site in program.sites.locals)
+    if not dim:
+        raise ValueError(f"proposal: program {program.name} has no continuous local latents")
+    shapes = [program.event_shape] + ([] if program.y_shape is None else [program.y_shape])
+    expected = (dim,), (sum(int(np.prod(shape)) for shape in shapes),)
+    found = program.proposal.event_shape, program.proposal.y_shape
+    if found != expected:
+        raise ValueError(
+            f"proposal must have event_shape {expected[0]} and y_shape {expected[1]} for program "
+            f"{program.name}, got {found[0]} and {found[1]}"
+        )

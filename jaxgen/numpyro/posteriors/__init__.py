@@ -1,0 +1,1 @@
+"""How the globals of a program are held and learnt: one file for each kind of posterior."""
