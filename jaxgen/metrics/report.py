@@ -41,6 +41,10 @@ class Report:
       k: the number of the neighbour in precision, recall, density and coverage.
       reference: the sets of real data that the references of these metrics compare.
       evidence: the arrays that ``plot`` shows.
+
+    >>> report = jaxgen.evaluate(fitted, x, key=jax.random.key(0), n_samples=200)
+    >>> report.n_test
+    200
     """
 
     model: str

@@ -428,7 +428,7 @@ def test_check_reports_all_failures_in_one_table():
         check(WrongNormaliser(2), GAUSSIAN, laws=("spec", "normalisation"))
 
 
-def test_check_of_a_newcomers_model():
+def test_check_of_a_model_defined_elsewhere():
     report = check(Erlang(), laws=("spec", "support", "normalisation", "goodness_of_fit"))
     assert "all hold" in str(report)
     assert list(report.figures) == ["spec", "support", "normalisation", "goodness_of_fit"]
