@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes, to test that all run")
     parser.add_argument("--json", type=Path, help="file of rows; rows of other questions are kept")
     parser.add_argument("--chart", type=Path, help="file for the chart")
-    parser.add_argument("--readme", action="store_true", help="put the table into docs/speed.md")
+    parser.add_argument("--page", action="store_true", help="put the table into docs/speed.md")
     parser.add_argument("--list", action="store_true", help="list the questions")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(QUESTIONS):
@@ -66,7 +66,7 @@ def main() -> int:
     chart.draw(data).savefig(picture, dpi=110)
     print(f"\nrows in {path}, chart in {picture}")
     if arguments.readme:
-        table.write_readme(data)
+        table.write_page(data)
     return int(failed)
 
 

@@ -69,7 +69,7 @@ def where(data) -> str:
     return f"{machines[-1]['device']}: {cpus}, {machines[-1]['cores']} cores, {days}"
 
 
-def write_readme(data, path: Path = PAGE) -> None:
+def write_page(data, path: Path = PAGE) -> None:
     """Write the Markdown table between the markers of a page, by default docs/speed.md.
 
     Raises:
@@ -113,4 +113,4 @@ def _compared(row):
 
 
 if __name__ == "__main__":
-    write_readme(json.loads(Path(sys.argv[1]).read_text()))
+    write_page(json.loads(Path(sys.argv[1]).read_text()))

@@ -1018,7 +1018,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "jaxgen/laws/parts.py",
         "require((completed == x)[observed].all()",
         "require((completed == x)[observed].any()",
-        ("tests/laws/test_planted*.py", "-k", "seen"),
+        ("tests/laws/test_planted*.py", "-k", "observed"),
     ),
     # numpyro
     Mutant(

@@ -275,7 +275,7 @@ def test_every_truncation_is_refused(small, tmp_path):
         ({"spec": {"spec": "Gaussian", "dims": 2}}, "cannot be built"),
         ({"spec": {"spec": "Gaussian", "dim": 0}}, "at least 1"),
         ({"spec": {"spec": "os.system", "command": "true"}}, "import the module that defines it"),
-        ({"spec": None}, "a spec is a JSON object"),
+        ({"spec": None}, "a spec must be a JSON object"),
         ({"columns": [1, 2]}, "columns"),
         ({"params": {"array": "params/gone"}}, "not a valid jaxgen model"),
         ({"params": {"object": []}}, "unknown kind of node: 'object'"),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import places
+from jaxgen.core.constraints import innermost
 from jaxgen.core.places import Message, Place
 from jaxgen.core.random import is_leaf
 
@@ -310,7 +311,7 @@ def training_data(
     # in the dtype of the fit, since rounding may move a value to an open edge
     narrow, support = _narrow(known), model.support
     if not np.asarray(support(narrow)).all():
-        support = getattr(support, "base_constraint", support)  # that of single numbers
+        support = innermost(support)  # that of single numbers
         where = first_of(~np.asarray(support(narrow)), x)
         raise ValueError(Message(f"x must lie in the support of {model}; ", *where, " is outside"))
     raw = y

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from numpyro.distributions import constraints
 
+from jaxgen.core.constraints import innermost
 from jaxgen.core.inputs import float_dtype
 from jaxgen.core.model import Model, Params
 from jaxgen.core.precision import enable_x64
@@ -311,9 +312,7 @@ class Coordinates:
 
     def __init__(self, subject: Subject):
         self._shape = tuple(subject.model.event_shape)
-        support = subject.model.support
-        while hasattr(support, "base_constraint"):
-            support = support.base_constraint
+        support = innermost(subject.model.support)
         self._simplex = isinstance(support, type(constraints.simplex)) and len(self._shape) == 1
         self.dim = int(np.prod(self._shape)) - self._simplex
         self.discrete = self._which_discrete(subject)

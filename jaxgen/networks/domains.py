@@ -77,9 +77,8 @@ def constraint(domains: tuple[Domain, ...], shape: tuple[int, ...]) -> constrain
 
 def _constraint(domain: Domain) -> constraints.Constraint:
     if isinstance(domain, (Interval, Circle)):
-        return constraints.interval(
-            domain.low, domain.high
-        )  # closed: a density may include the ends
+        # closed, since a density may include the ends
+        return constraints.interval(domain.low, domain.high)
     if isinstance(domain, Levels):
         return constraints.integer_interval(0, domain.count - 1)
     return constraints.positive if isinstance(domain, Positive) else constraints.real
