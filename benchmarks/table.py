@@ -47,7 +47,7 @@ def markdown(data) -> str:
     lines = [
         f"{where(data)}; "
         f"{', '.join(f'{name} {versions[name]}' for name in names)}. "
-        "Medians of interleaved repeats, warm; x: times as long as jaxgen takes.",
+        "Medians of interleaved repeats, warm; x is the other library's time divided by jaxgen's.",
         "",
         "| | jaxgen | peer | target | figure | |",
         "|---|---|---|---|---|---|",

@@ -176,9 +176,7 @@ def test_a_loss_of_its_own():
 def test_ensembles_and_many_data_sets():
     x, _ = data()
     flow = models.SplineCoupling(2, layers=1, width=8, depth=1, bins=4)
-    plain, fitted = (
-        jaxgen.fit(m, x, key=KEY, epochs=1, ensemble=2) for m in (flow, renamed(flow))
-    )
+    plain, fitted = (jaxgen.fit(m, x, key=KEY, epochs=1, ensemble=2) for m in (flow, renamed(flow)))
     assert_same(fitted.params["component"], place(plain.params["component"]))
     sets = np.stack([x, x[::-1]])
     each, inside = (jaxgen.fit_each(m, sets, key=KEY, epochs=1) for m in (renamed(flow), flow))

@@ -71,7 +71,8 @@ def block_size(model, params, n: int, noise=(), more: int = 0) -> int:
 
 
 def devices_of(params: Any, place: jax.Device | Sharding | None = None) -> tuple[jax.Device, ...]:
-    """The devices to run on: those of ``place``, else those that hold the params, else all."""
+    """The devices to run on: those of ``place``, else those that the params are committed to, else
+    all local ones."""
     if place is not None:
         return tuple(_addressable(place)) if isinstance(place, Sharding) else (place,)
     for leaf in jax.tree_util.tree_leaves(params):
@@ -178,8 +179,8 @@ def _cut(array, first, size):
 def _join(parts, n, batch_shape=None):
     """The blocks as one array (or a pytree of them), without the padding.
 
-    On a CPU they are joined in host memory, as a program would be compiled for each n; on an
-    accelerator, where transfers to the host cost more, by a program.
+    On a CPU they are joined in host memory, because a program would have to be compiled for each n.
+    On an accelerator, where transfers to the host cost more, a program joins them.
     """
     batch_shape = (n,) if batch_shape is None else batch_shape
     first = next(parts)

@@ -22,7 +22,7 @@ from jaxgen.numpyro.function import Function
 _GOLDEN = 0.6180339887498949  # multiples of it are spread evenly modulo 1
 _LEAST = 0.3  # least absolute value of an unconstrained example value
 
-Site = Mapping[str, Any]  # a site as NumPyro's handlers see it
+Site = Mapping[str, Any]  # a site as NumPyro passes it to handlers
 
 
 def trace(

@@ -18,7 +18,7 @@ from jaxgen.core.warn import warn
 from jaxgen.training.progress import Progress, chunk_length
 from jaxgen.training.rows import Data, Rows, as_params, check_scores, for_init, pad
 
-TOLERANCE = 1e-5  # gain in mean log-likelihood, nats an event a step, at which EM has converged
+TOLERANCE = 1e-5  # EM has converged if a step gains less than this, in nats for each event
 EPOCHS = 200
 
 # EM ends at the local optimum nearest to its start, so each start is the best of a few short runs:
