@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 import jaxgen
-from jaxgen.metrics.calibration import draw_reliability
+from jaxgen.metrics.reliability import draw_reliability
 
 SIZES, REPEATS, STEPS = (30, 100, 300, 1000), 5, 300
 RELIABILITY = 1  # index of the size whose reliability is shown: there both models err often

@@ -632,7 +632,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # evaluate
     Mutant(
         "calibration_bins",
-        "jaxgen/metrics/calibration.py",
+        "jaxgen/metrics/reliability.py",
         "[1:-1], right=True)",
         "[1:-1])",
         ("tests/test_calibration*.py", "-k", "bins or by_hand"),
@@ -951,7 +951,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # datasets
     Mutant(
         "land_alias",
-        "jaxgen/data/datasets/land.py",
+        "jaxgen/data/datasets/land_model.py",
         "(choose >= keep[column])",
         "(choose < keep[column])",
         ("tests/test_datasets*.py", "-k", "samples_follow"),
@@ -965,7 +965,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "land_last_edge",
-        "jaxgen/data/datasets/land.py",
+        "jaxgen/data/datasets/land_model.py",
         "crossed = (slot < stop)",
         "crossed = (slot <= stop)",
         ("tests/test_datasets*.py", "-k", "test_places or integrates_to_one"),
@@ -1121,14 +1121,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "sbc_degrees",
-        "jaxgen/numpyro/sbc.py",
+        "jaxgen/numpyro/calibration.py",
         "gammaincc((bins - 1) / 2, chi2 / 2)",
         "gammaincc(bins / 2, chi2 / 2)",
         ("tests/test_numpyro_program*.py", "-k", "fits_are_calibrated or broken_jacobian"),
     ),
     Mutant(
         "distil_judged_by_old",
-        "jaxgen/numpyro/distil.py",
+        "jaxgen/numpyro/distillation.py",
         "fitted = fit(student, x[:count], train_y, key=fit_key, **settings)",
         "fitted = fit(student, x[count:], new_y, key=fit_key, **settings)",
         ("tests/test_numpyro_program*.py", "-k", "distilled"),

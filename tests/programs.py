@@ -1,4 +1,4 @@
-"""NumPyro programs that the tests share, and data for some."""
+"""NumPyro programs that the tests share, and data for some of them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,16 +6,16 @@ import numpyro
 import numpyro.distributions as dist
 
 _rng = np.random.default_rng(0)
-# of ``regression``
+# data of ``regression``
 Y = _rng.normal(size=(100, 2))
 X = Y @ [1.0, -0.5] + 0.3 * _rng.normal(size=100)
-# of ``schools``
+# data of ``schools``
 EFFECTS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
 ERRORS = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
 
 
 def regression(y, x=None):
-    """One number given two."""
+    """A linear regression on two numbers."""
     slope = numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
     scale = numpyro.sample("scale", dist.HalfNormal(1))
     with numpyro.plate("rows", len(y)):
@@ -23,14 +23,14 @@ def regression(y, x=None):
 
 
 def waits(n, x=None):
-    """Positive numbers, whose rate is not known."""
+    """Exponential waiting times with an unknown rate."""
     rate = numpyro.sample("rate", dist.Gamma(3.0, 1.0))
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.Exponential(rate), obs=x)
 
 
 def kinds(n, x=None):
-    """A mixture whose component is a discrete latent of each row."""
+    """A mixture, with the component of each row as a discrete latent."""
     share = numpyro.sample("share", dist.Beta(2, 2))
     centers = jnp.array([-2.0, 1.5])
     with numpyro.plate("rows", n):
@@ -42,7 +42,7 @@ LOADINGS = jnp.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]])
 
 
 def factors(n, x=None):
-    """Three numbers that two latent ones of each row make, linearly, with noise."""
+    """Factor analysis: three numbers depend linearly on two latents of the row, with noise."""
     noise = numpyro.param("noise", 0.5, constraint=dist.constraints.positive)
     with numpyro.plate("rows", n):
         z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
@@ -50,7 +50,7 @@ def factors(n, x=None):
 
 
 def classes(y, x=None):
-    """Points of three classes, whose centers and spreads are learnt by likelihood."""
+    """Points of three classes, with centers and spreads as params."""
     center = numpyro.param("center", jnp.array([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]]))
     scale = numpyro.param("scale", jnp.ones(3), constraint=dist.constraints.positive)
     with numpyro.plate("rows", len(y)):
@@ -58,28 +58,28 @@ def classes(y, x=None):
 
 
 def counts(y, x=None):
-    """Whole numbers given one."""
+    """Counts given one number."""
     level = numpyro.sample("level", dist.Normal(0, 1))
     with numpyro.plate("rows", len(y)):
         numpyro.sample("x", dist.Poisson(jnp.exp(0.3 * level + y)), obs=x)
 
 
 def normal(n, x=None):
-    """A mean with a standard normal prior, and unit noise."""
+    """Normal numbers of unit variance whose mean has a standard normal prior."""
     mean = numpyro.sample("mean", dist.Normal(0, 1))
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.Normal(mean, 1), obs=x)
 
 
 def scaled(n, x=None):
-    """A scale that is positive."""
+    """Normal numbers with an unknown scale."""
     scale = numpyro.sample("scale", dist.HalfNormal(1))
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.Normal(0, scale), obs=x)
 
 
 def schools(sigma, x=None):
-    """Eight schools, each with an effect of its own."""
+    """Eight schools, noncentred, with an effect for each."""
     mu = numpyro.sample("mu", dist.Normal(0, 5))
     tau = numpyro.sample("tau", dist.HalfCauchy(5))
     with numpyro.plate("schools", len(sigma)):

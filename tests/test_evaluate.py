@@ -33,7 +33,7 @@ KEY = jax.random.key(20)
 
 
 def module(name):
-    """A submodule of ``jaxgen.metrics``; some have the name of a function that hides them."""
+    """A submodule of ``jaxgen.metrics``."""
     return importlib.import_module(f"jaxgen.metrics.{name}")
 
 

@@ -25,7 +25,7 @@ TRUE_MEAN, TRUE_SCALE = [1.0, 2.0], [[1.0, 0.0], [0.8, 0.5]]
 
 
 def module(name):
-    """A submodule of ``jaxgen.metrics``; some have the name of a function that hides them."""
+    """A submodule of ``jaxgen.metrics``."""
     return importlib.import_module(f"jaxgen.metrics.{name}")
 
 

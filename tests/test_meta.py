@@ -215,6 +215,16 @@ def test_what_dir_shows_is_public_and_explained():
         assert ">>>" in doc, f"jaxgen.{name} has no example"
 
 
+def test_no_public_name_hides_a_module():
+    """``import jaxgen.a.b as c`` gives the attribute b of jaxgen.a, which must be the module."""
+    for module in MODULES:
+        package, _, name = module.rpartition(".")
+        if package and name != "__main__":
+            found = getattr(importlib.import_module(package), name, None)
+            if found is not None:
+                assert inspect.ismodule(found), f"{module} is hidden by a {type(found).__name__}"
+
+
 def public_functions():
     """Functions and methods that a user can reach, with their names."""
     for module in MODULES:

@@ -36,7 +36,7 @@ from jaxgen.numpyro import as_distribution
 
 
 @pytest.mark.parametrize("x64", [False, True])
-def test_a_mixture_scores_as_numpyros_own(x64):
+def test_a_mixture_scores_as_that_of_numpyro(x64):
     with enable_x64(x64):
         params, x = arrays(MIXTURE), jnp.asarray(np.random.default_rng(0).normal(0, 3, (50, 2)))
 

@@ -28,13 +28,13 @@ from jaxgen.numpyro import as_distribution
 
 
 def assert_mean(draws, exact, error=0.0):
-    """The mean of draws (n, ...) within 4 standard errors of a number that has one itself."""
+    """Compare the mean of draws (n, ...) with a number, within 4 standard errors of both."""
     own = draws.std(0) / np.sqrt(effective_sample_size(draws[None]))
     assert (np.abs(draws.mean(0) - exact) <= 4 * np.hypot(own, error)).all(), draws.mean(0)
 
 
 def run_svi(svi, steps, *args):
-    """Params after so many steps, and the losses, in one program."""
+    """Params and losses after a number of SVI steps, in one program."""
 
     @jax.jit
     def run():
@@ -110,7 +110,7 @@ def draws(flow):
             mean = theta @ jnp.array([1.0, 2.0])
             numpyro.sample(f"y of {name}", dist.Normal(mean, 0.5), obs=y)
 
-    @jax.jit  # by hand, a start takes hundreds of programs
+    @jax.jit  # without jit, a start compiles hundreds of programs
     def run():
         mcmc = MCMC(NUTS(program), num_warmup=300, num_samples=800, progress_bar=False)
         mcmc.run(jax.random.key(1), 0.7, extra_fields=("diverging",))
@@ -165,7 +165,7 @@ def test_a_program_starts_at_a_feasible_point():
         assert np.isfinite(log_p).all()
 
 
-# What a mixture may be as a guide.
+# Mixtures as guides.
 
 
 def two(logits):
@@ -187,7 +187,7 @@ def test_a_mixture_guide_learns_its_weights_by_the_score_function():
     np.testing.assert_allclose(jax.nn.softmax(found["logits"]), [0.8, 0.2], atol=0.05)
 
 
-def test_draws_of_a_mixture_claim_no_gradient():
+def test_draws_of_a_mixture_have_no_gradient():
     d = two(jnp.zeros(2))
     assert not d.has_rsample
     with pytest.raises(NotImplementedError):
@@ -231,7 +231,7 @@ def test_a_flow_is_trained_as_a_site_of_a_program(flow):
     assert any(jax.tree_util.tree_leaves(moved["layers"]))
 
 
-def test_a_reloaded_model_scores_alike_in_a_fresh_process(flow, tmp_path):
+def test_a_reloaded_model_has_the_same_scores_in_a_new_process(flow, tmp_path):
     flow.save(tmp_path / "flow.safetensors")
     x = flow.sample(KEY, 3)
     program = (

@@ -1,4 +1,4 @@
-"""Draws x rows of a program go in blocks of bounded memory, which change no result."""
+"""Programs compute draws x rows in blocks of bounded memory, which change no result."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def network(y, x=None):
 
 
 def held(function, *args):
-    """Bytes that the compiled function takes beside its arguments and results."""
+    """Bytes that the compiled function allocates besides its arguments and results."""
     return jax.jit(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
@@ -44,7 +44,7 @@ def test_peak_memory_of_a_network():
     def log_prob(params, x, y):
         return jax.vmap(lambda x, y: model.log_prob(params, x, y))(x, y)
 
-    rows = 2048  # the engine takes no more at once, by what the program says of its scratch
+    rows = 2048  # the most that the engine scores at once, given the scratch memory of the program
     assert rows * model.traits.scratch <= 2**21 * 1.1
     y, x = (jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for v in (y, x))
     assert held(log_prob, params, x, y) < 150 * MIB
@@ -85,9 +85,9 @@ def test_blocks_of_numbers():
         assert max(largest) <= max(size, 1)
 
 
-def test_what_a_row_computes_is_counted():
+def test_scalars_of_a_row_are_counted():
     def function(shared, row):
-        wide = jnp.outer(shared, shared)  # of no row
+        wide = jnp.outer(shared, shared)  # does not depend on the row
         return jax.lax.cond(row[0] > 0, lambda v: jnp.sin(v), lambda v: v, row + 1) @ wide
 
     assert blocks.scalars_of(function, jnp.ones(50), jnp.ones(50)) < 500

@@ -1,4 +1,4 @@
-"""Importance sampling of a program's continuous locals: its accuracy, and what says how far."""
+"""Importance sampling of the continuous locals of a program: accuracy and diagnostics."""
 
 import warnings
 
@@ -26,7 +26,7 @@ def started(model):
 
 
 def local(prior, observed):
-    """A program with one continuous local z of each row."""
+    """A program with one continuous local z for each row."""
 
     def program(n, x=None):
         with numpyro.plate("rows", n):
@@ -51,12 +51,12 @@ def test_pareto_k_is_that_of_arviz_and_near_the_true_one(k):
     assert abs(np.mean(found) - k) < 0.2
 
 
-def test_pareto_k_at_its_edges():
+def test_pareto_k_in_edge_cases():
     place = np.arange(1000)
     assert _K(np.zeros(1000)) == -np.inf
     assert _K(np.where(place < 997, -1, np.nextafter(np.float32(-1), np.float32(0)))) == -np.inf
     assert _K(np.full(1000, -np.inf)) == np.inf
-    assert _K(np.where(place < 996, -np.inf, place)) == np.inf  # all the weight is that of four
+    assert _K(np.where(place < 996, -np.inf, place)) == np.inf  # four weights have all the weight
     assert _K(np.where(place < 999, 0, np.nan)) == np.inf
     assert np.isfinite(_K(np.where(place < 500, -np.inf, np.sin(place))))
     assert pareto_k(jnp.zeros(20)) == np.inf
@@ -114,7 +114,7 @@ def test_two_modes():
     assert (abs(share - 0.5) < 0.35).all()
 
 
-def test_a_discrete_latent_beside():
+def test_a_continuous_and_a_discrete_latent():
     def beside(n, x=None):
         with numpyro.plate("rows", n):
             kind = numpyro.sample("kind", dist.Bernoulli(0.3))
@@ -135,7 +135,7 @@ def hierarchy(n, x=None):
         numpyro.sample("x", dist.Normal(z, noise), obs=x)
 
 
-def test_each_draw_of_the_globals_has_a_proposal_of_its_own():
+def test_each_draw_of_the_globals_has_its_own_proposal():
     fitted = started(from_program(hierarchy, posterior=MeanField(20)))
     fitted.params["posterior"]["log_scale"]["mu"] = jnp.zeros(())  # draws several deviations apart
     mu = np.asarray(jaxgen.numpyro.posterior(fitted)["mu"])
@@ -146,7 +146,7 @@ def test_each_draw_of_the_globals_has_a_proposal_of_its_own():
 
 
 def test_gradients_of_the_estimate():
-    """By the params and by x, against those of the exact density."""
+    """In the params and in x, compared with those of the exact density."""
     model = from_program(hierarchy, posterior=Point(), samples=2000)
     fitted = started(model)
     x = np.array([-2.0, 0.3, 4], np.float32)
@@ -191,11 +191,11 @@ def test_a_density_without_derivatives_is_sampled_by_the_prior():
     np.testing.assert_allclose(started(model).log_prob(x), exact, atol=0.1)
 
 
-# What says how far to trust it.
+# Diagnostics.
 
 
 def edges(n, x=None):
-    """Rows that only samples of z within an interval of .1 can make."""
+    """A row has positive density only for z in an interval of length 0.1."""
     with numpyro.plate("rows", n):
         z = numpyro.sample("z", dist.Normal(0, 1))
         numpyro.sample("x", dist.Uniform(z, z + 0.1), obs=x)
@@ -216,11 +216,11 @@ def test_rows_that_cannot_be_trusted_are_named():
             call()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        jax.jit(lambda f: f.log_prob(x))(fitted)  # within a transformation nothing warns
+        jax.jit(lambda f: f.log_prob(x))(fitted)  # no warning within a transformation
         started(from_program(programs.factors)).log_prob(np.zeros((5, 3)))
 
 
-def test_exact_rows_have_nothing_to_judge():
+def test_exact_rows_have_no_pareto_k():
     found = estimate(started(from_program(programs.kinds, posterior=Point())), [0.5], key=KEY)
     assert found.pareto_k[0] == -np.inf
     assert found.method == "enumerated"

@@ -1,4 +1,4 @@
-"""Posteriors of programs by gradients: how near exact ones they are, and what a fit says of it."""
+"""Posteriors of programs by gradients, compared with exact ones, and their diagnostics."""
 
 import functools
 import warnings
@@ -30,14 +30,14 @@ RNG = np.random.default_rng(0)
 
 
 def line(y, x=None):
-    """Noise is known, so the posterior is normal."""
+    """A linear regression with known noise, whose posterior is normal."""
     coefficients = numpyro.sample("b", dist.Normal(0, 1000).expand([y.shape[1]]).to_event(1))
     with numpyro.plate("rows", len(y)):
         numpyro.sample("x", dist.Normal(y @ coefficients, NOISE), obs=x)
 
 
 def regression(y, x=None):
-    """With an intercept far from the data, and noise that is not known."""
+    """A linear regression with an intercept and unknown noise."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 10))
     slope = numpyro.sample("slope", dist.Normal(0, 10))
     scale = numpyro.sample("scale", dist.HalfNormal(5))
@@ -52,7 +52,7 @@ def logistic(y, x=None):
 
 
 def schools(y, x=None):
-    """Centred: the effects are globals, whose spread is one too."""
+    """Eight schools, centred: the effects and their spread are globals."""
     mu = numpyro.sample("mu", dist.Normal(0, 5))
     tau = numpyro.sample("tau", dist.HalfCauchy(5))
     effects = numpyro.sample("effects", dist.Normal(mu, tau).expand([8]).to_event(1))
@@ -62,7 +62,7 @@ def schools(y, x=None):
 
 
 def years(n):
-    """An intercept and years; they are correlated by -0.99995."""
+    """Columns of ones and years; their coefficients have the correlation -0.99995."""
     return np.stack([np.ones(n), RNG.integers(1950, 2021, n)], 1)
 
 
@@ -75,7 +75,7 @@ def exact(x, y, weights=None):
 
 
 def normal_of(params):
-    """Mean and covariance of the normal that params of ``FullRank`` make, in float64."""
+    """Mean and covariance of the normal that params of ``FullRank`` define, in float64."""
     own = {name: np.asarray(v, np.float64) for name, v in params.items()}
     tril = np.diag(np.exp(own["pace"] * own["log_scale"]))
     tril[np.tril_indices(len(tril), -1)] = own["pace"] * own["lower"]
@@ -84,7 +84,7 @@ def normal_of(params):
 
 
 def check_near(params, mean, covariance):
-    """Means within .1 deviations, deviations within 10 %, correlations within .1."""
+    """Check means to 0.1 standard deviations, standard deviations to 10 %, correlations to 0.1."""
     found, of = normal_of(params)
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))
     np.testing.assert_allclose(whitening @ (found - mean), 0, atol=0.1)
@@ -103,7 +103,7 @@ def line_fit(n):
 
 @pytest.mark.parametrize("n", [20, 1000, 100_000])
 def test_the_default_posterior_is_the_exact_one(n):
-    """Year as predictor, in float32; nothing warns."""
+    """With the year as predictor, in float32, and without a warning."""
     fitted, x, y = line_fit(n)
     assert fitted.model.posterior == FullRank()
     mean, covariance = exact(x, y)
@@ -126,7 +126,7 @@ def test_draws_have_the_moments_of_the_normal():
 
 
 def test_an_uncentred_intercept():
-    """The deviation of its posterior is that of least squares, .85; a mean field gives .16."""
+    """Its posterior has the standard deviation 0.85 of least squares; a mean field gives 0.16."""
     y = RNG.uniform(40, 60, 100)
     x = 2 + 0.5 * y + RNG.normal(size=100)
     fitted = jaxgen.fit(from_program(regression, y_shape=()), x, y, key=KEY)
@@ -180,14 +180,14 @@ def test_many_globals_have_a_mean_field():
     assert from_program(programs.scaled).posterior == FullRank()
 
 
-# What a fit says of its posterior.
+# Diagnostics.
 
 
-@pytest.mark.parametrize("way", [MeanField(), Guide(AutoMultivariateNormal)], ids=str)
-def test_a_posterior_far_from_the_exact_one_is_named(way):
-    """Neither finds the correlation of intercept and year by its own steps."""
+@pytest.mark.parametrize("kind", [MeanField(), Guide(AutoMultivariateNormal)], ids=str)
+def test_a_posterior_far_from_the_exact_one_is_named(kind):
+    """Neither finds the correlation of the intercept and the year by gradient steps alone."""
     _, x, y = line_fit(1000)
-    model = from_program(line, y_shape=(2,), posterior=way)
+    model = from_program(line, y_shape=(2,), posterior=kind)
     with pytest.warns(RuntimeWarning, match=r"program .*line by .* k = .*'b' \(mean") as found:
         fitted = jaxgen.fit(model, x, y, key=KEY, epochs=300)
     assert len(found) == 1
@@ -217,7 +217,7 @@ def test_a_funnel_is_named():
 
 
 def test_training_that_ends_early_is_named():
-    """The mean lies 10 deviations of the prior away: 20 steps do not lead there."""
+    """The mean is 10 standard deviations of the prior away, too far for 20 steps."""
     model = from_program(programs.normal, posterior=MeanField())
     with pytest.warns(RuntimeWarning, match=r"still rising; train for more epochs"):
         fitted = jaxgen.fit(model, np.full(100, 10.0), key=KEY, epochs=20)

@@ -1,4 +1,4 @@
-"""NumPyro programs as models: their densities and draws, and models in their place."""
+"""NumPyro programs as models: densities, draws and distillation."""
 
 import os
 import pathlib
@@ -37,7 +37,7 @@ KEY = jax.random.key(0)
 
 
 class ExactPosterior(Model):
-    """q(z|x) of ``programs.factors``, which is normal."""
+    """The exact posterior p(z|x) of ``programs.factors``, which is normal."""
 
     event_shape = (2,)
     y_shape = (3,)
@@ -75,7 +75,7 @@ def started(model):
 
 @pytest.mark.parametrize("n", [1, 7])
 def test_discrete_latents_are_summed_over(n):
-    """Acceptance: equal to MixtureSameFamily, a single row included."""
+    """Scores equal those of MixtureSameFamily, also for a single row."""
     with enable_x64(True):
         model = from_program(programs.kinds, posterior=Point())
         assert model.method == "enumerated"
@@ -90,7 +90,7 @@ def test_discrete_latents_are_summed_over(n):
         np.testing.assert_allclose(fitted.log_prob(x), wanted, rtol=1e-10)
 
 
-def test_the_values_of_a_latent_may_follow_from_an_array():
+def test_the_values_of_a_latent_may_depend_on_an_array():
     most = jnp.array(2)
 
     def trials(n, x=None):
@@ -103,7 +103,7 @@ def test_the_values_of_a_latent_may_follow_from_an_array():
 
 
 def test_continuous_latents_are_weighted_by_importance():
-    """Acceptance: the bound grows with K; an exact proposal gives the exact value with K = 1."""
+    """The bound grows with K, and an exact proposal gives the exact value with K = 1."""
     with enable_x64(True):
         x = started(from_program(programs.factors)).sample(KEY, 300)
         exact = exact_factors(x)
@@ -119,7 +119,7 @@ def test_continuous_latents_are_weighted_by_importance():
         np.testing.assert_allclose(started(guided).log_prob(x), exact, rtol=1e-10, atol=1e-10)
 
 
-def test_proposals_come_near_the_exact_value():
+def test_proposals_give_nearly_the_exact_value():
     plain = started(from_program(programs.factors, samples=20))
     x = plain.sample(KEY, 500)
     network = jaxgen.networks.MLP((3,), 16, 1)
@@ -136,7 +136,7 @@ def test_proposals_come_near_the_exact_value():
     assert plain.method == "importance-weighted, K = 20, from modes and the prior"
 
 
-def test_a_proposal_of_latents_whose_support_the_condition_decides():
+def test_a_proposal_of_latents_whose_support_depends_on_y():
     def within(y, x=None):
         with numpyro.plate("rows", len(y)):
             z = numpyro.sample("z", dist.Uniform(0.0, 1 + y))
@@ -150,7 +150,7 @@ def test_a_proposal_of_latents_whose_support_the_condition_decides():
 
 
 def test_eight_schools_by_quadrature():
-    """Acceptance: log Z = -31.311347, with E mu = 4.3968 and E tau = 3.5977."""
+    """Published values: log Z = -31.311347, E mu = 4.3968 and E tau = 3.5977."""
     mu, tau = np.meshgrid(-22 + 1.3 * np.arange(41), 0.4 + 0.8 * np.arange(75), indexing="ij")
     mu, tau = mu.ravel(), tau.ravel()
     model = from_program(
@@ -171,7 +171,7 @@ def test_eight_schools_by_quadrature():
 
 
 def test_digits_by_bayes_rule():
-    """Acceptance: the class-conditional Gaussians of the published figures, as a program."""
+    """Gaussians for each class, as a program, give the published accuracy and scores."""
     digits, labels = load_digits(return_X_y=True)
     order = np.random.RandomState(0).permutation(len(digits))
     digits, labels = digits[order] / 16, labels[order]
@@ -200,7 +200,7 @@ def test_digits_by_bayes_rule():
 # Draws.
 
 
-def test_what_follows_from_an_event_follows_from_the_one_given():
+def test_what_follows_from_x_uses_the_x_that_is_given():
     def remarked(n, x=None):
         mean = numpyro.sample("mean", dist.Normal(0, 1))
         numpyro.deterministic("twice", 2 * mean)
@@ -265,7 +265,7 @@ def test_draws_are_the_same_in_any_chunks():
 
 @pytest.mark.slow
 def test_draws_are_the_same_on_any_devices(tmp_path):
-    """Acceptance: one device and eight, in another process with another hash seed."""
+    """One device and eight, in another process with another hash seed."""
     fitted, key = regression(), jax.random.key(3)
     y = np.linspace(0, 1, 6002).reshape(-1, 2).astype(np.float32)
     whole = np.asarray(fitted.sample(key, len(y), y))
@@ -299,7 +299,7 @@ def test_programs_under_jit_vmap_and_grad():
         np.testing.assert_allclose(by_y[:, j], slope, rtol=0.02, atol=0.02)
 
 
-# In the other direction, and in a program's place.
+# Programs as distributions, and distillation.
 
 
 def test_a_fitted_program_in_another_program():
@@ -320,6 +320,8 @@ def test_a_program_is_distilled():
     teacher = started(from_program(programs.factors, samples=64))
     found = distil(teacher, jaxgen.models.Gaussian(3), key=KEY, events=4000, judged=1000)
     assert found.fitted.model == jaxgen.models.Gaussian(3)
-    assert found.kl < 0.02 + 3 * found.standard_error  # an importance-weighted teacher is a bound
+    assert (
+        found.kl < 0.02 + 3 * found.standard_error
+    )  # the importance-weighted score of the teacher is a lower bound
     wrong = distil(teacher, jaxgen.models.Box(3), key=KEY, events=4000, judged=1000)
-    assert wrong.kl == np.inf  # some of the new draws lie outside of the box of the old
+    assert wrong.kl == np.inf  # some new draws are outside the bounding box of those of the fit

@@ -1,4 +1,4 @@
-"""NumPyro programs as models: posteriors by gradients and by NUTS, of one fit and of many."""
+"""NumPyro programs as models: single and multiple fits by gradients and by NUTS."""
 
 import functools
 import warnings
@@ -38,13 +38,15 @@ BY_NUTS = NUTS(20, 50, 2)
 
 
 @functools.cache
-def regression(way):
-    """A fit that several tests ask."""
-    return jaxgen.fit(from_program(programs.regression, y_shape=(2,), posterior=way), X, Y, key=KEY)
+def regression(kind):
+    """A fit that several tests share."""
+    return jaxgen.fit(
+        from_program(programs.regression, y_shape=(2,), posterior=kind), X, Y, key=KEY
+    )
 
 
 def prior_alone(n, x=None):
-    """A global of which the rows say nothing."""
+    """A global that the rows do not depend on."""
     numpyro.sample("rate", dist.Gamma(3.0, 1.0))
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.Normal(0, 1), obs=x)
@@ -61,25 +63,25 @@ def test_map_with_and_without_jacobian(jacobian, mode):
 
 
 def test_draws_of_the_warmup_are_not_kept():
-    """They start near 0, and the posterior of a hundred events at 50 is N(49.5, .1^2)."""
+    """Chains start near 0, and the posterior for a hundred events at 50 is N(49.5, 0.1^2)."""
     fitted = jaxgen.fit(
         from_program(programs.normal, posterior=BY_NUTS), np.full(100, 50.0), key=KEY
     )
     assert np.abs(posterior(fitted)["mean"] - 100 * 50 / 101).max() < 1
 
 
-@pytest.mark.parametrize("way", [MeanField(), Guide(AutoMultivariateNormal), NUTS(draws=500)])
-def test_the_posterior_of_one_event(way):
-    """Prior N(0, 1), unit noise, x = 2: the posterior is N(1, .707^2). Keys of any kind will do."""
+@pytest.mark.parametrize("kind", [MeanField(), Guide(AutoMultivariateNormal), NUTS(draws=500)])
+def test_the_posterior_of_one_event(kind):
+    """Prior N(0, 1), unit noise, x = 2: the posterior is N(1, .707^2). Both kinds of key work."""
     key = jax.random.key(0, impl="rbg")
-    # of one event there is one draw a step, so its noise takes long to average out
-    more = {} if isinstance(way, NUTS) else {"epochs": 10_000}
-    model = from_program(programs.normal, posterior=way)
+    # one event gives one draw a step, whose noise takes many steps to average out
+    more = {} if isinstance(kind, NUTS) else {"epochs": 10_000}
+    model = from_program(programs.normal, posterior=kind)
     fitted = jaxgen.fit(model, np.array([2.0]), key=key, **more)
     mean = np.asarray(posterior(fitted)["mean"])
-    assert abs(mean.mean() - 1) < 0.05 + 3 * 0.71 / 100**0.5 * (not isinstance(way, MeanField))
-    assert abs(mean.std() - 0.707) < 0.05 + 0.1 * isinstance(way, Guide)
-    if isinstance(way, MeanField):
+    assert abs(mean.mean() - 1) < 0.05 + 3 * 0.71 / 100**0.5 * (not isinstance(kind, MeanField))
+    assert abs(mean.std() - 0.707) < 0.05 + 0.1 * isinstance(kind, Guide)
+    if isinstance(kind, MeanField):
         own = {name: v["mean"] for name, v in fitted.params["posterior"].items()}
         assert abs(own["middle"] + own["unit"] * own["loc"] - 1) < 0.05
         assert abs(own["unit"] * np.exp(own["log_scale"]) - 0.707) < 0.05
@@ -87,13 +89,13 @@ def test_the_posterior_of_one_event(way):
 
 
 def test_map_of_one_event():
-    for way in (Point(), Guide(AutoDelta, draws=1)):
-        fitted = jaxgen.fit(from_program(programs.normal, posterior=way), np.array([2.0]), key=KEY)
+    for kind in (Point(), Guide(AutoDelta, draws=1)):
+        fitted = jaxgen.fit(from_program(programs.normal, posterior=kind), np.array([2.0]), key=KEY)
         np.testing.assert_allclose(posterior(fitted)["mean"], [1.0], atol=2e-3)
 
 
-def test_a_fit_finds_its_way_under_a_wide_prior():
-    """The posterior lies 800 units from where a fit starts, and is 2 wide."""
+def test_a_fit_converges_under_a_wide_prior():
+    """The posterior is 800 units away from the start of the fit, and 2 units wide."""
 
     def wide(n, x=None):
         mean = numpyro.sample("mean", dist.Normal(0, 1000))
@@ -107,7 +109,7 @@ def test_a_fit_finds_its_way_under_a_wide_prior():
 
 
 def mixed(discrete):
-    """Shares of two clusters, by draws that no gradient passes."""
+    """Shares of two clusters, with draws that have no gradient."""
 
     def program(n, x=None):
         share = numpyro.sample("share", dist.Beta(2.0, 2.0))
@@ -125,7 +127,7 @@ def mixed(discrete):
 
 
 @pytest.mark.parametrize("discrete", [True, False])
-def test_locals_that_no_gradient_passes_still_tell_of_the_globals(discrete):
+def test_globals_are_fitted_through_locals_without_gradients(discrete):
     rng = np.random.default_rng(0)
     x = np.where(rng.uniform(size=300) < 0.85, 2, -2) + 0.5**0.5 * rng.normal(size=300)
     model = from_program(mixed(discrete), samples=20)
@@ -140,7 +142,7 @@ def test_locals_that_no_gradient_passes_still_tell_of_the_globals(discrete):
     np.testing.assert_allclose(shares.std(), (weights @ (grid - mean) ** 2) ** 0.5, rtol=0.1)
 
 
-def test_a_support_that_a_global_decides():
+def test_a_support_that_depends_on_a_global():
     def bounded(n, x=None):
         high = numpyro.sample("high", dist.LogNormal(1.0, 0.5))
         with numpyro.plate("rows", n):
@@ -153,7 +155,7 @@ def test_a_support_that_a_global_decides():
     assert np.isfinite(as_distribution(fitted).log_prob(4.9))
 
 
-def test_entries_that_cannot_vary_do_not_disagree():
+def test_constant_entries_count_as_converged():
     def correlated(n, x=None):
         tril = numpyro.sample("tril", dist.LKJCholesky(2, 1.0))
         with numpyro.plate("rows", n):
@@ -171,21 +173,21 @@ EXPOSURES = np.r_[np.linspace(1, 5, 29), 0.0]
 
 
 def emissions(y, x=None):
-    """Counts of a rate that is 0 where nothing is exposed."""
+    """Counts whose rate is 0 where the exposure is 0."""
     rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0).expand([1]).to_event(1))
     with numpyro.plate("rows", len(y)):
         numpyro.sample("x", dist.Poisson(rate * y[:, None]).to_event(1), obs=x)
 
 
 def roots(y, x=None):
-    """Its density has no finite slope at y = 0."""
+    """A program whose density has no finite gradient at y = 0."""
     rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
     with numpyro.plate("rows", len(y)):
         numpyro.sample("x", dist.Normal(jnp.sqrt(rate * y), 1.0), obs=x)
 
 
 def test_counts_without_exposure():
-    """They are sure to be 0, with a gradient of -exposure."""
+    """They are 0 with certainty, with a gradient of -exposure."""
     x = np.round(2 * EXPOSURES)
     model = from_program(emissions, y_shape=(), posterior=Point(jacobian=True))
     fitted = jaxgen.fit(model, x[:, None], EXPOSURES, key=KEY, epochs=200, validation=0)
@@ -196,9 +198,9 @@ def test_counts_without_exposure():
     assert fitted.log_prob(np.ones((1, 1)), 0.0) == -np.inf
 
 
-@pytest.mark.parametrize("way", [MeanField(3), Point(), BY_NUTS], ids=repr)
-def test_a_row_without_a_finite_gradient_is_named(way):
-    model = from_program(roots, y_shape=(), posterior=way)
+@pytest.mark.parametrize("kind", [MeanField(3), Point(), BY_NUTS], ids=repr)
+def test_a_row_without_a_finite_gradient_is_named(kind):
+    model = from_program(roots, y_shape=(), posterior=kind)
     with pytest.raises(ValueError, match=r"row 29, x = \(0\) with y = \(0\), has a gradient that"):
         jaxgen.fit(model, np.sqrt(EXPOSURES), EXPOSURES, key=KEY)
 
@@ -235,11 +237,11 @@ def scale_given(x):
     return mean, (weights @ (scale - mean) ** 2) ** 0.5
 
 
-# of two fits of up to 96 events, so that they share a program
+# both fits have up to 96 events, so that they share a program
 SCALES = NUTS(50, 200, 2)
 
 
-def test_a_class_whose_events_are_fewer_is_less_certain():
+def test_a_class_with_fewer_events_is_less_certain():
     program = from_program(programs.normal, posterior=MeanField())
     model = jaxgen.compose.PerClass(program, 2)
     x, y = np.random.default_rng(1).normal(size=104), np.repeat([0, 1], [96, 8])
@@ -254,7 +256,7 @@ def test_a_class_whose_events_are_fewer_is_less_certain():
     assert len(fitted.history["classes"]) == 2
 
 
-def test_a_guide_of_ones_own():
+def test_a_user_defined_guide():
     def guide(y):
         loc = numpyro.param("slope_loc", jnp.zeros(2))
         numpyro.sample("slope", dist.Normal(loc, 0.03).to_event(1))
@@ -267,9 +269,9 @@ def test_a_guide_of_ones_own():
     np.testing.assert_allclose(posterior(fitted)["scale"], 0.33, atol=0.05)
 
 
-@pytest.mark.parametrize("way", [MeanField(), BY_NUTS])
-def test_a_second_fit_compiles_nothing(way):
-    model = from_program(programs.regression, y_shape=(2,), posterior=way)
+@pytest.mark.parametrize("kind", [MeanField(), BY_NUTS])
+def test_a_second_fit_compiles_nothing(kind):
+    model = from_program(programs.regression, y_shape=(2,), posterior=kind)
     fitted = jaxgen.fit(model, X, Y, key=KEY)
     fitted.log_prob(X, Y), predictive(fitted, KEY, Y), log_likelihood(fitted, X, Y)
     with count_compiles() as compiled:
@@ -291,7 +293,7 @@ def test_ensembles_and_checkpoints_apply(tmp_path):
     ("draws", "r_hat"), [(120, 1.1), pytest.param(500, 1.02, marks=pytest.mark.slow)]
 )
 def test_eight_schools_by_nuts(draws, r_hat):
-    """Acceptance, within four Monte Carlo standard errors: mu, tau and the schools' own effects."""
+    """mu, tau and the effects of the schools, within four Monte Carlo standard errors."""
     model = from_program(programs.schools, y_shape=(), posterior=NUTS(draws, draws, 4, 0.9))
     fitted = jaxgen.fit(model, EFFECTS, ERRORS, key=KEY)
     values, history = posterior(fitted), fitted.history
@@ -309,7 +311,7 @@ def test_eight_schools_by_nuts(draws, r_hat):
         assert abs(effects[:, school].mean() - mean) < 4 * error
 
 
-# Many at once.
+# Several fits at once.
 
 
 def test_fits_side_by_side_are_those_in_turn():
@@ -349,12 +351,12 @@ def test_fit_each_refuses():
         jaxgen.fit_each(jaxgen.models.Gaussian(1), np.zeros((2, 3, 1)), key=KEY)
 
 
-# What a fit reports.
+# Queries.
 
 
-@pytest.mark.parametrize("way", [MeanField(), BY_NUTS])
-def test_scores_are_those_of_numpyro(way):
-    fitted = regression(way)
+@pytest.mark.parametrize("kind", [MeanField(), BY_NUTS])
+def test_scores_are_those_of_numpyro(kind):
+    fitted = regression(kind)
     wanted = jax.jit(lambda v: numpyros_log_likelihood(programs.regression, v, Y, x=X)["x"])(
         posterior(fitted)
     )
@@ -363,7 +365,7 @@ def test_scores_are_those_of_numpyro(way):
     np.testing.assert_allclose(fitted.log_prob(X, Y), mean, rtol=2e-4, atol=1e-3)
 
 
-def test_an_estimate_says_what_it_rests_on():
+def test_an_estimate_has_its_method():
     fitted = regression(MeanField())
     found = estimate(fitted, X, Y, key=KEY)
     assert found.method == "exact"
@@ -371,8 +373,8 @@ def test_an_estimate_says_what_it_rests_on():
     np.testing.assert_allclose(found.log_prob, fitted.log_prob(X, Y), rtol=1e-5)
 
 
-def test_what_nothing_follows_from():
-    """Labels that are none are refused, and latents of an impossible event are blank."""
+def test_invalid_labels_and_impossible_events():
+    """Invalid labels raise errors, and latents of an impossible event are blank."""
     model = from_program(programs.classes, classes=3)
     named = jaxgen.Fitted(model, model.init(KEY), labels=(3, 7, 11))
     x, y = np.zeros((3, 2)), np.array([3, 7, 11])
@@ -421,11 +423,11 @@ def dtypes(fitted):
 
 
 def test_programs_with_x64_off_and_on():
-    for way in (MeanField(), BY_NUTS):
-        assert dtypes(regression(way)) == {np.dtype(np.float32)}
+    for kind in (MeanField(), BY_NUTS):
+        assert dtypes(regression(kind)) == {np.dtype(np.float32)}
     with enable_x64(True):
-        for way, more in ((MeanField(5), {"epochs": 2}), (NUTS(5, 10, 2), {})):
-            model = from_program(programs.regression, y_shape=(2,), posterior=way)
+        for kind, more in ((MeanField(5), {"epochs": 2}), (NUTS(5, 10, 2), {})):
+            model = from_program(programs.regression, y_shape=(2,), posterior=kind)
             assert dtypes(jaxgen.fit(model, X, Y, key=KEY, **more)) == {np.dtype(np.float64)}
 
 

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: a right posterior fails once in a hundred runs; keys are fixed."""
+"""Simulation-based calibration. A correct posterior fails for one key in a hundred."""
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,13 @@ from jaxgen.numpyro import NUTS, MeanField, Point, from_program, global_latents,
 KEY = jax.random.key(0)
 BY_NUTS = NUTS(draws=300, warmup=200, chains=1)
 
-# the default tests are small; of 10 bins a right posterior has a larger chi2 once in a hundred runs
+# with 10 bins, a correct posterior has a larger chi2 once in a hundred runs
 FEW = {"datasets": 200, "bins": 10}
 CRITICAL = chi2.isf(0.01, 9)
 
 
 def level(n, x=None):
-    """A positive number, whose logarithm has a normal posterior."""
+    """A positive number whose logarithm has a normal posterior."""
     level = numpyro.sample("level", dist.LogNormal(0, 1))
     with numpyro.plate("rows", n):
         numpyro.sample("x", dist.LogNormal(jnp.log(level), 1), obs=x)
@@ -28,7 +28,7 @@ def level(n, x=None):
 
 @pytest.fixture
 def without_jacobian(monkeypatch):
-    """The density of globals without constraints is that of their values."""
+    """Leave out the Jacobian of the map from the reals onto the values of the globals."""
     correct = global_latents.constrain
 
     def constrain(*arguments):
@@ -61,15 +61,15 @@ def test_a_broken_jacobian_is_not_calibrated():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("program", "way"),
+    ("program", "kind"),
     [
         (programs.normal, BY_NUTS),
         (programs.scaled, BY_NUTS),
         (programs.normal, MeanField()),
     ],
 )
-def test_many_fits_are_calibrated(program, way):
-    found = sbc(from_program(program, posterior=way), n=10, key=jax.random.key(1))
+def test_many_fits_are_calibrated(program, kind):
+    found = sbc(from_program(program, posterior=kind), n=10, key=jax.random.key(1))
     assert found.ranks.shape == (1000, 1)
     assert found.chi2[0] < 36.19
     assert found.calibrated

@@ -1,4 +1,4 @@
-"""A program is scored as its user calls it: with real rows, x given, and what it reads."""
+"""Programs are scored with the real rows, with x as it is given, and with what they read."""
 
 import dataclasses
 import functools
@@ -30,12 +30,12 @@ def fitted_to(model, x, y=None):
 
 
 def started(model, x, y=None):
-    """The model with its starting params, as fit would see the data."""
+    """The model for the data, with its starting params."""
     found = model.for_data(np.asarray(x, float), y)
     return jaxgen.Fitted(found, found.init(KEY))
 
 
-# programs whose rows depend on more than themselves, which no made-up row shows
+# programs whose rows depend on other rows or their position, which made-up rows do not show
 
 
 def group_by_place(n, x=None):
@@ -91,15 +91,15 @@ DEPENDENT = [
 
 
 @pytest.mark.parametrize(
-    ("program", "y", "whose"), DEPENDENT, ids=[d[0].__name__ for d in DEPENDENT]
+    ("program", "y", "site"), DEPENDENT, ids=[d[0].__name__ for d in DEPENDENT]
 )
-def test_rows_that_depend_on_others_are_refused(program, y, whose):
+def test_rows_that_depend_on_others_are_refused(program, y, site):
     x = np.abs(RNG.normal(size=60)).round()
     model = from_program(program, y_shape=None if y is None else y.shape[1:])
-    says = (
-        rf"{program.__name__}: site {whose}.* among all 60 rows, -?[0-9.e+]+ with row [0-9]+ alone"
+    message = (
+        rf"{program.__name__}: site {site}.* among all 60 rows, -?[0-9.e+]+ with row [0-9]+ alone"
     )
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         fitted_to(model, x, y)
     with pytest.raises(ValueError, match=r"depends on its position or on other rows"):
         fitted_to(jaxgen.compose.Mixture(model, 2), x, y)
@@ -111,8 +111,8 @@ def straight(y, x=None):
         numpyro.sample("x", dist.Normal(slope * y, 1), obs=x)
 
 
-def test_rows_of_their_own_are_scored_as_numpyro_does_together():
-    """Row by row is the sum that NumPyro gives of all rows."""
+def test_scores_of_single_rows_sum_to_the_score_of_numpyro():
+    """NumPyro scores all rows together."""
     y = RNG.normal(size=60) * 1e3
     x = y * 0.7 + RNG.normal(size=60)
     fitted = started(from_program(straight, y_shape=(), posterior=MeanField(3)), x, y)
@@ -139,7 +139,7 @@ def up_to(y, x=None):
 
 
 class Evenly(dist.Distribution):
-    """Whole numbers from 0 to a highest; its density does not ask whether a value is possible."""
+    """Integers from 0 to a bound; the density does not check whether a value is possible."""
 
     def __init__(self, high):
         self.high = high
@@ -201,7 +201,7 @@ def test_latents_take_the_values_that_each_row_allows(program, weights):
     assert abs(drawn.mean() - weights(5) @ np.arange(6)) < 0.1
 
 
-def test_a_domain_of_y_says_which_values_there_are():
+def test_the_domain_of_y_determines_the_values_of_a_latent():
     model = from_program(passed, y_shape=(), y_domain=(Interval(0, 9),))
     fitted = jaxgen.fit(model, np.zeros(4), np.array([1.0, 2, 3, 2]), key=KEY)
     wanted = exact_sum(stats.binom.pmf(np.arange(10), 9, 0.4), 3.0)
@@ -267,7 +267,7 @@ def test_indices_in_several_columns():
         fitted_to(model, np.ones(2), np.array([[0, 1], [3, 1]]))
 
 
-# y in its own units
+# units of y
 
 
 def since_1900(y, x=None):
@@ -300,7 +300,7 @@ def test_made_up_conditions_do_not_matter():
     assert drawn.max() <= y[0, 2]
 
 
-# code that runs when x is given
+# code that runs only when x is given
 
 
 def with_hint(n, data=None):
@@ -312,7 +312,7 @@ def with_hint(n, data=None):
 
 
 def test_a_factor_that_is_there_only_with_x_counts():
-    """Precisions of a normal mean: 1 of the prior, 100 of the factor, n of the data."""
+    """The precisions of a normal mean are 1 (prior), 100 (factor) and n (data)."""
     x = RNG.normal(1, 1, 50)
     fitted = jaxgen.fit(from_program(with_hint, posterior=Point()), x, key=KEY)
     wanted = (200 + x.sum()) / 151
@@ -485,7 +485,7 @@ def test_counts_beyond_32_bits():
     assert few.sample(KEY, 3).dtype == jnp.int32
 
 
-def test_the_density_of_a_poisson_keeps_its_digits():
+def test_the_density_of_a_poisson_is_accurate_for_large_counts():
     rate = np.array([1e-3, 0.7, 5, 20, 300, 1e4, 2e7, 4e9])
     for change in (0.5, 1.0, 1.0001, 1.2, 3.0):
         count = np.maximum(np.round(rate * change), 1)
@@ -505,14 +505,14 @@ def hidden_by_the_prior(y, x=None):
         numpyro.sample("x", dist.Normal(level + late, 1), obs=x)
 
 
-def test_a_fit_is_compared_again_where_it_has_ended():
-    """Under the prior a step of 3 is within the rounding of log p."""
+def test_rows_are_compared_again_at_the_fitted_globals():
+    """At draws of the prior, a step of 3 is within the rounding error of log p."""
     model = from_program(hidden_by_the_prior, y_shape=(), posterior=Point())
     with pytest.raises(ValueError, match="'x' of row 31 depends on its position"):
         jaxgen.fit(model, RNG.normal(size=60), np.zeros(60), key=KEY)
 
 
-# what a program does with x
+# other uses of x
 
 
 def changes_x(y, x=None):
@@ -556,7 +556,7 @@ def rarely_by_place(n, x=None):
 
 
 @pytest.mark.parametrize(
-    ("program", "y", "says"),
+    ("program", "y", "message"),
     [
         (changes_x, np.ones(40), r"'x' must be observed as x is given, but the program changes"),
         (
@@ -570,8 +570,8 @@ def rarely_by_place(n, x=None):
         (rarely_by_place, None, r"'x' of row [0-9]+ depends on its position"),
     ],
 )
-def test_other_uses_of_x_are_refused(program, y, says):
-    with pytest.raises(ValueError, match=says):
+def test_other_uses_of_x_are_refused(program, y, message):
+    with pytest.raises(ValueError, match=message):
         fitted_to(
             from_program(program, y_shape=None if y is None else ()), np.linspace(0, 60, 40), y
         )
@@ -596,7 +596,7 @@ class Base:
 
 
 class Fit(Base):
-    """A class that keeps what it has fitted, as users write it."""
+    """A class that stores its fitted model, as users write it."""
 
     def __init__(self):
         self.calls = 0
@@ -609,7 +609,7 @@ class Fit(Base):
             numpyro.sample("x", dist.Normal(0, self.sigma), obs=x)
 
 
-def test_a_class_may_keep_its_fit_and_what_its_program_changes(monkeypatch):
+def test_a_class_may_store_its_fit_and_a_program_may_change_its_attributes(monkeypatch):
     fit = Fit()
     before = fit.fitted.log_prob(np.zeros(1))
     fit.seconds = 3.0
@@ -637,7 +637,7 @@ def test_indices_of_branches_and_of_other_types():
         fitted_to(model, np.ones(2), y.astype(float))
 
 
-def test_a_file_tells_of_other_code(tmp_path):
+def test_loading_a_program_with_other_code_warns(tmp_path):
     def make(far):
         def program(y, x=None):
             with numpyro.plate("rows", len(y)):

@@ -1,4 +1,4 @@
-"""Programs as people post them give NumPyro's own figures, or an error that names the site."""
+"""Published programs give the same figures as in NumPyro, or an error that names the site."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ import jaxgen
 from jaxgen.core.precision import enable_x64
 from jaxgen.numpyro import NUTS, MeanField
 
-TELLING = (
+QUICK = (
     "radon_noncentred", "binomial_admissions", "growth_years", "mask_outside", "thinned_counts",
     "uniform_up_to", "measurement_error", "counts_of_4e9",
 )  # fmt: skip
@@ -32,9 +32,9 @@ def check(case):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in TELLING else pytest.mark.slow) for n in SERVED]
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SERVED]
 )
-def test_scores_and_draws_are_numpyros(name):
+def test_scores_and_draws_are_those_of_numpyro(name):
     case = zoo.named(name)
     with enable_x64(case.wide):
         check(case)
@@ -51,7 +51,7 @@ def test_a_changed_global_counts():
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_programs_that_cannot_be_served_are_refused_by_name(name):
+def test_invalid_programs_raise_errors_that_name_them(name):
     case = zoo.named(name)
     with pytest.raises(ValueError, match=rf"{name}.*'{case.refused}'"):
         jaxgen.fit(zoo.model_of(case), case.x, case.y, key=jax.random.key(0), epochs=1)

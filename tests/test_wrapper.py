@@ -99,6 +99,15 @@ def test_fits_and_scores_as_the_model_inside(model, settings):
         assert_same(fitted.pull(x), plain.pull(x))
 
 
+def test_the_support_at_some_params():
+    x, _ = data()
+    box = models.Box(2)
+    plain, fitted = (jaxgen.fit(m, x, key=KEY) for m in (box, renamed(box)))
+    supports = [jaxgen.numpyro.as_distribution(f).support for f in (plain, fitted)]
+    outside = x.max(0) + 1
+    assert [bool(support(outside)) for support in supports] == [False, False]
+
+
 def test_frozen_params_stay_under_weight_decay():
     x, _ = data()
     start = jaxgen.fit(renamed(models.Box(2, margin=0.5)), x, key=KEY)

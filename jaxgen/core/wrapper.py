@@ -146,6 +146,7 @@ class Wrapper(Model):
             log_prob_and_k=self._log_prob_and_k
             if forwards and each[0].log_prob_and_k is not None
             else None,
+            support_at=self._support_at if forwards and each[0].support_at is not None else None,
         )
 
     @property
@@ -184,6 +185,10 @@ class Wrapper(Model):
     def _log_prob_and_k(self, params, x, y=None):
         model, place, *_ = self.inner[0]
         return model.traits.log_prob_and_k(params_at(params, place), x, y)
+
+    def _support_at(self, params):
+        model, place, *_ = self.inner[0]
+        return model.traits.support_at(params_at(params, place))
 
     def noise(self):
         return self._inside("noise")[0]()

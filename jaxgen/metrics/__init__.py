@@ -7,8 +7,8 @@ True
 """
 
 from jaxgen.metrics.accuracy import bits_per_dim, energy_distance, kl_divergence, neighbours
-from jaxgen.metrics.calibration import Calibration, calibration, reliability_figure
 from jaxgen.metrics.generation import copying, duplicates, throughput
+from jaxgen.metrics.reliability import Calibration, calibration, reliability_figure
 from jaxgen.metrics.report import Report, evaluate
 from jaxgen.metrics.representation import largest_correlation, noise_fit, round_trip
 

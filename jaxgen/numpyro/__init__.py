@@ -7,9 +7,10 @@
 """
 
 from jaxgen.numpyro.arviz import to_arviz
-from jaxgen.numpyro.distil import Distilled, distil
+from jaxgen.numpyro.build_program import from_program
+from jaxgen.numpyro.calibration import SBC, sbc
+from jaxgen.numpyro.distillation import Distilled, distil
 from jaxgen.numpyro.distribution import as_distribution
-from jaxgen.numpyro.from_program import from_program
 from jaxgen.numpyro.posteriors.full_rank import FullRank
 from jaxgen.numpyro.posteriors.guide import Guide
 from jaxgen.numpyro.posteriors.mean_field import MeanField
@@ -23,7 +24,6 @@ from jaxgen.numpyro.queries import (
     posterior,
     predictive,
 )
-from jaxgen.numpyro.sbc import SBC, sbc
 
 __all__ = [
     "NUTS",

@@ -5,7 +5,7 @@
 (3, 2)
 """
 
-from jaxgen.data.datasets.land import Land, land
+from jaxgen.data.datasets.land_model import Land, land
 from jaxgen.data.datasets.toys import (
     Checkerboard,
     EightGaussians,
