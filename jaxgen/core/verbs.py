@@ -183,7 +183,8 @@ def sample(model: Model, params: Params, key: jax.Array, n: int, y: Any = None) 
     Raises:
       TypeError, ValueError: an argument of the wrong kind, shape or range; the message names it.
 
-    >>> jaxgen.sample(fitted.model, fitted.params, jax.random.key(0), 3).shape
+    >>> draw = jax.jit(jaxgen.sample, static_argnums=(0, 3))
+    >>> draw(fitted.model, fitted.params, jax.random.key(0), 3).shape
     (3, 2)
     """
     return run_traced(to_sample(model, params, key, n, y))
@@ -208,7 +209,8 @@ def log_prob(model: Model, params: Params, x: ArrayLike, y: Any = None) -> jax.A
     Raises:
       TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
 
-    >>> jaxgen.log_prob(fitted.model, fitted.params, x).shape
+    >>> score = jax.jit(jaxgen.log_prob, static_argnums=0)
+    >>> score(fitted.model, fitted.params, x).shape
     (200,)
     """
     return run_traced(to_log_prob(model, params, x, y))
@@ -227,7 +229,8 @@ def classify(model: Model, params: Params, x: ArrayLike, prior: Any = None) -> j
     Raises:
       TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
 
-    >>> jaxgen.classify(labelled.model, labelled.params, x).shape
+    >>> by_bayes = jax.jit(jaxgen.classify, static_argnums=0)
+    >>> by_bayes(labelled.model, labelled.params, x).shape
     (200, 3)
     """
     return run_traced(to_classify(model, params, x, prior))

@@ -1,7 +1,7 @@
 """Distributions with known densities, to test models on.
 
 >>> land = jaxgen.datasets.land()
->>> jaxgen.sample(land, land.init(None), jax.random.key(0), 3).shape
+>>> jaxgen.Fitted(land, land.init(None)).sample(jax.random.key(0), 3).shape
 (3, 2)
 """
 
