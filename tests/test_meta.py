@@ -51,14 +51,14 @@ def specs_in(spec):
 
 
 def test_every_exported_model_and_bijector_has_a_row():
-    judged = {type(spec) for case in CASES for spec in specs_in(case.model)}
+    tested = {type(spec) for case in CASES for spec in specs_in(case.model)}
     exported = {
         getattr(module, name)
         for module in (models, compose, bijectors)
         for name in module.__all__
         if name != "Bijector"
     }
-    missing = {cls.__name__ for cls in exported - judged}
+    missing = {cls.__name__ for cls in exported - tested}
     assert not missing, f"give these a row in tests/cases.py: {sorted(missing)}"
 
 

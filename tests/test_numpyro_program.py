@@ -318,10 +318,10 @@ def test_a_program_is_distilled():
     with pytest.raises(ValueError, match=r"student must have the teacher's event_shape \(\)"):
         distil(teacher, student, key=KEY)
     teacher = started(from_program(programs.factors, samples=64))
-    found = distil(teacher, jaxgen.models.Gaussian(3), key=KEY, events=4000, judged=1000)
+    found = distil(teacher, jaxgen.models.Gaussian(3), key=KEY, events=4000, test_events=1000)
     assert found.fitted.model == jaxgen.models.Gaussian(3)
     assert (
         found.kl < 0.02 + 3 * found.standard_error
     )  # the importance-weighted score of the teacher is a lower bound
-    wrong = distil(teacher, jaxgen.models.Box(3), key=KEY, events=4000, judged=1000)
+    wrong = distil(teacher, jaxgen.models.Box(3), key=KEY, events=4000, test_events=1000)
     assert wrong.kl == np.inf  # some new draws are outside the bounding box of those of the fit

@@ -37,7 +37,7 @@ def distil(
     *,
     key: jax.Array,
     events: int = 20_000,
-    judged: int = 5_000,
+    test_events: int = 5_000,
     **settings: Any,
 ) -> Distilled:
     """Fit a fast model to draws of a fitted program, or of any other model, to take its place.
@@ -49,7 +49,7 @@ def distil(
         random order.
       key: a typed PRNG key.
       events: number of draws to fit to.
-      judged: number of new draws to estimate kl by.
+      test_events: number of new draws to estimate kl by.
       settings: arguments of ``jaxgen.fit``.
 
     Returns:
@@ -62,7 +62,7 @@ def distil(
 
     >>> events, key = np.random.default_rng(0).normal(size=(200, 2)), jax.random.key(0)
     >>> teacher = jaxgen.fit(jaxgen.models.KDE(2), events, key=key)
-    >>> found = distil(teacher, jaxgen.models.Gaussian(2), key=key, events=1000, judged=500)
+    >>> found = distil(teacher, jaxgen.models.Gaussian(2), key=key, events=1000, test_events=500)
     >>> found.kl < 0.2
     True
     """
@@ -82,7 +82,7 @@ def distil(
             raise ValueError(f"{name} must have a density, not {spec.traits.density!r}: {spec}")
     events_key, order_key, fit_key = jax.random.split(inputs.as_key(key), 3)
     count = inputs.as_count(events, "events", 1)
-    total = count + inputs.as_count(judged, "judged", 2)
+    total = count + inputs.as_count(test_events, "test_events", 2)
     if y is not None:
         y = np.asarray(y)
         if model.y_shape is not None and y.ndim != len(model.y_shape) + 1:
