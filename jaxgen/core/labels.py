@@ -65,6 +65,11 @@ def stack(trees: list[Any]) -> Params:
     return jax.tree_util.tree_map(together, *trees)
 
 
+def entry(tree: Any, k: int) -> Any:
+    """Entry k of the leading axis of every leaf, as ``stack`` makes it."""
+    return jax.tree_util.tree_map(lambda leaf: leaf[k], tree)
+
+
 @contextlib.contextmanager
 def errors_begin_with(*prefix: Any) -> Iterator[None]:
     """A context whose ValueErrors begin with a prefix, of strings and places."""

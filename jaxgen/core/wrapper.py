@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.families import mask_argument
+from jaxgen.core.labels import entry
 from jaxgen.core.model import Model, is_invertible
 from jaxgen.core.records import Hooks, Learning, Traits
 from jaxgen.core.spec import Params
@@ -288,15 +289,11 @@ def with_label_frequencies(model: Any, params: Params, y: Any, weights: Any = No
         if inner.copies is None:
             held = with_label_frequencies(inner.model, held, y, weights)
         elif inner.model.classes is not None:
-            copies = [_copy(held, k) for k in range(inner.copies)]
+            copies = [entry(held, k) for k in range(inner.copies)]
             counted = [with_label_frequencies(inner.model, one, y, weights) for one in copies]
             held = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *counted)
         params = with_params_at(params, inner.place, held)
     return model.count_labels(params, y, weights) if inner_of(model) else params
-
-
-def _copy(params, k):
-    return jax.tree_util.tree_map(lambda v: v[k], params)
 
 
 class _InnerHooks(Hooks):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import inputs
-from jaxgen.core.labels import stack
+from jaxgen.core.labels import entry, stack
 from jaxgen.core.model import Model, Params
 from jaxgen.core.places import Message
 from jaxgen.core.promotion import standard_promotion
@@ -18,7 +18,7 @@ from jaxgen.training import gradient, optimizers
 from jaxgen.training.finite import check_params
 from jaxgen.training.fitted import Fitted
 from jaxgen.training.learn import How, adapted_to_data, learn
-from jaxgen.training.members import Member, member_of
+from jaxgen.training.members import Member
 from jaxgen.training.rows import Data, as_params, member_keys, training_data
 from jaxgen.training.units import standard_units
 
@@ -104,7 +104,7 @@ def _learn_in_standard_units(
     params, history = learn(model, members, keys, how)
     if units[0] is not None:
         host = jax.device_get(params)
-        each = [u.leave(model, member_of(host, i)) for i, u in enumerate(units)]
+        each = [u.leave(model, entry(host, i)) for i, u in enumerate(units)]
         params = stack(each)
     return as_params(params), history
 

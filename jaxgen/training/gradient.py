@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import compiler
-from jaxgen.core.labels import stack
+from jaxgen.core.labels import entry, stack
 from jaxgen.core.sizes import size_class
 from jaxgen.core.warn import warn
 from jaxgen.training import freezing, optimizers
@@ -192,7 +192,7 @@ def _history(run_state, members, held_out, log_volume):
         return _history_of_one(state, *scores, held_out)
     each = []
     for i in range(members):
-        own = jax.tree_util.tree_map(lambda v, i=i: v[i], state)
+        own = entry(state, i)
         train, validation = (s[:, i] for s in scores)
         each.append(_history_of_one(own, train, validation, held_out))
     epochs = max(state.epochs)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxgen.core.labels import stack
+from jaxgen.core.labels import entry, stack
 from jaxgen.core.model import Model
 from jaxgen.core.places import Names
 from jaxgen.core.records import Hooks
@@ -104,7 +104,7 @@ def _by_mcmc(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
         data = members[0].train
         with Names.of_rows(data.numbers):
             params, (history,) = hooks.draw_posteriors(key[None], [data[:3]], how.settings.progress)
-        return jax.tree_util.tree_map(lambda v: v[0], params), history
+        return entry(params, 0), history
     largest = max(len(member.train.x) for member in members)  # chains run side by side
     each = [repeated(member.train, largest)[:3] for member in members]
     params, histories = hooks.draw_posteriors(key, each, how.settings.progress)
@@ -132,7 +132,9 @@ def _by_gradient(model: Model, members: list[Member], key: Any, how: How) -> Lea
     if how.noun is not None:
         settings = settings._replace(members=len(members), own_rows=not shared)
     starts = [_start(model, member, k) for member, k in zip(members, keys, strict=True)]
-    starts = [_prepared(model, start, train.of(i)) for i, start in enumerate(starts)]
+    hooks = model.learning.hooks
+    if hooks is not None:
+        starts = [_prepared(hooks, start, train.of(i)) for i, start in enumerate(starts)]
     mask = freezing.learnt(starts[0], settings.freeze, model.learning.frozen)
     checkpoint = None if how.checkpoint is None else how.checkpoint(settings)
 
@@ -151,14 +153,13 @@ def _by_gradient(model: Model, members: list[Member], key: Any, how: How) -> Lea
     params, history = gradient.run(
         model, starts, check, mask, train.rows, validation, key, settings, checkpoint
     )
-    hooks = model.learning.hooks
     if hooks is None:
         return params, history
     host = jax.device_get(params)
     histories = history.get("members", [history])
     for i, one in enumerate(histories):
         whose = "" if how.noun is None else f"{how.noun} {i}: "
-        own = host if how.noun is None else jax.tree_util.tree_map(lambda v, i=i: v[i], host)
+        own = host if how.noun is None else entry(host, i)
         with Names.of_rows(train.data_of(i).numbers):
             one |= _diagnosis(hooks, own, train.of(i), keys[i], one, whose, how.warns)
     return params, history
@@ -174,11 +175,8 @@ def _start(model: Model, member: Member, key: Any) -> Params:
         return as_params(model.init(key, *for_init(x, y, weights)))
 
 
-def _prepared(model: Model, start: Params, rows: Rows) -> Params:
+def _prepared(hooks: Hooks, start: Params, rows: Rows) -> Params:
     """Params to start from, as the model's hooks improve them."""
-    hooks = model.learning.hooks
-    if hooks is None:
-        return start
     return as_params(hooks.prepare(start, rows.x, rows.y, event_weights(rows)))
 
 

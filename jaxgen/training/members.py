@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.labels import (
+    entry,
     errors_begin_with,
     errors_of_label,
     repeated_rows,
@@ -71,15 +72,10 @@ def by_label(
         if isinstance(validation, Data):
             chosen = np.flatnonzero(validation.y == k)
             held = validation.take(chosen)._replace(y=None) if len(chosen) else 0.0
-        own_start = None if start is None else member_of(start, k)
+        own_start = None if start is None else entry(start, k)
         train, held = hold_out(keys[k], rows, held)
         members.append(Member(train, held, own_start, k, of_label=True))
     return members
-
-
-def member_of(tree: Any, k: int) -> Any:
-    """Entry k of the leading axis of every leaf."""
-    return jax.tree_util.tree_map(lambda v: v[k], tree)
 
 
 def rows_alike(members: list[Member]) -> bool:
