@@ -65,7 +65,7 @@ def main() -> int:
         )  # after each question, since a long run may be stopped
     chart.draw(data).savefig(picture, dpi=110)
     print(f"\nrows in {path}, chart in {picture}")
-    if arguments.readme:
+    if arguments.page:
         table.write_page(data)
     return int(failed)
 
