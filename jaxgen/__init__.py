@@ -10,7 +10,7 @@ from jaxgen.data import datasets
 from jaxgen.laws import check
 from jaxgen.metrics import Report, evaluate
 from jaxgen.networks import domains
-from jaxgen.training import fit, fit_each, unstack
+from jaxgen.training import fit, fit_each, select, unstack
 from jaxgen.training.fitted import Fitted, load
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "numpyro",
     "random",
     "sample",
+    "select",
     "training",
     "unstack",
 ]

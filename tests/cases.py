@@ -202,6 +202,7 @@ CASES = (
     Case("gaussian3", models.Gaussian(3), jittered=2),
     Case("diagonal", models.Gaussian(2, "diagonal"), ({"mean": [5.0, 0.0], "scale": [0.1, 3.0]},)),
     Case("diagonal4", models.Gaussian(4, "diagonal"), jittered=1),
+    Case("spherical", models.Gaussian(2, "spherical"), ({"mean": [5.0, 0.0], "scale": 0.3},), 1),
     Case(
         "mixture_full",
         models.GaussianMixture(2, components=3),
@@ -211,6 +212,18 @@ CASES = (
         "mixture_diagonal",
         models.GaussianMixture(2, components=3, covariance="diagonal"),
         ({**_MIXTURE, "scale": _DIAGONAL},),
+    ),
+    Case(
+        "mixture_tied",
+        models.GaussianMixture(2, components=3, covariance="tied"),
+        ({**_MIXTURE, "scale_tril": _FULL[0]},),
+        1,
+    ),
+    Case(
+        "mixture_spherical",
+        models.GaussianMixture(2, components=3, covariance="spherical"),
+        ({**_MIXTURE, "scale": [1.0, 0.3, 1.5]},),
+        1,
     ),
     Case("mixture3", models.GaussianMixture(3, components=2), jittered=1),
     Case("histogram1", models.Histogram((4,), bounds=((-2.0, 3.0),)), _GIVEN_BOUNDS, 0),
@@ -250,6 +263,22 @@ CASES = (
     Case("mixture_of_bits", compose.Mixture(models.Bernoulli((3,)), count=2), jittered=2),
     Case("mixture_of_boxes", compose.Mixture(models.Box(2), count=2), (_BOXES,), 0, gap=0.1),
     Case("mixture_given_y", compose.Mixture(LinearGaussian(), count=2), jittered=1, y=[0.5, 1.0]),
+    Case(
+        "general",
+        compose.MixtureGeneral(
+            (
+                models.Gaussian(2, "diagonal"),
+                compose.Transformed(models.Gaussian(2, "diagonal"), bijectors.Positive()),
+            )
+        ),
+        jittered=1,
+    ),
+    Case(
+        "general_given_y",
+        compose.MixtureGeneral((LinearGaussian(), models.Gaussian(1))),
+        jittered=1,
+        y=[0.5, 1.0],
+    ),
     Case(
         "mixed",
         compose.Product((models.Gaussian(2), models.Categorical((1,), levels=3))),

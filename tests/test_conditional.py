@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 import jaxgen
 from jaxgen import bijectors, compose, models
 from jaxgen.compose import Conditional
-from jaxgen.models.normal import inverse_of_tril
+from jaxgen.models.normal.matrices import inverse_of_tril
 from jaxgen.networks import MLP
 from jaxgen.networks.domains import Circle, Interval, Levels, Positive, Real
 from jaxgen.networks.frame import Conditions
@@ -153,6 +153,18 @@ def test_names_of_levels_do_not_matter():
         scores = fitted.log_prob(x, name[y])
         assert np.asarray(scores).mean() == pytest.approx(best, abs=0.05)
         np.testing.assert_array_equal(scores, fitted.log_prob(x, name[y].astype(float)))
+
+
+def test_a_network_of_many_features_learns_labels():
+    """It learns them before it overfits, though a label is one of many inputs."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 1200)
+    x = rng.normal(size=(10, 24))[y] + 2 * rng.normal(size=(1200, 24))
+    x, domain = np.clip(x, -9, 9), Interval(-9, 9)
+    flow = models.SplineCoupling(24, 2, 32, 1, 4, y_shape=(), y_domain=Levels(10), domain=domain)
+    fitted = jaxgen.fit(compose.Labelled(flow, 10), x[:600], y[:600], key=KEY, epochs=30)
+    right = np.asarray(fitted.classify(x[600:])).argmax(1) == y[600:]
+    assert right.mean() > 0.4
 
 
 def test_the_encoding_of_each_domain():

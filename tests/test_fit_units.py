@@ -59,7 +59,7 @@ AWKWARD = {
 }
 
 
-@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("covariance", ["full", "tied", "diagonal", "spherical"])
 @pytest.mark.parametrize("name", AWKWARD)
 def test_em_of_a_mixture_never_gives_up(name, covariance):
     x = AWKWARD[name]()

@@ -34,7 +34,10 @@ BAD_X = {
     "None": lambda x: None,
     "text": lambda x: "0.5",
     "list of text": lambda x: ["a"] * N,
-    "dict": lambda x: {"x": x},
+    "dict of text": lambda x: {"x": ["a"] * N},
+    "table with another column": lambda x: dict.fromkeys(
+        map(str, range(x[0].size + 1)), np.ones(N)
+    ),
     "ragged": lambda x: [[1.0], [1.0, 2.0], [3.0]],
     "objects": lambda x: np.array([object()] * N),
     "complex": lambda x: x.astype(complex),

@@ -21,10 +21,10 @@ QUERY = np.concatenate([DATA[:50], RNG.normal(size=(50, DIM)) * 3 + 2])
 
 def mixture(covariance):
     """scikit-learn's mixture, its params in our form, and its scores."""
-    kind = {"full": "full", "diagonal": "diag"}[covariance]
+    kind = "diag" if covariance == "diagonal" else covariance
     theirs = SklearnMixture(4, covariance_type=kind, random_state=0).fit(DATA)
     params = {"logits": np.log(theirs.weights_), "mean": theirs.means_}
-    if covariance == "full":
+    if covariance in ("full", "tied"):
         params["scale_tril"] = np.linalg.cholesky(theirs.covariances_)
     else:
         params["scale"] = np.sqrt(theirs.covariances_)
@@ -95,7 +95,9 @@ def categorical():
 
 CASES = {
     "mixture, full": lambda: mixture("full"),
+    "mixture, tied": lambda: mixture("tied"),
     "mixture, diagonal": lambda: mixture("diagonal"),
+    "mixture, spherical": lambda: mixture("spherical"),
     "kernel": kernel,
     "gaussian, full": full_gaussian,
     "gaussian, diagonal": diagonal_gaussian,

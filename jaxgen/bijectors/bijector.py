@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -62,6 +63,10 @@ class Bijector(Spec):
     def rescale(self, params: Params, shift: Any, scale: Any) -> Params:
         """Params of the map to ``shift + scale * x``: see ``Model.rescale``."""
         raise NotImplementedError(f"{type(self).__name__} has no rescale")
+
+    def degrees_of_freedom(self, params: Params) -> int:
+        """How many numbers of the params change the map: by default all of them."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree_util.tree_leaves(params))
 
     def part(self, params: Params, features: tuple[int, ...]) -> Params:
         """Params of the same map of a vector of some features, for a map that is elementwise."""

@@ -33,6 +33,9 @@ class Inverse(Bijector):
     def init(self, event_shape: tuple[int, ...], x: Any = None) -> Params:
         return self.inner.init(event_shape)
 
+    def degrees_of_freedom(self, params: Params) -> int:
+        return self.inner.degrees_of_freedom(params)
+
     def part(self, params: Params, features: tuple[int, ...]) -> Params:
         return self.inner.part(params, features)
 

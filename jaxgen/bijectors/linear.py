@@ -47,6 +47,10 @@ class Linear(Bijector):
     def rescale(self, params: Params, shift: Any, scale: Any) -> Params:
         return {"shift": shift + scale * params["shift"], "tril": scale[:, None] * params["tril"]}
 
+    def degrees_of_freedom(self, params: Params) -> int:
+        (dim,) = params["shift"].shape
+        return dim + dim * (dim + 1) // 2
+
     def forward(self, params: Params, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = jnp.matmul(jnp.tril(params["tril"]), z, precision=lax.Precision.HIGHEST)
         return params["shift"] + x, self._log_det(params)

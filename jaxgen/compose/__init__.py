@@ -8,6 +8,7 @@ from jaxgen.compose.dequantized import Dequantized
 from jaxgen.compose.importance import GivenByImportance, MarginalByImportance
 from jaxgen.compose.labelled import Labelled, PerClass
 from jaxgen.compose.mixture import Mixture
+from jaxgen.compose.mixture_general import MixtureGeneral
 from jaxgen.compose.product import Product
 from jaxgen.compose.transformed import Transformed
 
@@ -18,6 +19,7 @@ __all__ = [
     "Labelled",
     "MarginalByImportance",
     "Mixture",
+    "MixtureGeneral",
     "PerClass",
     "Product",
     "Transformed",

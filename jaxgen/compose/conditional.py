@@ -76,6 +76,7 @@ class Conditional(Wrapper):
             ._traits()
             ._replace(
                 reparameterized=self.family.traits.reparameterized,
+                components=self._components(),
                 tile=nets.tile_of(max(self.net.width, self._count)),
             )
         )
@@ -102,6 +103,12 @@ class Conditional(Wrapper):
 
     def pull(self, params, x, y=None):
         return self.family.pull(self._family_params(params, y), x)
+
+    def _joint(self, params, x, y=None, observed=None):
+        return self.family.traits.components.joint(self._family_params(params, y), x)
+
+    def _which(self, params, noise, y=None):
+        return self.family.traits.components.which(self._family_params(params, y), noise)
 
     def _family_params(self, params, y):
         """The family's params given y."""

@@ -20,7 +20,7 @@ from jaxgen.core.random import Key, Uniform, draw
 from jaxgen.core.spec import Count
 from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.models.gaussian_mixture import GaussianMixture
-from jaxgen.models.normal import matmul
+from jaxgen.models.normal.matrices import matmul
 
 _ROWS = 4096  # most events of the base that a tile scores at once
 _WIDENED = 1.3  # factor on the covariances of a proposal, which needs longer tails than its target
@@ -60,7 +60,11 @@ class _ImportanceSampled(Wrapper):
 
     def _traits(self):
         tile = max(1, _ROWS // self.candidates)
-        return super()._traits()._replace(density="estimate", tile=tile)
+        counted = self._degrees_of_freedom
+        return super()._traits()._replace(density="estimate", tile=tile, degrees_of_freedom=counted)
+
+    def _degrees_of_freedom(self, params):
+        raise NotImplementedError(f"{self} has no degrees of freedom: it is not fitted itself")
 
     @property
     def support(self):

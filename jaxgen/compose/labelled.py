@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import jax
@@ -10,12 +11,14 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from jaxgen.core.by_index import by_index
+from jaxgen.core.degrees import numbers_not_frozen
 from jaxgen.core.families import given_of_each, mask_argument, namespace
 from jaxgen.core.labels import errors_of_label, log_frequencies, rows_of_label, stack
 from jaxgen.core.model import Model
 from jaxgen.core.places import Names
 from jaxgen.core.spec import Count
 from jaxgen.core.wrapper import Inner, Wrapper
+from jaxgen.networks.domains import Levels
 
 _TILES = 64  # tiles of the model in one tile of a PerClass, in which rows are sorted by class
 _map = jax.tree_util.tree_map
@@ -29,12 +32,13 @@ class Labelled(Wrapper):
     p(y|x) by Bayes' rule.
 
     Args:
-      model: conditional model with ``y_shape`` (), whose y is the label.
+      model: conditional model with ``y_shape`` (), whose y is the label. A model with the fields
+        ``y_shape`` and ``y_domain``, such as a flow, gets them if it has no ``y_shape`` yet.
       classes: number of labels; y is one of 0 .. classes - 1.
 
     Params: ``logits`` (classes,), log p(y) up to a constant, and ``model``, the model's params.
 
-    >>> flow = SplineCoupling(2, layers=2, y_shape=(), y_domain=Levels(3))
+    >>> flow = SplineCoupling(2, layers=2)
     >>> fitted = jaxgen.fit(Labelled(flow, 3), x, y, key=jax.random.key(0), epochs=1)
     >>> apples = fitted.sample(jax.random.key(1), 10, "apple")
     """
@@ -47,6 +51,10 @@ class Labelled(Wrapper):
     def __post_init__(self):
         super().__post_init__()
         expected = self._model_y_shape
+        takes_label = hasattr(self.model, "y_domain") and expected == ()
+        if takes_label and self.model.y_shape is None and self.model.classes is None:
+            of_labels = {"y_shape": (), "y_domain": Levels(self.classes)}
+            object.__setattr__(self, "model", dataclasses.replace(self.model, **of_labels))
         if self.model.classes is not None or self.model.y_shape != expected:
             raise ValueError(
                 f"{type(self).__name__}: model must have y_shape {expected}, got {self.model} "
@@ -75,6 +83,13 @@ class Labelled(Wrapper):
     def _learning(self):
         learning = super()._learning()
         return learning._replace(frozen=("logits", *learning.frozen))
+
+    def _traits(self):
+        return super()._traits()._replace(degrees_of_freedom=self._degrees_of_freedom)
+
+    def _degrees_of_freedom(self, params):
+        # the frequencies of the labels are frozen for gradients, but learnt from the data
+        return numbers_not_frozen(self, params) + self.classes - 1
 
     def count_labels(self, params, y, weights=None):
         counted = np.asarray(log_frequencies(self.classes, y, weights))
@@ -122,7 +137,15 @@ class PerClass(Labelled):
     def _traits(self):
         inner = self.model.traits
         tile = None if inner.tile is None else _TILES * inner.tile
-        return super()._traits()._replace(tile=tile, reparameterized=inner.reparameterized)
+        return (
+            super()
+            ._traits()
+            ._replace(
+                tile=tile,
+                reparameterized=inner.reparameterized,
+                components=self._components(),
+            )
+        )
 
     def rescale(self, params, shift, scale):
         return {**params, "model": self.model.rescale(params["model"], shift, scale)}
@@ -150,6 +173,16 @@ class PerClass(Labelled):
             return self.model.log_prob(class_params, x, **mask_argument(observed))
 
         return self._with_class_params(score, params, y, (x, observed))
+
+    def _joint(self, params, x, y=None, observed=None):
+        def joint(class_params, args):
+            x, observed = args
+            return self.model.traits.components.joint(class_params, x, None, observed)
+
+        return self._with_class_params(joint, params, y, (x, observed))
+
+    def _which(self, params, noise, y=None):
+        return self._with_class_params(self.model.traits.components.which, params, y, noise)
 
     def loss(self, params, noise, x, y=None):
         def loss(class_params, args):

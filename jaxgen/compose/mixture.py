@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.by_index import by_index
-from jaxgen.core.families import given_of_each, mask_argument, modulate, namespace
+from jaxgen.core.degrees import numbers_not_frozen
+from jaxgen.core.families import (
+    given_of_each,
+    mask_argument,
+    modulate,
+    namespace,
+    resized,
+    without_weight,
+)
 from jaxgen.core.model import Model
 from jaxgen.core.numerics import logsumexp
+from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import Bits
 from jaxgen.core.random.choice import choose, words_for
-from jaxgen.core.spec import Count
+from jaxgen.core.records import Components, Sizes
+from jaxgen.core.spec import Count, Params
 from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.models import kmeans
 
@@ -56,6 +67,22 @@ class Mixture(Wrapper):
             )
         )
 
+    def _traits(self):
+        sizes = Sizes(self._of_size, resized, self._init_some)
+        components = Components(self.count, self._joint, self._which, sizes)
+        counted = self._degrees_of_freedom
+        return super()._traits()._replace(components=components, degrees_of_freedom=counted)
+
+    @standard_promotion
+    def weights(self, params: Params) -> jax.Array:
+        """The weights of the components, (count,), which sum to 1.
+
+        >>> mixture = Mixture(Gaussian(2), count=4)
+        >>> mixture.weights(mixture.init(key))
+        Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+        """
+        return jax.nn.softmax(jnp.asarray(params["logits"]))
+
     def log_prior(self, params):
         each = jax.vmap(self.component.log_prior)(params["component"])
         return logsumexp(jax.nn.log_softmax(params["logits"])[:, None] + each, 0)
@@ -65,11 +92,20 @@ class Mixture(Wrapper):
         if x is None:
             component = jax.vmap(self.component.init)(keys)
             return {"logits": jnp.zeros(self.count), "component": component}
-        z = x if self.support.is_discrete else _standard(x)
-        shares = kmeans.responsibilities(key, z, self.count)
         if self.learning.method == "gradient":
+            shares = kmeans.responsibilities(key, kmeans_input(self, x), self.count)
             return self._start(keys, x, y, shares)
-        return _maximised(self, jnp.asarray(x, shares.dtype), y, shares)
+        return self._init_some(self.count, key, x, y)
+
+    def _init_some(self, count, key, x, y=None):
+        """Params for EM, whose first ``count`` components alone have weight."""
+        shares = kmeans.responsibilities(key, kmeans_input(self, x), self.count, count)
+        params = _maximised(self, jnp.asarray(x, shares.dtype), y, shares)
+        weightless = np.arange(self.count) >= count
+        return without_weight(params, weightless) if weightless.any() else params
+
+    def _of_size(self, count):
+        return Mixture(self.component, count)
 
     def log_prob(self, params, x, y=None, observed=None):
         return logsumexp(self._joint(params, x, y, observed))
@@ -84,7 +120,7 @@ class Mixture(Wrapper):
         return {"which": Bits((words_for(self.count),)), "component": self.component.noise()}
 
     def push(self, params, noise, y=None):
-        which = choose(jax.nn.softmax(params["logits"]), noise["which"])
+        which = self._which(params, noise)
 
         def push(component, args):
             return self.component.push(component, *args)
@@ -123,27 +159,25 @@ class Mixture(Wrapper):
     def em_step(self, params, x, y=None, weights=None, observed=None):
         axes = (None, 0, None if y is None else 0, None if observed is None else 0)
         joint = jax.vmap(self._joint, in_axes=axes)(params, x, y, observed)
-        score = logsumexp(joint, 1)
-        shares = jnp.where(score[:, None] == -jnp.inf, 0, jax.nn.softmax(joint, 1))
-        shares = shares * weights[:, None]
-        return self._maximise(x, y, shares, observed), (weights * score).sum() / weights.sum()
+        shares, score = expected_shares(joint, weights)
+        return self._maximise(x, y, shares, observed), score
 
     def _start(self, keys, x, y, shares):
         """Params from the ``init`` of each component on its cluster, so that components differ."""
-        nearest = shares.argmax(1)
-        xp = namespace(x)
-        if xp is np:
-            nearest = np.asarray(nearest)
         each = []
         for k in range(self.count):
-            # each cluster's rows are repeated up to n rows: one shape, so one compiled program
-            cluster_first = xp.argsort(nearest != k, stable=True)
-            rows = cluster_first[xp.arange(len(x)) % xp.maximum((nearest == k).sum(), 1)]
+            rows = repeated_rows_where(shares.argmax(1) == k, x)
             each.append(self.component.init(keys[k], x[rows], None if y is None else y[rows]))
         component = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *each)
         return {"logits": jnp.log(shares.mean(0) + 1e-3), "component": component}
 
-    def _joint(self, params, x, y, observed=None):
+    def _which(self, params, noise, y=None):
+        return choose(jax.nn.softmax(params["logits"]), noise["which"])
+
+    def _degrees_of_freedom(self, params):
+        return numbers_not_frozen(self, params) - 1  # the weights sum to 1
+
+    def _joint(self, params, x, y=None, observed=None):
         """log w_k + log p_k(x) of one event, (count,)."""
         score = lambda p: self.component.log_prob(p, x, y, **mask_argument(observed))  # noqa: E731
         log_weights = jax.nn.log_softmax(params["logits"])
@@ -160,11 +194,38 @@ class Mixture(Wrapper):
         return {"logits": jnp.log(total / total.sum()), "component": estimate(shares.T)}
 
 
-def _standard(x):
-    """x with features of unit deviation, so that k-means does not depend on their units."""
+def expected_shares(joint: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The shares (n, count) of components in rows, times the weights, and the mean log density.
+
+    joint (n, count) is log w_k + log p_k(x) of each row, weights (n,). A row of zero density has no
+    shares.
+    """
+    score = logsumexp(joint, 1)
+    shares = jnp.where(score[:, None] == -jnp.inf, 0, jax.nn.softmax(joint, 1))
+    return shares * weights[:, None], (weights * score).sum() / weights.sum()
+
+
+def kmeans_input(mixture: Model, x: Any) -> Any:
+    """x with features of unit deviation, so that k-means does not depend on their units.
+
+    Whole numbers stay as they are.
+    """
+    if mixture.support.is_discrete:
+        return x
     xp, spread = namespace(x), x.max(0) - x.min(0)
     z = (x - x.min(0)) / xp.where(spread > 0, spread, 1)
     return z / xp.where(spread > 0, z.std(0), 1)
+
+
+def repeated_rows_where(chosen: Any, x: Any) -> Any:
+    """Indices (n,) of the rows of x (n, ...) for which ``chosen`` (n,) is true, in turn.
+
+    They are repeated up to the number of rows of x: one shape, so one compiled program.
+    """
+    xp = namespace(x)
+    chosen = xp.asarray(chosen)
+    chosen_first = xp.argsort(~chosen, stable=True)
+    return chosen_first[xp.arange(len(x)) % xp.maximum(chosen.sum(), 1)]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors import Bijector, Permute
+from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.families import modulate, others
 from jaxgen.core.model import Model
 from jaxgen.core.places import Names, feature
@@ -49,7 +50,15 @@ class Transformed(Wrapper):
         return self.bijector.event_shape(self.base.event_shape)
 
     def _traits(self):
-        return super()._traits()._replace(reparameterized=self.base.traits.reparameterized)
+        return (
+            super()
+            ._traits()
+            ._replace(
+                reparameterized=self.base.traits.reparameterized,
+                components=self._components(),
+                degrees_of_freedom=self._degrees_of_freedom,
+            )
+        )
 
     @property
     def support(self):
@@ -79,12 +88,22 @@ class Transformed(Wrapper):
             return {"base": self.base.init(key, z, y), "bijector": bijector}
 
     def log_prob(self, params, x, y=None):
+        return self._score(self.base.log_prob, params, x, y)
+
+    def _joint(self, params, x, y=None, observed=None):
+        return self._score(self.base.traits.components.joint, params, x, y)
+
+    def _score(self, score, params, x, y):
+        """``score(base params, z, y)``, log densities of z, as log densities of x."""
         inside = self.bijector.contains(params["bijector"], x)
         origin = jnp.zeros(self.base.event_shape, x.dtype)
         safe, _ = self.bijector.forward(params["bijector"], origin)
         z, log_det = self.bijector.inverse(params["bijector"], jnp.where(inside, x, safe))
-        score = self.base.log_prob(params["base"], z, y) + log_det
-        return jnp.where(inside, score, -jnp.inf)
+        return jnp.where(inside, score(params["base"], z, y) + log_det, -jnp.inf)
+
+    def _degrees_of_freedom(self, params):
+        base = degrees_of_freedom(self.base, params["base"])
+        return base + self.bijector.degrees_of_freedom(params["bijector"])
 
     def loss(self, params, noise, x, y=None):
         z, log_det = self.bijector.inverse(params["bijector"], x)

@@ -24,8 +24,8 @@ from jaxgen.core.random.threefry import key_words
 _WIDER = 64  # an accelerator's tiles, as multiples of those that suit the caches of one CPU core
 
 
-def sample_rows(model, params, key, start, n, y):
-    """Events of rows start .. start + n - 1."""
+def sample_rows(model, params, key, start, n, y, with_labels=False):
+    """Events of rows start .. start + n - 1; with_labels: and labels or components (n,) of them."""
     once = not (model.traits.elementwise and _even(model))
     draws_label = y is None and model.classes is not None
     leaves = (model.noise(), _label_noise(model)) if draws_label else model.noise()
@@ -38,7 +38,13 @@ def sample_rows(model, params, key, start, n, y):
             noise, words = noise
             y = jax.vmap(choose, (None, -1))(jnp.exp(model.log_prior(params)), words)
         events = over_rows(model.push, (None, -1, None if y is None else 0))(params, noise, y)
-        return events if draws_label else blank_unknown(model, y, events)
+        events = events if draws_label else blank_unknown(model, y, events)
+        if not with_labels:
+            return events
+        if model.classes is not None:
+            return events, y
+        which = over_rows(model.traits.components.which, (None, -1, None if y is None else 0))
+        return events, which(params, noise, y)
 
     dtype = inputs.float_dtype(params)
     return _in_tiles(model.traits.tile, rows, n, y)
@@ -110,6 +116,29 @@ def classify_rows(model, params, prior, x, missing=False):
     return _in_tiles(model.traits.tile, rows, len(x), x)
 
 
+def joint_rows(model, params, x, y, missing=False):
+    """log w_k + log p_k(x) of rows and components, (n, count), for a model with components."""
+    joint = model.traits.components.joint
+
+    def one(x, y):
+        if not missing:
+            return _total(x, lambda x: joint(params, x, y), -jnp.inf)
+        observed = ~jnp.isnan(x)
+        known = jnp.where(observed, x, 0)
+        return _total(known, lambda x: joint(params, x, y, observed), -jnp.inf)
+
+    def rows(_, __, block):
+        x, y = block
+        return blank_unknown(model, y, over_rows(one, (0, None if y is None else 0))(x, y))
+
+    return _in_tiles(model.traits.tile, rows, len(x), (x, y))
+
+
+def responsibilities_rows(model, params, x, y, missing=False):
+    """Probabilities of components given rows, (n, count); NaN where the density is 0."""
+    return jnp.exp(_normal(joint_rows(model, params, x, y, missing)))
+
+
 def _joint(model, params, prior, x, missing):
     """log p(y) + log p(x|y), (n, classes), one class at a time to save a network's memory."""
 
@@ -123,7 +152,7 @@ def _joint(model, params, prior, x, missing):
 
 
 def _normal(joint):
-    """The joint log probabilities (n, classes), normalised over classes; NaN if all are -inf."""
+    """Joint log probabilities (n, k), normalised over the last axis; NaN if all are -inf."""
     possible = (joint.max(1) != -jnp.inf)[:, None]  # NaN stays NaN
     log_p = jax.nn.log_softmax(jnp.where(possible, joint, 0), 1)
     return jnp.where(possible, log_p, jnp.nan)

@@ -41,8 +41,8 @@ def support_within(params: Params) -> constraints.Constraint:
     return constraints.independent(constraints.interval(params["low"], params["high"]), 1)
 
 
-class Every(constraints.Constraint):
-    """Several constraints, all of which hold for the same value."""
+class _Several(constraints.Constraint):
+    """Several constraints of the same value."""
 
     def __init__(self, each: tuple[constraints.Constraint, ...]):
         self.each = each
@@ -56,11 +56,8 @@ class Every(constraints.Constraint):
     def is_discrete(self):
         return any(constraint.is_discrete for constraint in self.each)
 
-    def __call__(self, x):
-        return functools.reduce(operator.and_, (constraint(x) for constraint in self.each))
-
     def __repr__(self):
-        return f"Every{self.each}"
+        return f"{type(self).__name__}{self.each}"
 
     def feasible_like(self, prototype):
         return self.each[-1].feasible_like(prototype)
@@ -69,7 +66,21 @@ class Every(constraints.Constraint):
         return (), ((), {"each": self.each})
 
     def eq(self, other, static=False):
-        return isinstance(other, Every) and self.each == other.each
+        return type(other) is type(self) and self.each == other.each
+
+
+class Every(_Several):
+    """Several constraints, all of which hold for the same value."""
+
+    def __call__(self, x):
+        return functools.reduce(operator.and_, (constraint(x) for constraint in self.each))
+
+
+class Either(_Several):
+    """Several constraints, at least one of which holds for the same value."""
+
+    def __call__(self, x):
+        return functools.reduce(operator.or_, (constraint(x) for constraint in self.each))
 
 
 class Pieces(constraints.Constraint):

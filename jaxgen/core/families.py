@@ -50,6 +50,34 @@ def given_of_each(
     return rest, rest_params, log_weights + scores
 
 
+def without_weight(params: Params, weightless: Any) -> Params:
+    """Params of a mixture in which some components, (components,) bool, have no weight."""
+    logits = namespace(params["logits"]).where(weightless, -jnp.inf, params["logits"])
+    return {**params, "logits": logits}
+
+
+def resized(params: Params, count: int, shared: tuple[str, ...] = ()) -> Params:
+    """Params of the first ``count`` components of a mixture, or with copies without weight added.
+
+    It runs on the host, where no program is compiled for each number of components.
+
+    Args:
+      params: a dict whose leaves have a leading axis of components.
+      count: number of components wanted.
+      shared: names of the entries that all components share.
+    """
+    rows = np.arange(count)
+    known = len(params["logits"])
+
+    def cut(name, value):
+        take = lambda leaf: np.asarray(leaf)[np.minimum(rows, known - 1)]  # noqa: E731
+        return value if name in shared else jax.tree_util.tree_map(take, value)
+
+    new = {name: cut(name, value) for name, value in params.items()}
+    new = new if count <= known else without_weight(new, rows >= known)
+    return jax.tree_util.tree_map(jnp.asarray, new)
+
+
 def check_observed(observed: np.ndarray) -> None:
     """Raise if no row has a value of some feature; observed is (n, *event_shape), on the host."""
     never = ~observed.any(0).reshape(-1)

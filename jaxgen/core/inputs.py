@@ -6,6 +6,7 @@ expected and what was given. Shapes and dtypes are checked within a trace too, v
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import places
+from jaxgen.core import dataframes, places
 from jaxgen.core.constraints import innermost
 from jaxgen.core.places import Message, Place
 from jaxgen.core.random import is_leaf
@@ -55,6 +56,17 @@ def as_key(key: Any) -> jax.Array:
     raise TypeError(f"{wanted}, got {_describe(key)}")
 
 
+def as_not_negative(value: Any, name: str) -> float:
+    """The value as a float of at least 0; ``name`` is that of the argument in errors."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {_describe(value)}") from None
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
+    return number
+
+
 def as_place(device: Any) -> jax.Device | jax.sharding.Sharding | None:
     """The argument ``device``: a device, a sharding or None; any other type raises TypeError."""
     if device is None or isinstance(device, jax.Device | jax.sharding.Sharding):
@@ -80,7 +92,7 @@ def as_count(n: Any, name: str = "n", least: int = 0) -> int:
 
 def as_events(model: Any, x: Any, dtype: Any) -> Any:
     """x (..., *event_shape) in the given float dtype; it must have a batch dimension."""
-    x = _batched(numbers(x, "x"), model.event_shape, "x", model)
+    x = _batched(numbers(events_of_table(model, x), "x"), model.event_shape, "x", model)
     if x.dtype == dtype:
         return x  # without a copy
     with np.errstate(over="ignore"):  # values beyond the dtype become infinite and score -inf
@@ -121,12 +133,12 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
     shape = tuple(model.y_shape)
     if y is None:
         raise ValueError(f"y is missing: {model} is conditional, with y of shape {shape}")
-    y = numbers(y, "y")
+    y = numbers(conditions_of_table(model, y), "y")
     if model.classes is not None and y.dtype.kind not in "biu":
         raise TypeError(f"y must hold labels 0 .. {model.classes - 1}, ints; got dtype {y.dtype}")
     if y.shape not in (shape, (*batch_shape, *shape)):
         wanted = f"{(*batch_shape, *shape)}, one row for each event, or {shape}"
-        raise ValueError(f"y must have shape {wanted}; got {y.shape}")
+        raise ValueError(f"y must have shape {wanted}; got {y.shape}{_swapped(model)}")
     if not isinstance(y, jax.core.Tracer) and model.y_support is not None and y.size:
         _check_conditions(model, np.asarray(y))
     y = narrowed(y, dtype, "y")
@@ -206,7 +218,7 @@ def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> 
     traced = isinstance(y, jax.core.Tracer)
     _check_no_label_masked(y, name)
     try:
-        y = y if traced else np.asarray(y)
+        y = y if traced else np.asarray(column_of_labels(y))
     except ValueError as error:
         raise ValueError(f"{name} must be an array of labels: {error}") from None
     if y.dtype.kind == "f" or (traced and y.dtype.kind not in "biu"):
@@ -243,8 +255,27 @@ def _traced_places(y, labels, name):
     return jnp.where(known[nearest] == y, jnp.array(places, np.int32)[nearest], -1)
 
 
+def column_of_labels(y: Any, column: str | None = None, name: str = "y") -> Any:
+    """The labels in a table: its only column, or the one with a name; other values unchanged.
+
+    Raises:
+      ValueError: the table has several columns and not that one.
+    """
+    if not dataframes.is_table(y):
+        return y
+    columns = dataframes.column_names(y, name) or (0,)
+    if column in columns:
+        return y[column]
+    if len(columns) > 1:
+        wanted = "one column" if column is None else f"a column {column!r}"
+        raise ValueError(f"{name} must hold labels in {wanted}; its columns are {columns}")
+    return y[columns[0]]
+
+
 def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
-    """The sorted names of a model's labels in training data; None if they are 0 .. classes - 1.
+    """The names of a model's labels in training data; None if they are 0 .. classes - 1.
+
+    The names are sorted, except that those of a categorical column keep its order.
 
     Raises:
       TypeError, ValueError: y is missing or not labels, or has more or fewer than the model.
@@ -252,6 +283,8 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     if y is None:
         raise ValueError(f"y is missing: {model} is fitted to events and their labels")
     _check_no_label_masked(y, "y")
+    y = column_of_labels(y)
+    categories = dataframes.categories_of(y)
     try:
         y = np.asarray(y)
     except ValueError as error:
@@ -264,9 +297,13 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
             f"y must hold labels, one int or string for each event; got dtype {y.dtype} and "
             f"shape {y.shape}"
         )
-    if y.dtype.kind in "biu" and len(y) and y.min() >= 0 and y.max() < model.classes:
+    in_order = categories is None or categories == sorted(categories)
+    is_number = in_order and y.dtype.kind in "biu" and len(y) > 0
+    if is_number and y.min() >= 0 and y.max() < model.classes:
         return None
     found = tuple(np.unique(y).tolist())
+    if not in_order:
+        found = tuple(name for name in categories if name in found)
     if len(found) != model.classes:
         raise ValueError(
             f"y must hold {model.classes} labels for {model}; it holds {len(found)}: "
@@ -295,10 +332,12 @@ def training_data(
     Raises:
       TypeError, ValueError: an argument does not satisfy this.
     """
-    raw = _batched(numbers(x, "x"), model.event_shape, "x", model)
+    raw = _batched(numbers(events_of_table(model, x), "x"), model.event_shape, "x", model)
     x = np.asarray(raw, np.float64)
     if x.ndim != len(model.event_shape) + 1:
-        raise ValueError(f"x must have one batch dimension, (n, ...); got shape {x.shape}")
+        raise ValueError(
+            f"x must have one batch dimension, (n, ...); got shape {x.shape}{_swapped(model)}"
+        )
     n = x.shape[0]
     if n == 0:
         raise ValueError(f"x must hold at least one event; got shape {x.shape}")
@@ -314,7 +353,7 @@ def training_data(
         support = innermost(support)  # that of single numbers
         where = first_of(~np.asarray(support(narrow)), x)
         raise ValueError(Message(f"x must lie in the support of {model}; ", *where, " is outside"))
-    raw = y
+    raw = y = conditions_of_table(model, y)
     y = as_conditions(model, y, (n,), np.float64)
     if y is not None:
         y = np.asarray(y)
@@ -329,7 +368,7 @@ def training_data(
             )
         _finite(weights, "weights")
         if (weights < 0).any() or weights.sum() <= 0:
-            raise ValueError("weights must be non-negative with a positive sum")
+            raise ValueError("weights must be non-negative, and not all zero")
     return x, y, weights
 
 
@@ -398,12 +437,51 @@ def _check_missing(x):
             raise ValueError(Message("x has no value in ", where, ": all are missing (NaN)"))
 
 
+def conditions_of_table(model: Any, y: Any, columns: tuple[str, ...] | None = None) -> Any:
+    """The conditions in a table as an array (..., *y_shape); other values unchanged.
+
+    columns: the names of the columns to take; None takes all of them in the order of the table. A
+    model with ``traits.covariates`` takes those, by name.
+    """
+    if model.y_shape is None or not dataframes.is_table(y):
+        return y
+    if model.traits.covariates is not None:
+        return model.traits.covariates.from_table(y)
+    return _in_shape(dataframes.select(y, columns, "y"), model.y_shape or (), "y", model)
+
+
+def events_of_table(
+    model: Any, x: Any, columns: tuple[str, ...] | None = None, name: str = "x"
+) -> Any:
+    """The events in a table as an array (..., *event_shape); see ``conditions_of_table``."""
+    if not dataframes.is_table(x):
+        return x
+    return _in_shape(dataframes.select(x, columns, name), model.event_shape, name, model)
+
+
+def _in_shape(array, shape, name, model):
+    """Columns (..., k) as events or conditions of a shape."""
+    size, given = math.prod(shape), array.shape[-1]
+    if given != size:
+        hint = _swapped(model)
+        raise ValueError(f"{name} must have {size} columns for {model}; it has {given}{hint}")
+    return array.reshape(*array.shape[:-1], *shape)
+
+
+def _swapped(model):
+    """A hint for errors about shapes, for a model whose arguments have names."""
+    covariates = model.traits.covariates
+    return "" if covariates is None else f" ({covariates.roles}: did you swap them?)"
+
+
 def _batched(array, event_shape, name, model):
     event_shape = tuple(event_shape)
     dims = len(event_shape)
     if array.ndim <= dims or array.shape[array.ndim - dims :] != event_shape:
         wanted = ", ".join(["n", *map(str, event_shape)]) + ("," if not dims else "")
-        raise ValueError(f"{name} must have shape ({wanted}) for {model}; got {array.shape}")
+        raise ValueError(
+            f"{name} must have shape ({wanted}) for {model}; got {array.shape}{_swapped(model)}"
+        )
     return array
 
 
@@ -441,6 +519,8 @@ def numbers(value: Any, name: str) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(v, np.ma.MaskedArray) for v in value):
         value = np.ma.array(value)
     value = unmasked(value)
+    if hasattr(value, "to_numpy"):  # a column of pandas, polars or pyarrow
+        value = dataframes.as_array(value, name)
     if not isinstance(value, (jax.Array, np.ndarray)):
         try:
             value = np.asarray(value)

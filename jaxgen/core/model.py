@@ -49,11 +49,12 @@ from numpyro.distributions import constraints
 
 from jaxgen.core.records import Learning, Traits
 from jaxgen.core.spec import Params, Spec
+from jaxgen.core.template import ModelType
 
 __all__ = ["Learning", "Model", "Params", "Traits", "is_invertible", "overrides"]
 
 
-class Model(Spec):
+class Model(Spec, metaclass=ModelType):
     """Base of every model: give it fields, ``event_shape`` and the methods that raise below.
 
     >>> model = jaxgen.models.Gaussian(2)

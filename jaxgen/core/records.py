@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from jaxgen.core.spec import Params
 
 Method = Literal["closed_form", "em", "gradient", "mcmc"]
+TOGETHER = 2  # of ``Learning.rescalable``: features that have to share one scale
 
 
 class Learning(NamedTuple):
@@ -25,7 +27,8 @@ class Learning(NamedTuple):
         sets it takes the argument ``observed`` in ``log_prob``, ``estimate`` and ``em_step``, and
         defines ``complete``.
       rescalable: whether ``rescale`` can change the units of the features: one answer, or an array
-        of the event's shape with one for each feature.
+        of the event's shape with one for each feature. ``TOGETHER`` marks features that have to
+        share one scale, as those of a spherical normal.
       noise: pytree of noise leaves (see ``jaxgen.random``) that the loss of one event takes, drawn
         anew at each step. An ``Events`` leaf is the number of events that are learnt from, by which
         a loss can weigh a prior of the params.
@@ -40,18 +43,22 @@ class Learning(NamedTuple):
     rate: float = 5e-3
     frozen: tuple[str, ...] = ()
     missing: Literal["closed_form", "em"] | None = None
-    rescalable: bool | np.ndarray = False
+    rescalable: int | np.ndarray = False
     noise: Any = ()
     hooks: Hooks | None = None
 
 
 class Traits(NamedTuple):
-    """How a model is computed. Only the first three change what a user may ask of it.
+    """What a user may ask of a model (the first five), and how it is computed.
 
     Attributes:
       density: what ``log_prob`` returns: the exact log density, an estimate of it, or none at all.
       reparameterized: whether gradients pass through samples.
       invertible: whether ``pull`` works; None if that follows from the class defining it.
+      components: a ``Components``, for a mixture, whose responsibilities a user may ask for; None
+        for a model that has no components.
+      degrees_of_freedom: a function of the params, of which it reads the shapes alone, that counts
+        the free numbers in them; None if all numbers count that are not frozen.
       elementwise: whether ``push`` reads each noise scalar once, so that XLA can fuse the two.
       tile: rows that a network takes at once on a CPU core; None for all of them.
       scratch: scalars that scoring one event holds in memory, beside the event.
@@ -59,6 +66,7 @@ class Traits(NamedTuple):
         returns log p and the Pareto k of the weights.
       support_at: for a support that depends on params, such as bounds, a function of the params
         that returns it as a NumPyro constraint; None if ``support`` is the support.
+      covariates: names of the numbers in y, for a model whose conditions have names.
 
     >>> jaxgen.Traits(reparameterized=True).density
     'exact'
@@ -67,11 +75,72 @@ class Traits(NamedTuple):
     density: Literal["exact", "estimate", "none"] = "exact"
     reparameterized: bool = False
     invertible: bool | None = None
+    components: Any = None
+    degrees_of_freedom: Callable[[Params], int] | None = None
     elementwise: bool = False
     tile: int | None = None
     scratch: int = 0
     log_prob_and_k: Any = None
     support_at: Any = None
+    covariates: Covariates | None = None
+
+
+class Covariates(NamedTuple):
+    """Names of a model's conditions, of which y is an array.
+
+    Attributes:
+      names: the name of each covariate.
+      from_table: a function from a table of covariates (see ``jaxgen.core.dataframes``), which may
+        have other columns too, to y (..., *y_shape).
+      roles: a sentence that says which of the model's arguments is x and which are y, for errors.
+    """
+
+    names: tuple[str, ...]
+    from_table: Callable[[Any], Any]
+    roles: str
+
+
+class Components(NamedTuple):
+    """The components of a mixture, p(x) = sum_k w_k p_k(x).
+
+    Attributes:
+      count: number of components.
+      joint: function of (params, x, y, observed) that returns log w_k + log p_k(x) of one event,
+        (count,), in nats. y and observed may be left out.
+      which: function of (params, noise, y) that returns the index of the component whose event
+        ``push`` makes of the noise. y may be left out.
+      sizes: how the family gives mixtures with other numbers of components; None if it does not.
+
+    >>> mixture = jaxgen.models.GaussianMixture(2, components=3)
+    >>> components, params = mixture.traits.components, mixture.init(key)
+    >>> joint = components.joint(params, jnp.zeros(2))
+    >>> components.count, jax.nn.softmax(joint).shape
+    (3, (3,))
+    """
+
+    count: int  # type: ignore[assignment]
+    joint: Callable[..., Any]
+    which: Callable[..., Any]
+    sizes: Sizes | None = None
+
+
+class Sizes(NamedTuple):
+    """Mixtures of one family with other numbers of components, which can share programs.
+
+    A smaller mixture is a larger one in which some components have no weight (logits of -inf), and
+    ``em_step`` leaves them without.
+
+    Attributes:
+      model: function of a number of components that returns the mixture.
+      resize: function of (params, count) that cuts the last components off, or adds components
+        without weight.
+      init: function of (count, key, x, y) like the mixture's ``init``, where all but the first
+        ``count`` components have no weight.
+    """
+
+    model: Callable[[int], Any]
+    resize: Callable[[Params, int], Params]
+    init: Callable[..., Params]
 
 
 class Hooks(Protocol):

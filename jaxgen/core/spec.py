@@ -63,8 +63,12 @@ class Spec:
 
 def spec_name(cls: type) -> str:
     """The name of a spec in files: the class name, with its module unless that is in jaxgen."""
-    is_builtin = cls.__module__.split(".")[0] == "jaxgen"
-    return cls.__qualname__ if is_builtin else f"{cls.__module__}.{cls.__qualname__}"
+    return cls.__qualname__ if is_builtin(cls) else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def is_builtin(cls: type) -> bool:
+    """Whether a class is defined in jaxgen."""
+    return cls.__module__.split(".")[0] == "jaxgen"
 
 
 def to_json(spec: Spec) -> dict[str, Any]:
@@ -103,9 +107,12 @@ def from_json(data: Any) -> Spec:
         return tuple(build(v) for v in value) if isinstance(value, list) else value
 
     try:
-        return _registry[name](**{k: build(v) for k, v in data.items() if k != "spec"})
+        spec = _registry[name](**{k: build(v) for k, v in data.items() if k != "spec"})
     except TypeError as error:
         raise ValueError(f"spec {name!r} cannot be built from {sorted(data)}: {error}") from error
+    if not isinstance(spec, Spec):
+        raise ValueError(f"spec {name!r} cannot be built from {sorted(data)}: it lacks a field")
+    return spec
 
 
 @functools.cache

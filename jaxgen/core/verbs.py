@@ -57,8 +57,17 @@ def _classify(
     return batch.classify_rows(model, params, prior, x, missing)
 
 
+def _responsibilities(
+    model: Model, params: Params, _: Any, start: Any, n: int, x: Any, y: Any, missing: bool = False
+) -> Any:
+    return batch.responsibilities_rows(model, params, x, y, missing)
+
+
 SAMPLE = Verb(
     lambda m, params, key, s, n, _, y: batch.sample_rows(m, params, key, s, n, y), None, True
+)
+SAMPLE_WITH_LABELS = Verb(
+    lambda m, params, key, s, n, _, y: batch.sample_rows(m, params, key, s, n, y, True), None, True
 )
 COMPLETE = Verb(
     lambda m, params, key, s, n, x, y: batch.complete_rows(m, params, key, s, x, y), None, True
@@ -68,6 +77,9 @@ LOG_PROB_AND_K = Verb(
     lambda m, params, _, s, n, x, y: batch.log_prob_and_k_rows(m, params, x, y), scores=True
 )
 CLASSIFY = Verb(_classify, functools.partial(_classify, missing=True), scores=True)
+RESPONSIBILITIES = Verb(
+    _responsibilities, functools.partial(_responsibilities, missing=True), scores=True
+)
 PUSH = Verb(lambda m, params, _, s, n, noise, y: batch.push_rows(m, params, noise, y))
 PULL = Verb(lambda m, params, _, s, n, x, y: batch.pull_rows(m, params, x, y))
 
@@ -101,6 +113,17 @@ def to_sample(model: Model, params: Params, key: Any, n: Any, y: Any, start: int
     return Request(SAMPLE, model, params, key, None, y, n, (n,), start)
 
 
+def with_labels(model: Model) -> Verb:
+    """The verb of draws with their labels, or with the numbers of their components.
+
+    Raises:
+      TypeError: the model has neither.
+    """
+    if model.classes is None and model.traits.components is None:
+        raise TypeError(f"with_labels does not apply: {model} has no labels and no components")
+    return SAMPLE_WITH_LABELS
+
+
 def to_log_prob(model: Model, params: Params, x: Any, y: Any) -> Request:
     return _with_events(LOG_PROB, model, params, None, x, y)
 
@@ -108,6 +131,14 @@ def to_log_prob(model: Model, params: Params, x: Any, y: Any) -> Request:
 def to_classify(model: Model, params: Params, x: Any, prior: Any) -> Request:
     prior = inputs.as_prior(model, prior, inputs.float_dtype(params))
     return _with_events(CLASSIFY, model, params, prior, x, None)
+
+
+def to_responsibilities(model: Model, params: Params, x: Any, y: Any) -> Request:
+    if model.traits.components is None:
+        raise TypeError(f"{model} has no components: see models.GaussianMixture, compose.Mixture")
+    if y is None and model.classes is not None:
+        raise ValueError(f"y is missing: the components of {model} are those of one label")
+    return _with_events(RESPONSIBILITIES, model, params, None, x, y)
 
 
 def to_complete(model: Model, params: Params, key: Any, x: Any, y: Any) -> Request:

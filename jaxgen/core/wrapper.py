@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxgen.core.families import mask_argument
 from jaxgen.core.labels import entry
 from jaxgen.core.model import Model, is_invertible
-from jaxgen.core.records import Hooks, Learning, Traits
+from jaxgen.core.records import Components, Hooks, Learning, Traits
 from jaxgen.core.spec import Params
 
 
@@ -148,6 +148,8 @@ class Wrapper(Model):
             if forwards and each[0].log_prob_and_k is not None
             else None,
             support_at=self._support_at if forwards and each[0].support_at is not None else None,
+            components=self._components() if forwards else None,
+            covariates=each[0].covariates if self.same_events and self.classes is None else None,
         )
 
     @property
@@ -190,6 +192,21 @@ class Wrapper(Model):
     def _support_at(self, params):
         model, place, *_ = self.inner[0]
         return model.traits.support_at(params_at(params, place))
+
+    def _components(self) -> Components | None:
+        """The components of the model inside, whose functions take the wrapper's params."""
+        components = self.inner[0].model.traits.components
+        if components is None:
+            return None
+        return components._replace(joint=self._joint, which=self._which)
+
+    def _joint(self, params, x, y=None, observed=None):
+        model, place, *_ = self.inner[0]
+        return model.traits.components.joint(params_at(params, place), x, y, observed)
+
+    def _which(self, params, noise, y=None):
+        model, place, *_ = self.inner[0]
+        return model.traits.components.which(params_at(params, place), noise, y)
 
     def noise(self):
         return self._inside("noise")[0]()

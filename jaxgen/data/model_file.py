@@ -9,12 +9,14 @@ The digest detects accidental damage; it is no signature.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 import jax
@@ -26,7 +28,8 @@ import safetensors.numpy
 from jaxgen.core import inputs
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
-from jaxgen.core.spec import from_json, spec_name, to_json
+from jaxgen.core.spec import Spec, from_json, spec_name, to_json
+from jaxgen.core.warn import warn
 from jaxgen.data import params as params_of
 from jaxgen.data.output import write_atomically
 
@@ -60,6 +63,7 @@ class SavedModel(NamedTuple):
     params: Params
     columns: tuple[str, ...] | None = None
     labels: tuple[str | int, ...] | None = None
+    y_columns: tuple[str, ...] | None = None
 
 
 def save(fitted: Any, path: str | os.PathLike[str]) -> None:
@@ -77,6 +81,10 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
       TypeError: ``fitted`` is no Fitted, or params hold something that a file cannot.
       ValueError: ``load`` would refuse the file: params, columns or labels do not suit the model.
       OSError: the file cannot be written.
+
+    Warns:
+      RuntimeWarning: the model has a NumPyro program of the main script or of a notebook, which
+        other processes cannot find by its name.
 
     >>> save(fitted, "land.jaxgen")
     >>> load("land.jaxgen").model
@@ -97,6 +105,7 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
         "spec": to_json(fitted.model),
         "columns": None if fitted.columns is None else list(fitted.columns),
         "labels": None if fitted.labels is None else list(fitted.labels),
+        "y_columns": None if fitted.y_columns is None else list(fitted.y_columns),
         "params": tree,
     }
     raw = safetensors.numpy.save(arrays, {_ENTRY: json.dumps(header, allow_nan=False)})
@@ -107,6 +116,8 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
         file.write(raw[: place.start(1)])
         file.write(digest)
         file.write(memoryview(raw)[place.end(1) :])
+    for note in dict.fromkeys(_notes(fitted.model)):
+        warn(note)
 
 
 @standard_promotion
@@ -220,11 +231,27 @@ def _checked(raw: bytes, header: Any) -> SavedModel:
     labels = header.get("labels")  # which older files have not
     if labels is not None and not all(type(name) in (str, int) for name in labels):
         raise ValueError("its labels are not names")
-    columns, labels = (None if v is None else tuple(v) for v in (columns, labels))
-    saved = SavedModel(model, params, columns, labels)
+    y_columns = header.get("y_columns")
+    if y_columns is not None and not all(isinstance(name, str) for name in y_columns):
+        raise ValueError("its y_columns are not names")
+    names = (None if v is None else tuple(v) for v in (columns, labels, y_columns))
+    saved = SavedModel(model, params, *names)
     params_of.check(model, params)
     _check_names(saved)
     return saved
+
+
+def _notes(value: Any) -> Iterator[str]:
+    """What the specs in a model say when they are saved (``note_at_save``)."""
+    if isinstance(value, tuple):
+        for entry in value:
+            yield from _notes(entry)
+    elif isinstance(value, Spec):
+        note = getattr(value, "note_at_save", "")
+        if note:
+            yield note
+        for field in dataclasses.fields(value):  # type: ignore[arg-type]
+            yield from _notes(getattr(value, field.name))
 
 
 def _check_names(fitted: Any) -> None:
@@ -239,6 +266,11 @@ def _check_names(fitted: Any) -> None:
         if len(fitted.labels) != (model.classes or 0):
             raise ValueError(f"labels has {len(fitted.labels)} names, for {model.classes} labels")
         _check_different("labels", fitted.labels)
+    if fitted.y_columns is not None:
+        size = math.prod(model.y_shape or ()) if model.y_shape is not None else 0
+        if len(fitted.y_columns) != size:
+            raise ValueError(f"y_columns has {len(fitted.y_columns)} names, for {size} numbers")
+        _check_different("y_columns", fitted.y_columns)
 
 
 def _check_different(what: str, names: tuple[str | int, ...]) -> None:

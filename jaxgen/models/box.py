@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,11 +39,22 @@ class Box(Model):
     margin: NonNegative = 0.0
 
     learning = Learning("closed_form", missing="closed_form", frozen=("low", "high"))
-    traits = Traits(reparameterized=True, elementwise=True, support_at=support_within)
+
+    @functools.cached_property
+    def traits(self):
+        return Traits(
+            reparameterized=True,
+            elementwise=True,
+            support_at=support_within,
+            degrees_of_freedom=self._degrees_of_freedom,
+        )
 
     @property
     def event_shape(self):
         return (self.dim,)
+
+    def _degrees_of_freedom(self, params):
+        return 2 * self.dim
 
     def init(self, key, x=None, y=None):
         if x is not None:

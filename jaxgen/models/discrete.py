@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Annotated, Any
 
@@ -106,6 +107,10 @@ class Categorical(Model):
 
     learning = Learning("closed_form", missing="closed_form")
 
+    @functools.cached_property
+    def traits(self):
+        return Traits(degrees_of_freedom=self._degrees_of_freedom)
+
     @property
     def event_shape(self):
         return self.shape
@@ -170,3 +175,6 @@ class Categorical(Model):
 
     def given(self, params, features, values):
         return self.marginal(params, others(self, features))
+
+    def _degrees_of_freedom(self, params):
+        return math.prod(self.shape) * (self.levels - 1)

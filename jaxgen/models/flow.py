@@ -11,6 +11,7 @@ from jaxgen.core.lanes import lanes
 from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.networks.domains import Domain, Levels, Real, constraint, each
 from jaxgen.networks.frame import Conditions, Frame
+from jaxgen.networks.mlp import mlp_stack
 
 
 class Flow(Model):
@@ -22,6 +23,8 @@ class Flow(Model):
     """
 
     dim: ClassVar[int]
+    width: ClassVar[int]
+    depth: ClassVar[int]
     domain: ClassVar[tuple[Domain, ...] | None]
     y_domain: ClassVar[tuple[Domain, ...] | None]
 
@@ -95,6 +98,12 @@ class Flow(Model):
         if self.y_shape is not None:
             frame["y"] = self._conditions.init(y)
         return frame
+
+    def _init_networks(self, key, count, features, outputs):
+        """Params of ``count`` networks whose inputs are features, then an encoded y."""
+        y = self._conditions
+        numbers = features + y.size - sum(y.levels)
+        return mlp_stack(key, count, numbers, y.levels, outputs, self.width, self.depth)
 
     def _encode_y(self, params, y, like):
         """y encoded for a network, (numbers, ...); no numbers if y is None."""

@@ -60,8 +60,8 @@ class FlowMatching(Flow):
         return nets.tile_of(self.width * self.dim)
 
     def init(self, key, x=None, y=None):
-        inputs = self.dim * self._frame.channels(_WAVES) + 2 * _TIME_WAVES + self._conditions.size
-        stack = nets.mlp_stack(key, 1, inputs, self.dim, self.width, self.depth)
+        features = self.dim * self._frame.channels(_WAVES) + 2 * _TIME_WAVES
+        stack = self._init_networks(key, 1, features, self.dim)
         network = jax.tree_util.tree_map(lambda v: v[0], stack)
         return {"frame": self._init_frame(x, y), "network": network}
 

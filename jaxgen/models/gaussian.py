@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.families import check_observed, namespace, others
 from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.places import Message, feature
+from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import Normal
-from jaxgen.core.spec import Count, NonNegative
-from jaxgen.models.normal import (
-    Covariance,
-    cholesky,
-    condition,
-    em_step_observed,
-    log_density,
-    matmul,
-    scale_name,
-    smallest_variance,
-    triangular,
-    whitening,
-)
+from jaxgen.core.spec import Count, NonNegative, Params
+from jaxgen.models.normal import covariances
+from jaxgen.models.normal.covariances import Covariance, collapse, expand
+from jaxgen.models.normal.density import condition, log_density, whitening
+from jaxgen.models.normal.em import em_step_observed
+from jaxgen.models.normal.matrices import cholesky, matmul, smallest_variance, triangular
 
 _MAX_LOG_FACTOR = 10.0  # largest log of the factor by which ``modulate`` changes a scale
 
@@ -31,13 +28,15 @@ class Gaussian(Model):
 
     Args:
       dim: number of features.
-      covariance: "full" or "diagonal".
+      covariance: "full"; "diagonal", or "diag" for short; or "spherical", one variance for all
+        features, so that the fit depends on the units of one feature relative to another.
       jitter: added to the diagonal of the maximum-likelihood covariance, relative to each feature's
-        variance in all the data (for a constant feature, to its square).
+        variance in all the data (for a constant feature, to its square); for "spherical" relative
+        to their mean.
 
     Params: ``mean`` (dim,) and ``scale_tril`` (dim, dim), the lower Cholesky factor L of the
     covariance (entries above its diagonal are ignored); for "diagonal", ``scale`` (dim,), the
-    standard deviations.
+    standard deviations; for "spherical", ``scale`` (), the standard deviation.
 
     Raises:
       ValueError: when fitted without jitter to data whose covariance is singular.
@@ -51,14 +50,25 @@ class Gaussian(Model):
     covariance: Covariance = "full"
     jitter: NonNegative = 0.0
 
-    @property
-    def learning(self):
-        diagonal = self.covariance == "diagonal"
-        return Learning("closed_form", missing="closed_form" if diagonal else "em", rescalable=True)
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "covariance", covariances.without_alias(self.covariance))
 
     @property
+    def learning(self):
+        return Learning(
+            "closed_form",
+            missing="em" if self.covariance == "full" else "closed_form",
+            rescalable=covariances.units(self.covariance),
+        )
+
+    @functools.cached_property
     def traits(self):
-        return Traits(reparameterized=True, elementwise=self.covariance == "diagonal")
+        return Traits(
+            reparameterized=True,
+            elementwise=self.covariance != "full",
+            degrees_of_freedom=self._degrees_of_freedom,
+        )
 
     @property
     def event_shape(self):
@@ -67,8 +77,9 @@ class Gaussian(Model):
     def init(self, key, x=None, y=None):
         if x is not None:
             return self.estimate(x)
-        scale = jnp.ones(self.dim) if self.covariance == "diagonal" else jnp.eye(self.dim)
-        return {"mean": jnp.zeros(self.dim), self._scale_name: scale}
+        scale = jnp.eye(self.dim) if self.covariance == "full" else jnp.ones(self.dim)
+        params = {"mean": jnp.zeros(self.dim), self._scale_name: scale}
+        return collapse(params, self.covariance)
 
     def estimate(self, x, y=None, weights=None, observed=None):
         xp = namespace(x, weights)
@@ -81,38 +92,37 @@ class Gaussian(Model):
         mean = share @ x
         centred = x - mean
         floor = self._floor(x, xp)
-        if self.covariance == "diagonal":
-            return {"mean": mean, "scale": xp.sqrt(share @ centred**2 + floor)}
+        if self.covariance != "full":
+            return {"mean": mean, "scale": xp.sqrt(self._shared(share @ centred**2) + floor)}
         covariance = (share[:, None] * centred).T @ centred + xp.diag(floor)
         scale = cholesky(covariance, floor) if xp is jnp else _host_cholesky(covariance)
         return {"mean": mean, "scale_tril": scale}
 
     def em_step(self, params, x, y=None, weights=None, observed=None):
         """One EM step from rows with missing values, for the covariance "full"."""
-        if observed is None or self.covariance == "diagonal":
+        if observed is None or self.covariance != "full":
             return super().em_step(params, x, y, weights)
         one = {"logits": jnp.zeros(1, x.dtype), **{k: v[None] for k, v in params.items()}}
         new, score = em_step_observed(one, x, weights, observed, self.covariance, self.jitter)
         return {k: new[k][0] for k in params}, score
 
     def log_prob(self, params, x, y=None, observed=None):
-        return log_density(params, x, self.covariance, observed)
+        return log_density(expand(params, self.covariance), x, self._form, observed)
 
     def noise(self):
         return Normal((self.dim,))
 
     def push(self, params, noise, y=None):
-        scale = params[self._scale_name]
-        diagonal = self.covariance == "diagonal"
-        return params["mean"] + (scale * noise if diagonal else matmul(jnp.tril(scale), noise))
+        scale, full = params[self._scale_name], self.covariance == "full"
+        return params["mean"] + (matmul(jnp.tril(scale), noise) if full else scale * noise)
 
     def pull(self, params, x, y=None):
-        whiten = whitening(params[self._scale_name], self.covariance)
+        whiten = whitening(params[self._scale_name], self._form)
         centred = x - params["mean"]
-        return whiten * centred if whiten.ndim == 1 else matmul(whiten, centred)
+        return matmul(whiten, centred) if self.covariance == "full" else whiten * centred
 
     def complete(self, params, noise, x, observed, y=None):
-        if self.covariance == "diagonal":
+        if self.covariance != "full":
             return jnp.where(observed, x, self.push(params, noise))
         _, mean, root = condition(params["mean"], jnp.tril(params["scale_tril"]), x, observed)
         return jnp.where(observed, x, mean + matmul(root, noise))
@@ -120,13 +130,15 @@ class Gaussian(Model):
     def marginal(self, params, features):
         part = Gaussian(len(features), self.covariance, self.jitter)
         places, scale = np.array(features), params[self._scale_name]
-        diagonal = self.covariance == "diagonal"
-        scale = scale[places] if diagonal else triangular(jnp.tril(scale)[places])
+        if self.covariance == "full":
+            scale = triangular(jnp.tril(scale)[places])
+        elif self.covariance == "diagonal":
+            scale = scale[places]
         return part, {"mean": params["mean"][places], self._scale_name: scale}
 
     def given(self, params, features, values):
         rest = others(self, features)
-        if self.covariance == "diagonal":
+        if self.covariance != "full":
             return self.marginal(params, rest)
         given, left = np.array(features), np.array(rest)
         mean, tril = params["mean"], jnp.tril(params["scale_tril"])
@@ -137,7 +149,7 @@ class Gaussian(Model):
 
     def modulate(self, params, change):
         scale, step = params[self._scale_name], change[self._scale_name]
-        if self.covariance == "diagonal":
+        if self.covariance != "full":
             mean = params["mean"] + scale * change["mean"]
             return {"mean": mean, "scale": scale * _factor(step)}
         root = jnp.tril(scale)
@@ -146,27 +158,45 @@ class Gaussian(Model):
         return {"mean": mean, "scale_tril": matmul(root, step)}
 
     def rescale(self, params, shift, scale):
-        by_row = scale if self.covariance == "diagonal" else scale[:, None]
-        name = self._scale_name
-        return {**params, "mean": shift + scale * params["mean"], name: by_row * params[name]}
+        return covariances.rescale(params, self.covariance, shift, scale)
+
+    @standard_promotion
+    def covariance_matrix(self, params: Params) -> jax.Array:
+        """The covariance, (dim, dim), in the squared units of x.
+
+        >>> Gaussian(2).covariance_matrix(fitted.params).shape
+        (2, 2)
+        """
+        return covariances.matrices(params, self.covariance)
+
+    def _degrees_of_freedom(self, params):
+        return self.dim + covariances.scale_size(self.covariance, self.dim)
+
+    @property
+    def _form(self):
+        return covariances.form_of(self.covariance)
 
     @property
     def _scale_name(self):
-        return scale_name(self.covariance)
+        return covariances.scale_name(self.covariance)
+
+    def _shared(self, variance):
+        """Variances (dim,) as the covariance has them: their mean for "spherical"."""
+        return variance.mean() if self.covariance == "spherical" else variance
 
     def _check_varied(self, low, high):
-        """Raise if a feature's minimum and maximum are equal, so that its variance is zero."""
+        """Raise if the minimum and maximum are equal, so that a variance is zero."""
         constant = low == high
-        if constant.any():
+        if constant.all() if self.covariance == "spherical" else constant.any():
             where = feature(constant.argmax())
             raise ValueError(Message("x is constant in ", where, f": pass jitter > 0 to {self}"))
 
     def _floor(self, x, xp):
-        """The number added to the variance of each feature, (dim,)."""
+        """The number added to each variance."""
         if xp is np:
-            return np.full(self.dim, self.jitter)
+            return np.full(self.dim if self.covariance == "full" else (), self.jitter)
         # within EM, the weights may leave a component without variance
-        return self.jitter + smallest_variance(x.var(0))
+        return self.jitter + smallest_variance(self._shared(x.var(0)))
 
     def _estimate_observed(self, x, weights, observed, xp):
         if self.covariance == "full":
@@ -180,9 +210,12 @@ class Gaussian(Model):
                 self._check_varied(low.min(0), high.max(0))
         weights = xp.ones(len(x), x.dtype) if weights is None else weights
         share = xp.where(observed, weights[:, None], 0)
-        share = share / share.sum(0)
+        total = share.sum(0)
+        share = share / total
         mean = (share * x).sum(0)
         variance = (share * (x - mean) ** 2).sum(0)
+        if self.covariance == "spherical":
+            variance = (variance * total).sum() / total.sum()
         return {"mean": mean, "scale": xp.sqrt(variance + self._floor(x, xp))}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -41,7 +42,10 @@ class Histogram(Model):
     smoothing: NonNegative = 0.03
 
     learning = Learning("closed_form", frozen=("low", "high"))
-    traits = Traits(support_at=support_within)
+
+    @functools.cached_property
+    def traits(self):
+        return Traits(support_at=support_within, degrees_of_freedom=self._degrees_of_freedom)
 
     def __post_init__(self):
         super().__post_init__()
@@ -149,6 +153,10 @@ class Histogram(Model):
         edges = {name: params[name][np.array(features)] for name in ("low", "high")}
         # normalised, so that sums of their exponentials do not underflow
         return part, {"log_probs": jax.nn.log_softmax(log_probs, None), **edges}
+
+    def _degrees_of_freedom(self, params):
+        edges = 2 * len(self.bins) if self.bounds is None else 0
+        return math.prod(self.bins) - 1 + edges
 
     def _bounds(self, x, xp):
         if self.bounds is None:

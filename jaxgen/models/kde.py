@@ -10,14 +10,14 @@ import numpy as np
 from jax import lax
 
 from jaxgen.core.families import namespace, others
-from jaxgen.core.model import Learning, Model
+from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.numerics import logsumexp_of_tiles
 from jaxgen.core.places import Message, feature
 from jaxgen.core.random import Bits, Normal
 from jaxgen.core.random.choice import choose
 from jaxgen.core.sizes import size_class
 from jaxgen.core.spec import Count
-from jaxgen.models.normal import LOG_2PI, max_distance
+from jaxgen.models.normal.density import LOG_2PI, max_distance
 
 _TILE = 20  # points compared with an event at once; twice as many in up to 4 dimensions
 _SHORT_TILE = 5  # the same in the search for a bandwidth: more would compile longer, run no faster
@@ -66,6 +66,10 @@ class KDE(Model):
     learning = Learning(
         "closed_form", rescalable=True, frozen=("points", "log_weights", "bandwidth")
     )
+
+    @functools.cached_property
+    def traits(self):
+        return Traits(degrees_of_freedom=self._degrees_of_freedom)
 
     @property
     def event_shape(self):
@@ -152,6 +156,9 @@ class KDE(Model):
         _, given = self.marginal(params, features)
         square = (((values - given["points"]) / given["bandwidth"]) ** 2).sum(1)
         return part, {**part_params, "log_weights": params["log_weights"] - 0.5 * square}
+
+    def _degrees_of_freedom(self, params):
+        raise NotImplementedError(f"{self} has no degrees of freedom: its params are the events")
 
 
 def _squares(x, point):

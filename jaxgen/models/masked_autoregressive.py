@@ -13,6 +13,7 @@ from jax import lax
 from numpyro.distributions import constraints
 
 from jaxgen.bijectors import spline
+from jaxgen.core.degrees import numbers_not_frozen
 from jaxgen.core.random import Normal, Uniform
 from jaxgen.core.spec import AtLeast, Count
 from jaxgen.models import heads
@@ -97,7 +98,18 @@ class MaskedAutoregressive(Flow):
 
     def _traits(self):
         bijective = self._bijective
-        return super()._traits()._replace(reparameterized=bijective, invertible=bijective)
+        return (
+            super()
+            ._traits()
+            ._replace(
+                reparameterized=bijective,
+                invertible=bijective,
+                degrees_of_freedom=self._degrees_of_freedom,
+            )
+        )
+
+    def _degrees_of_freedom(self, params):
+        return numbers_not_frozen(self, params) - self.layers * self._net.masked_weights
 
     @property
     def _bijective(self):
@@ -264,8 +276,9 @@ class MaskedAutoregressive(Flow):
         channels = self._frame.channels()
         channels = heads.CHANNELS if self.head == "categorical" else channels
         zeros = spline.param_rows(self.bins, bounded) - outputs if self.head == "spline" else 0
-        context = self._conditions.size
-        return nets.Masked(self.dim, channels, context, outputs, zeros, self.width, self.depth)
+        y = self._conditions
+        sizes = channels, y.size, outputs, zeros, self.width, self.depth
+        return nets.Masked(self.dim, *sizes, y.levels)
 
     @property
     def _topologies(self):

@@ -56,9 +56,8 @@ class SplineCoupling(Flow):
         return nets.tile_of(max(self.width, self._numbers * self._changed))
 
     def init(self, key, x=None, y=None):
-        inputs = self._kept * self._frame.channels() + self._conditions.size
-        outputs = self._numbers * self._changed
-        layers = nets.mlp_stack(key, self.layers, inputs, outputs, self.width, self.depth)
+        features = self._kept * self._frame.channels()
+        layers = self._init_networks(key, self.layers, features, self._numbers * self._changed)
         return {"frame": self._init_frame(x, y), "layers": layers}
 
     # The methods below take arrays with features on the first axis and rows, if any, on the last.

@@ -222,7 +222,12 @@ class Conditions:
     @property
     def size(self) -> int:
         """The number of inputs that encode one condition."""
-        return self._frame.channels() * len(self._numbers) + sum(count for _, count in self._levels)
+        return self._frame.channels() * len(self._numbers) + sum(self.levels)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The number of categories of each ``Levels`` in y; their inputs are the last ones."""
+        return tuple(count for _, count in self._levels)
 
     def init(self, y: Any = None) -> Params:
         """``shift`` and ``scale`` of each number in y, from a batch y (n, *shape) if given.

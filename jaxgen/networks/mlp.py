@@ -24,6 +24,10 @@ _ACTIVATIONS: dict[str, Any] = {  # function and its value at 1; the value at 0 
     "relu": (jax.nn.relu, 1.0),
     "silu": (jax.nn.silu, 0.7310585786300049),
 }
+# Standard deviation that levels give a hidden unit at the start, relative to that of all other
+# inputs together. If a level had the weights of any other input, a network of many features would overfit
+# before it learnt the effect of levels.
+_LEVELS = 1.5
 _FINAL = 0.01  # initial scale of the last layer, for outputs near zero
 _UNROLLED = 4  # layers to unroll
 _GATHERED = 64  # with more features, a gather is faster than a product with a permutation matrix
@@ -63,35 +67,58 @@ class MLP(Spec):
 
     def init(self, key: jax.Array, outputs: int) -> Params:
         """Params of a network with so many outputs, which are near zero at the start."""
-        return _first_of_stack(key, 1, self.conditions.size, outputs, self.width, self.depth)
+        # levels are treated as numbers here, since no features compete with them
+        return _first_of_stack(key, 1, self.conditions.size, (), outputs, self.width, self.depth)
 
 
 def mlp_init(
-    key: jax.Array, inputs: int, outputs: tuple[int, ...], width: int, depth: int
+    key: jax.Array,
+    numbers: int,
+    levels: tuple[int, ...],
+    outputs: tuple[int, ...],
+    width: int,
+    depth: int,
 ) -> Params:
     """Params of a residual network whose outputs are near zero at the start.
 
     They are ``in`` (width, inputs), ``hidden`` (depth - 1, width, width) and ``out``
-    (*outputs, width), each with weights ``w`` and a bias ``b``.
+    (*outputs, width), each with weights ``w`` and a bias ``b``. The column of a level in ``in`` is
+    its embedding, whose effect at the start is larger than that of all other inputs together.
+
+    Args:
+      numbers: number of inputs that are not levels; they come first.
+      levels: number of categories of each categorical input, whose inputs are one-hot.
     """
     keys = jax.random.split(key, 3)
+    inputs = numbers + sum(levels)
+    scale = np.full(inputs, (2 / max(inputs, 1)) ** 0.5)
+    scale[numbers:] *= _LEVELS * (max(numbers, 1) / max(len(levels), 1)) ** 0.5
     return {
-        "in": _dense(keys[0], (width, inputs), 1.0),
-        "hidden": _dense(keys[1], (depth - 1, width, width), 0.5),
-        "out": _dense(keys[2], (*outputs, width), _FINAL),
+        "in": _dense(keys[0], (width, len(scale)), scale),
+        "hidden": _dense(keys[1], (depth - 1, width, width), 0.5 * (2 / width) ** 0.5),
+        "out": _dense(keys[2], (*outputs, width), _FINAL * (2 / width) ** 0.5),
     }
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
 def mlp_stack(
-    key: jax.Array, count: int, inputs: int, outputs: int, width: int, depth: int
+    key: jax.Array,
+    count: int,
+    numbers: int,
+    levels: tuple[int, ...],
+    outputs: int,
+    width: int,
+    depth: int,
 ) -> Params:
     """Params of ``count`` networks on a leading axis: see ``mlp_init``."""
-    start = functools.partial(mlp_init, inputs=inputs, outputs=(outputs,), width=width, depth=depth)
+
+    def start(key: jax.Array) -> Params:
+        return mlp_init(key, numbers, levels, (outputs,), width, depth)
+
     return jax.vmap(start)(jax.random.split(key, count))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
 def _first_of_stack(*args: Any) -> Params:
     return jax.tree_util.tree_map(lambda v: v[0], mlp_stack(*args))
 
@@ -151,9 +178,10 @@ def tile_of(widest: int) -> int:
     return next((tile for tile in _TILES if tile * widest <= _TILE_NUMBERS), _TILES[-1])
 
 
-def _dense(key: jax.Array, shape: tuple[int, ...], size: float) -> Params:
-    w = jax.random.normal(key, shape) * (size * (2 / max(shape[-1], 1)) ** 0.5)
-    return {"w": w, "b": jnp.zeros(shape[:-1])}
+def _dense(key: jax.Array, shape: tuple[int, ...], scale: Any) -> Params:
+    """Normal weights, with a scale for each input or one for all, and biases of 0."""
+    w = jax.random.normal(key, shape)
+    return {"w": w * jnp.asarray(scale, w.dtype), "b": jnp.zeros(shape[:-1])}
 
 
 def _each_hidden(params: Params) -> list[Params]:
@@ -193,6 +221,7 @@ class Masked:
       zeros: further outputs for each feature, which are 0.
       width: hidden units of a layer.
       depth: number of hidden layers.
+      levels: number of categories of each level in the context, whose inputs are its last ones.
 
     Source: Germain et al. 2015, "MADE: masked autoencoder for distribution estimation".
     """
@@ -206,8 +235,10 @@ class Masked:
         zeros: int,
         width: int,
         depth: int,
+        levels: tuple[int, ...] = (),
     ):
         self.dim, self.channels, self.context = dim, channels, context
+        self.levels = levels
         self.outputs, self.zeros = outputs, zeros
         self.width, self.depth = width, depth
         lowest = -1 if context or dim == 1 else 0  # -1: reads the context alone
@@ -226,8 +257,15 @@ class Masked:
 
     def init(self, key: jax.Array) -> Params:
         """Params as in ``mlp_init``; inputs are features, then the context."""
-        inputs = self.dim * self.channels + self.context
-        return mlp_init(key, inputs, (self.outputs, self.dim), self.width, self.depth)
+        numbers = self.dim * self.channels + self.context - sum(self.levels)
+        outputs = self.outputs, self.dim
+        return mlp_init(key, numbers, self.levels, outputs, self.width, self.depth)
+
+    @property
+    def masked_weights(self) -> int:
+        """The number of weights in the params that the masks leave out."""
+        first, hidden, last = (int((~mask).sum()) for mask in self._may_read)
+        return first + (self.depth - 1) * hidden + self.outputs * last
 
     def matrices(self, params: Params) -> Any:
         """The masked matrices, for the other methods."""

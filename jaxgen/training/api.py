@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.compose import Mixture
-from jaxgen.core import inputs
+from jaxgen.core import dataframes, inputs
 from jaxgen.core.families import mask_argument
+from jaxgen.core.methods import check_own
 from jaxgen.core.model import Model, Params
 from jaxgen.core.places import Names
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.template import Template
+from jaxgen.core.units import standard_units
 from jaxgen.core.wrapper import (
     Inner,
     inner_of,
@@ -38,7 +41,6 @@ from jaxgen.training.rows import (
     pad,
     training_data,
 )
-from jaxgen.training.units import standard_units
 
 _map = jax.tree_util.tree_map
 _BATCH_SIZE = 256
@@ -46,7 +48,7 @@ _CHECKED = 1024  # rows on which a closed form is checked, fewer where one reads
 _READ = 2**28  # params that they may read in all
 _ARGUMENTS = {  # of the arguments that some methods ignore, those that apply to each
     "closed_form": (),
-    "em": ("epochs", "restarts", "progress"),
+    "em": ("epochs", "restarts", "tolerance", "progress"),
     "gradient": (
         "epochs",
         "batch_size",
@@ -62,9 +64,26 @@ _ARGUMENTS = {  # of the arguments that some methods ignore, those that apply to
 }
 
 
+class Options(NamedTuple):
+    """The optional arguments of ``fit``."""
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    optimizer: Any = None
+    validation: Any = None
+    patience: int | None = None
+    restarts: int | None = None
+    tolerance: float | None = None
+    weights: Any = None
+    freeze: Any = ()
+    ensemble: int | None = None
+    checkpoint: Any = None
+    progress: bool | None = None
+
+
 @standard_promotion
 def fit(
-    model: Model | Fitted,
+    model: Model | Template | Fitted,
     x: Any,
     y: Any = None,
     *,
@@ -75,6 +94,7 @@ def fit(
     validation: Any = None,
     patience: int | None = None,
     restarts: int | None = None,
+    tolerance: float | None = None,
     weights: Any = None,
     freeze: tuple[str, ...] = (),
     ensemble: int | None = None,
@@ -84,15 +104,18 @@ def fit(
     """Fit a model to data by maximum likelihood: params that maximise sum_i w_i log p(x_i | y_i).
 
     ``model.learning.method`` is the method: "closed_form" calls ``model.estimate``; "em" repeats
-    ``model.em_step`` until a step gains less than 1e-5 nats an event; "gradient" minimises
+    ``model.em_step`` until a step gains less than ``tolerance`` nats an event; "gradient" minimises
     ``model.loss``, by default the negative log-likelihood, over minibatches, and keeps the params
     that score best on held-out rows; "mcmc" draws from a posterior. An ``optimizer`` makes the
     method "gradient" for any model with a density.
 
     Args:
-      model: a spec, or a Fitted, whose params EM and gradients then start from.
-      x: events (n, *event_shape), finite and within the model's support.
-      y: conditions (n, *y_shape), for a conditional model.
+      model: a spec, of which ``dim``, ``shape`` and ``classes`` follow from the data if they are
+        left out, as in ``Gaussian()``; or a Fitted, from whose params EM and gradients start.
+      x: events (n, *event_shape), finite and within the model's support. A table, such as a
+        DataFrame, gives the Fitted the names of its columns.
+      y: conditions (n, *y_shape) for a conditional model, or labels; a Series or a table gives the
+        Fitted their names. Names of labels are sorted, or in the order of a categorical column.
       key: a typed PRNG key, for starts, shuffles and the noise of losses.
       epochs: largest number of EM steps (200), or of passes over the rows (by default as many as
         make 5000 minibatches, between 20 and 1000).
@@ -105,6 +128,7 @@ def fit(
         training runs all epochs, as the low learning rates at the end help most. The best params
         are kept either way. Gradient only.
       restarts: number of starts of EM, the best of which is kept (1).
+      tolerance: gain of a step, in nats for each event, below which EM has converged (1e-5).
       weights: (n,) non-negative weights; an integer weight counts as that many equal rows. For a
         KDE, duplicated rows and weights give different bandwidths.
       freeze: names of params to leave as they are, such as "mean", or "base/mean" within nested
@@ -151,23 +175,60 @@ def fit(
 
     >>> fitted = jaxgen.fit(jaxgen.models.Gaussian(2), x, key=jax.random.key(0))
     """
-    if not isinstance(model, (Model, Fitted)):
+    options = Options(
+        epochs, batch_size, optimizer, validation, patience, restarts, tolerance, weights, freeze,
+        ensemble, checkpoint, progress,
+    )  # fmt: skip
+    return fit_with(options, model, x, y, key)
+
+
+def fit_with(
+    options: Options,
+    model: Model | Template | Fitted,
+    x: Any,
+    y: Any,
+    key: Any,
+    largest: int | None = None,
+) -> Fitted:
+    """``fit`` with its optional arguments in a record.
+
+    largest: for a mixture, the number of components of the mixture whose programs EM runs; None for
+      its own.
+    """
+    if not isinstance(model, (Model, Template, Fitted)):
         raise TypeError(
             f"model must be a Model such as Gaussian(2), or a Fitted, got {model!r:.60}"
         )
+    weights, validation, restarts = options.weights, options.validation, options.restarts
+    epochs, optimizer, ensemble = options.epochs, options.optimizer, options.ensemble
     if inputs.is_tracing(x, y, weights, key):
         raise TypeError("fit runs on the host and cannot be called within jit, grad or vmap")
     began = time.perf_counter()
-    spec: Model = model.model if isinstance(model, Fitted) else model
-    start, columns, labels = None, None, None
+    start, columns, labels, y_columns = None, None, None, None
     if isinstance(model, Fitted):
-        start, columns, labels = as_params(model.params), model.columns, model.labels
-    if spec.classes is not None:
-        if not isinstance(model, Fitted):
-            labels = inputs.names_of_labels(spec, y)
-        y = inputs.as_labels(y, labels)
-        if isinstance(validation, tuple) and len(validation) == 2:
-            validation = validation[0], inputs.as_labels(validation[1], labels, "validation: y")
+        spec, start = model.model, as_params(model.params)
+        columns, labels, y_columns = model.columns, model.labels, model.y_columns
+    else:
+        spec = spec_for_data(model, x, y)
+    if columns is None and dataframes.is_table(x):
+        columns = dataframes.column_names(x)
+    if y_columns is None and spec.y_shape is not None and spec.traits.covariates is None:
+        y_columns = _names_of_conditions(y)
+    if spec.classes is not None and not isinstance(model, Fitted):
+        labels = inputs.names_of_labels(spec, y)
+
+    def arrays(x: Any, y: Any, name: str) -> tuple[Any, Any]:
+        x = inputs.events_of_table(spec, x, columns)
+        if spec.classes is None:
+            return x, inputs.conditions_of_table(spec, y, y_columns)
+        y = inputs.column_of_labels(y, None if y_columns is None else y_columns[0], name)
+        return x, inputs.as_labels(y, labels, name)
+
+    x, y = arrays(x, y, "y")
+    if isinstance(validation, tuple) and len(validation) == 2:
+        validation = arrays(*validation, "validation: y")
+    elif dataframes.is_table(validation):
+        validation, _ = arrays(validation, None, "")
     key = inputs.as_key(key)
     may_miss = spec.learning.missing is not None and optimizer is None
     names = Names.known(columns, labels)
@@ -177,15 +238,7 @@ def fit(
     method = _method(
         spec,
         inputs.has_missing(x),
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        validation=validation,
-        patience=patience,
-        restarts=restarts,
-        freeze=freeze or None,
-        ensemble=ensemble,
-        checkpoint=checkpoint,
+        options._replace(validation=validation, freeze=options.freeze or None),
     )
     data = Data(x, y, weights, np.arange(len(x)))
     if weights is not None and (weights == 0).any():
@@ -202,21 +255,42 @@ def fit(
     settings = gradient.Settings(
         epochs=epochs,
         batch_size=inputs.as_count(
-            _BATCH_SIZE if batch_size is None else batch_size, "batch_size", 1
+            _BATCH_SIZE if options.batch_size is None else options.batch_size, "batch_size", 1
         ),
-        patience=None if patience is None else inputs.as_count(patience, "patience", 1),
+        patience=None
+        if options.patience is None
+        else inputs.as_count(options.patience, "patience", 1),
         optimizer=optimizer,
-        freeze=freeze,
+        freeze=options.freeze,
         members=optimizers.members(optimizer, ensemble),
-        progress=progress,
+        progress=options.progress,
     )
     with names:
         validation = held_out.checked(spec, validation)
-        how = How(method, settings, restarts=1 if restarts is None else restarts)
-        run = _Run(spec, key, data, validation, start, checkpoint)
+        how = How(method, settings, restarts=1 if restarts is None else restarts, largest=largest)
+        if options.tolerance is not None:
+            how = how._replace(tolerance=inputs.as_not_negative(options.tolerance, "tolerance"))
+        run = _Run(spec, key, data, validation, start, options.checkpoint)
         spec, params, history = _learn_in_standard_units(run, how)
     history["seconds"] = time.perf_counter() - began
-    return Fitted(spec, check_params(spec, params), history, columns, labels)
+    return Fitted(spec, check_params(spec, params), history, columns, labels, y_columns)
+
+
+def spec_for_data(model: Model | Template, x: Any, y: Any) -> Model:
+    """The spec that a template makes for the data; a spec itself, if it keeps the contract."""
+    if not isinstance(model, Template):
+        check_own(model)
+        return model
+    x = inputs.numbers(dataframes.select(x, None), "x")
+    return model.for_data(x, inputs.column_of_labels(y) if model.needs_labels else y)
+
+
+def _names_of_conditions(y: Any) -> tuple[str, ...] | None:
+    """The names of the columns of a table, or of a Series; None if there are none."""
+    if dataframes.is_table(y):
+        return dataframes.column_names(y, "y")
+    name = dataframes.name_of(y)
+    return None if name is None else (name,)
 
 
 class _Run(NamedTuple):
@@ -316,15 +390,17 @@ def _closed_form(spec: Model, data: Data) -> tuple[Params, dict[str, Any]]:
     return params, history | {"train": [], "validation": [], "stopped": "closed form"}
 
 
-def _method(spec: Any, missing: bool, **given: Any) -> str:
+def _method(spec: Any, missing: bool, options: Options) -> str:
     """How to fit, after checking that every argument given applies."""
     method = spec.learning.method
+    always = ("weights", "progress")  # which apply to every method, or are ignored by it
+    given = {k: v for k, v in options._asdict().items() if k not in always}
     if given["optimizer"] is not None and method != "mcmc":
         method = "gradient"
     if missing:
         method = spec.learning.missing
     if method not in _ARGUMENTS:
-        raise ValueError(f"{spec}: fit_method must be one of {tuple(_ARGUMENTS)}, got {method!r}")
+        raise ValueError(f"{spec}: learning.method must be one of {tuple(_ARGUMENTS)}, got {method!r}")
     for name, value in given.items():
         if value is not None and name not in _ARGUMENTS[method]:
             others = [m for m, names in _ARGUMENTS.items() if name in names]

@@ -11,16 +11,17 @@ import numpy as np
 
 from jaxgen.core import inputs
 from jaxgen.core.labels import entry, stack
+from jaxgen.core.methods import check_own
 from jaxgen.core.model import Model, Params
 from jaxgen.core.places import Message
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.units import standard_units
 from jaxgen.training import gradient, optimizers
 from jaxgen.training.finite import check_params
 from jaxgen.training.fitted import Fitted
 from jaxgen.training.learn import How, adapted_to_data, learn
 from jaxgen.training.members import Member
 from jaxgen.training.rows import Data, as_params, member_keys, training_data
-from jaxgen.training.units import standard_units
 
 _map = jax.tree_util.tree_map
 
@@ -66,6 +67,7 @@ def fit_each(
     began = time.perf_counter()
     if not isinstance(model, Model):
         raise TypeError(f"model must be a Model such as Gaussian(2), got {model!r:.60}")
+    check_own(model)
     if model.classes is not None or model.learning.method not in ("gradient", "mcmc"):
         raise ValueError(
             f"model must be fitted by gradients or mcmc, without labels of its own, got {model}"

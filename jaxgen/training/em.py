@@ -18,7 +18,7 @@ from jaxgen.core.warn import warn
 from jaxgen.training.progress import Progress, chunk_length
 from jaxgen.training.rows import Data, Rows, as_params, check_scores, for_init, pad
 
-TOLERANCE = 1e-5  # EM has converged if a step gains less than this, in nats for each event
+TOLERANCE = 1e-5  # by default EM has converged if a step gains less, in nats for each event
 EPOCHS = 200
 
 # EM ends at the local optimum nearest to its start, so each start is the best of a few short runs:
@@ -38,12 +38,31 @@ class _State(NamedTuple):
     status: Any
 
 
-def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
+def run(
+    model,
+    start,
+    data: Data,
+    key,
+    epochs,
+    restarts,
+    progress,
+    label="",
+    tolerance=TOLERANCE,
+    largest=None,
+):
     """Params of highest likelihood over the restarts, and the history of that run.
 
     The params returned are those of the best score in their run.
+
+    largest: for a mixture, the number of components of the mixture whose programs to run: the
+      components in excess have no weight. None for its own programs.
     """
     epochs = EPOCHS if epochs is None else epochs
+    wanted, init = model, model.init
+    if largest is not None:
+        sizes = wanted.traits.components.sizes
+        model = sizes.model(largest)
+        init = functools.partial(model.traits.components.sizes.init, wanted.traits.components.count)
     x, y, weights, numbers = data[:4]
     if inputs.has_missing(x):
         check_observed(~np.isnan(x))
@@ -55,8 +74,8 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
             here = start
             if start is None:
                 with Names.of_rows(numbers):
-                    here = _start(model, jax.random.fold_in(key, i), x, y, weights)
-            params, history = _one(model, here, rows, epochs, bar, volume)
+                    here = _start(model, init, jax.random.fold_in(key, i), x, y, weights)
+            params, history = _one(model, here, rows, epochs, bar, volume, tolerance)
             if params is None:
                 failure = here
             else:
@@ -64,24 +83,26 @@ def run(model, start, data: Data, key, epochs, restarts, progress, label=""):
     if not results:
         check_scores(model, failure, rows, numbers, "x")
         raise ValueError(
-            f"x cannot be fitted: EM of {model} starts from params that are not finite"
+            f"x cannot be fitted: EM of {wanted} starts from params that are not finite"
         )
 
     params, history = max(results, key=lambda result: _rank(result[1]))
     if history["stopped"].startswith("nan"):
         warn(
-            f"EM of {model} stopped: the log-likelihood was not finite at step "
+            f"EM of {wanted} stopped: the log-likelihood was not finite at step "
             f"{history['steps']}; the last finite params are returned"
         )
     if restarts > 1:
         history["restarts"] = [other["train"][-1] for _, other in results]
+    if largest is not None:
+        params = sizes.resize(params, wanted.traits.components.count)
     return params, history
 
 
-def _start(model, key, x, y, weights):
+def _start(model, init, key, x, y, weights):
     """The starting params from which a short run on some of the rows scores best."""
     if model.learning.method == "closed_form":  # EM serves missing values only
-        return as_params(model.init(key, *for_init(x, y, weights)))
+        return as_params(init(key, *for_init(x, y, weights)))
     n = len(x)
     if n > SHORT_ROWS:
         some = np.sort(np.random.default_rng(0).choice(n, SHORT_ROWS, replace=False))
@@ -97,22 +118,24 @@ def _start(model, key, x, y, weights):
 
     keys = (jax.random.fold_in(key, i) for i in range(SHORT_RUNS))
     with Names.of_rows(some):
-        return max((as_params(model.init(k, *data)) for k in keys), key=rank)
+        return max((as_params(init(k, *data)) for k in keys), key=rank)
 
 
 def _rank(history):
     return not history["stopped"].startswith("nan"), history["train"][-1]
 
 
-def _one(model, start, rows: Rows, epochs, bar, volume=0.0):
+def _one(model, start, rows: Rows, epochs, bar, volume=0.0, tolerance=TOLERANCE):
     length, room = chunk_length(epochs + 1)
     dtype = rows.weights.dtype
     state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
+    limits = np.int32(epochs), np.asarray(tolerance, dtype)
     train: list[float] = []
-    done, missing = 0, inputs.has_missing(rows.x)
+    # one class may have no missing values; a closed form has an EM step for masked rows alone
+    done, missing = 0, inputs.has_missing(rows.x) or model.learning.method != "em"
     while True:
         end = np.int32(min(done + length, epochs + 1))
-        state, scores = _chunk(model, room, missing, rows, state, end, np.int32(epochs))
+        state, scores = _chunk(model, room, missing, rows, state, end, *limits)
         status, step = int(state.status), int(state.step)
         scored = step - done + (status in (_CONVERGED, _LIMIT))
         train += (np.asarray(scores, np.float64)[:scored] - volume).tolist()
@@ -131,7 +154,7 @@ def _one(model, start, rows: Rows, epochs, bar, volume=0.0):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
+def _chunk(model, room, missing, rows: Rows, state: _State, end, limit, tolerance):
     """The state after steps up to ``end``, or until EM stops, and the score before each step."""
     first = state.step
     x, observed = rows.x, None
@@ -149,8 +172,8 @@ def _chunk(model, room, missing, rows: Rows, state: _State, end, limit):
         new = jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, state.params)
         score = score.astype(state.score.dtype)
         finite, gain = jnp.isfinite(score), score - state.score
-        stopped = jnp.where(gain < TOLERANCE, _CONVERGED, _LIMIT)
-        status = jnp.where((gain < TOLERANCE) | (state.step >= limit), stopped, _RUNNING)
+        stopped = jnp.where(gain < tolerance, _CONVERGED, _LIMIT)
+        status = jnp.where((gain < tolerance) | (state.step >= limit), stopped, _RUNNING)
         status = jnp.where(finite, status, _NAN).astype(jnp.int32)
         going, worse = status == _RUNNING, ~finite | (gain < 0)
 

@@ -13,9 +13,9 @@ from jax import lax
 from jaxgen.core import batch, places
 from jaxgen.core.model import Model
 from jaxgen.core.places import Message
+from jaxgen.core.units import Units
 from jaxgen.training import freezing
 from jaxgen.training.rows import Rows, noise_key
-from jaxgen.training.units import Units
 
 _TOGETHER = 16  # rows whose gradients are held at once
 _SHOWN = 6  # numbers of a row in an error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxgen.core import engine, inputs, verbs
+from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.verbs import Request
@@ -34,6 +36,11 @@ class Fitted:
       columns: names of the event's features, or None.
       labels: names of the labels that y may be, strings or ints, in order; None if they are 0, 1,
         ... or y is no label.
+      y_columns: names of the numbers in y, or the one name of the label; None if they have none.
+
+    Wherever a method takes events x or conditions y it also takes a table: a DataFrame of pandas or
+    polars, a pyarrow Table, or a dict of arrays. Its columns are matched by name, in any order, and
+    other columns are ignored; without names to match, all columns are taken in their order.
 
     >>> jaxgen.Fitted(jaxgen.models.Gaussian(2), fitted.params).sample(jax.random.key(0), 3).shape
     (3, 2)
@@ -46,20 +53,22 @@ class Fitted:
         history: dict[str, Any] | None = None,
         columns: tuple[str, ...] | None = None,
         labels: tuple[str | int, ...] | None = None,
+        y_columns: tuple[str, ...] | None = None,
     ):
         self.model = model
         self.params = params
         self.history = history or {}
         self.columns = columns
         self.labels = labels
+        self.y_columns = y_columns
 
     def tree_flatten(self) -> tuple[tuple[Params], tuple[Any, ...]]:
-        return (self.params,), (self.model, self.columns, self.labels)
+        return (self.params,), (self.model, self.columns, self.labels, self.y_columns)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Params]) -> Fitted:
-        model, columns, labels = static
-        return cls(model, children[0], columns=columns, labels=labels)
+        model, columns, labels, y_columns = static
+        return cls(model, children[0], None, columns, labels, y_columns)
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
@@ -68,7 +77,7 @@ class Fitted:
     @standard_promotion
     def log_prob(self, x: ArrayLike, y: Any = None, *, device: Place = None) -> jax.Array:
         """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``."""
-        request = self._request(verbs.to_log_prob, x, self._labels(y))
+        request = self._request(verbs.to_log_prob, self.events_of(x), self.conditions_of(y))
         marginal = request.y is None and self.model.classes is not None
         if self.model.traits.log_prob_and_k is None or marginal or _is_traced(request):
             return _answer(request, device)
@@ -83,10 +92,87 @@ class Fitted:
 
         >>> best = np.array(labelled.labels)[labelled.classify(x).argmax(-1)]
         """
-        return _answer(self._request(verbs.to_classify, x, prior))
+        return _answer(self._request(verbs.to_classify, self.events_of(x), prior))
 
     @standard_promotion
-    def sample(self, key: jax.Array, n: int, y: Any = None, *, device: Place = None) -> jax.Array:
+    def responsibilities(self, x: ArrayLike, y: Any = None) -> jax.Array:
+        """The probabilities of a mixture's components given each event, (..., components).
+
+        ``responsibilities(x).argmax(-1)`` are hard labels. Rows are NaN where p(x) = 0.
+
+        Args:
+          x: events (..., *event_shape); NaN is as in ``log_prob``.
+          y: conditions, for a conditional mixture.
+
+        Raises:
+          TypeError: the model has no components.
+          TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
+
+        >>> mixture = jaxgen.fit(jaxgen.models.GaussianMixture(components=2), x, key=key, epochs=2)
+        >>> mixture.responsibilities(x).shape
+        (200, 2)
+        """
+        x, y = self.events_of(x), self.conditions_of(y)
+        return _answer(self._request(verbs.to_responsibilities, x, y))
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """The number of free real numbers of the model: see ``jaxgen.core.degrees``.
+
+        Raises:
+          NotImplementedError: the model has no such number, as a KDE or a NumPyro program.
+
+        >>> fitted.degrees_of_freedom
+        5
+        """
+        return degrees_of_freedom(self.model, self.params)
+
+    def aic(self, x: ArrayLike, y: Any = None) -> float:
+        """Akaike's information criterion of events x, in nats: 2 k - 2 log p(x). Lower is better.
+
+        k is ``degrees_of_freedom``, and log p(x) the sum over events; that of a model of labels is
+        log p(x, y) if y is given. Arguments and errors are as in ``log_prob``.
+
+        Source: Akaike 1974, "A new look at the statistical model identification".
+
+        >>> fitted.aic(x) < fitted.bic(x)
+        True
+        """
+        return self.information_criterion(x, y, "aic", self.degrees_of_freedom)
+
+    def bic(self, x: ArrayLike, y: Any = None) -> float:
+        """The Bayesian information criterion of n events x, k log n - 2 log p(x): see ``aic``.
+
+        Source: Schwarz 1978, "Estimating the dimension of a model".
+        """
+        return self.information_criterion(x, y, "bic", self.degrees_of_freedom)
+
+    def information_criterion(self, x: Any, y: Any, name: str, degrees: int) -> float:
+        """The criterion "aic" or "bic" for a number of degrees of freedom: see ``aic``.
+
+        >>> fitted.information_criterion(x, None, "bic", 5) == fitted.bic(x)
+        True
+        """
+        log_p = np.asarray(self.log_prob(x, y), np.float64)
+        total = log_p.sum()
+        if y is not None and self.model.classes is not None:
+            log_prior = np.asarray(self.model.log_prior(self.params), np.float64)
+            numbers = np.broadcast_to(np.asarray(self.conditions_of(y)), log_p.shape)
+            total += log_prior[numbers].sum()
+        price = {"aic": 2.0, "bic": math.log(log_p.size)}[name]
+        return float(price * degrees - 2 * total)
+
+    @standard_promotion
+    def sample(
+        self,
+        key: jax.Array,
+        n: int,
+        y: Any = None,
+        *,
+        with_labels: bool = False,
+        as_frame: bool = False,
+        device: Place = None,
+    ) -> Any:
         """n events, (n, *event_shape): see ``jaxgen.sample``.
 
         Args:
@@ -94,12 +180,34 @@ class Fitted:
           n: number of events.
           y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model,
             and for a model of labels, which then draws y from p(y) first.
+          with_labels: return (events, labels), where labels (n,) are the labels of a model of
+            labels, by their names, or else the numbers of a mixture's components.
+          as_frame: return a pandas DataFrame, whose columns are the features and then the labels or
+            conditions, by their names.
           device: where the events are to be, a ``jax.Device`` or a ``jax.sharding.Sharding``, whose
             devices also draw them. By default all local devices draw (or the one that JAX's
             ``jax_default_device`` or the params are bound to), and the first has the result. The
             events do not depend on it, and a transformation ignores it.
+
+        Raises:
+          TypeError, ValueError: as in ``jaxgen.sample``, or a model without labels or components.
+          ImportError: ``as_frame`` needs pandas.
+
+        >>> x, y = labelled.sample(jax.random.key(0), 5, with_labels=True)
         """
-        return _answer(self._request(verbs.to_sample, key, n, self._labels(y)), device)
+        request = self._request(verbs.to_sample, key, n, self.conditions_of(y))
+        labelled = with_labels or (as_frame and self.model.classes is not None)
+        if labelled:
+            request = request._replace(verb=verbs.with_labels(self.model))
+        if as_frame and _is_traced(request):
+            raise TypeError("as_frame=True does not work inside a transformation")
+        answer = _answer(request, device)
+        x, labels = answer if labelled else (answer, None)
+        if labelled and not _is_traced(request):
+            labels = self._names_of_labels(labels)
+        if as_frame:
+            return to_frame(self.named_columns(x, request.y if labels is None else labels))
+        return (x, labels) if labelled else x
 
     @standard_promotion
     def stream(
@@ -119,7 +227,7 @@ class Fitted:
         if inputs.is_tracing(self.params, key, y):
             raise TypeError("stream yields blocks to Python: inside a transformation, use sample")
         start, device = inputs.as_count(start, "start"), inputs.as_place(device)
-        request = self._request(verbs.to_sample, key, n, self._labels(y), start)
+        request = self._request(verbs.to_sample, key, n, self.conditions_of(y), start)
         if start > 2**64 - request.n:
             raise ValueError(f"start must be at most 2**64 - n, as rows are numbered; got {start}")
         return engine.stream(request, device)
@@ -133,15 +241,17 @@ class Fitted:
         Raises:
           NotImplementedError: the model is not invertible.
         """
-        return _answer(self._request(verbs.to_pull, x, self._labels(y, "pull")))
+        return _answer(
+            self._request(verbs.to_pull, self.events_of(x), self.conditions_of(y, "pull"))
+        )
 
     @standard_promotion
     def push(self, noise: Any, y: Any = None) -> jax.Array:
         """The events that the noise makes; the inverse of ``pull``, rows leading."""
-        return _answer(self._request(verbs.to_push, noise, self._labels(y, "push")))
+        return _answer(self._request(verbs.to_push, noise, self.conditions_of(y, "push")))
 
     @standard_promotion
-    def impute(self, x: ArrayLike, key: jax.Array, y: Any = None) -> jax.Array:
+    def impute(self, x: ArrayLike, key: jax.Array, y: Any = None, *, as_frame: bool = False) -> Any:
         """Events with each NaN in x drawn given the rest of its event: one plausible completion.
 
         NaN stays where the rest has no density, such as an infinity or a value outside the support.
@@ -150,16 +260,21 @@ class Fitted:
           x: events (n, *event_shape); the values in it stay.
           key: a typed PRNG key; another gives another completion.
           y: conditions, as in ``log_prob``; labels are drawn from p(y|x) where y is None.
+          as_frame: return a pandas DataFrame of the features, with the index of x if that is one.
 
         Raises:
           TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
+          ImportError: ``as_frame`` needs pandas.
           NotImplementedError: the model has no missing values (``model.learning.missing``).
         """
         if self.model.learning.missing is None:
             raise NotImplementedError(f"{self.model} does not say how a part of an event follows")
         if inputs.is_tracing(self.params, x, key, y):
             raise TypeError("impute runs on the host and cannot be called within jit, grad or vmap")
-        return _answer(self._request(verbs.to_complete, key, x, self._labels(y)))
+        done = _answer(
+            self._request(verbs.to_complete, key, self.events_of(x), self.conditions_of(y))
+        )
+        return to_frame(self.named_columns(done), getattr(x, "index", None)) if as_frame else done
 
     @standard_promotion
     def marginal(self, features: Any, *, key: jax.Array | None = None) -> Fitted:
@@ -202,13 +317,74 @@ class Fitted:
     ) -> Fitted:
         columns = self.columns and tuple(self.columns[j] for j in features)
         labels = None if model.classes is None else self.labels
-        return Fitted(model, params, history, columns, labels)
+        y_columns = None if model.y_shape is None else self.y_columns
+        return Fitted(model, params, history, columns, labels, y_columns)
 
-    def _labels(self, y: Any, verb: str | None = None) -> Any:
-        """y as label numbers, for a verb that takes a label."""
-        if verb is not None and y is None and self.model.classes is not None:
+    def named_columns(self, x: Any, y: Any = None) -> dict[str, np.ndarray]:
+        """The features of events x (n, *event_shape), and y if given, as {name: (n,)}, on the host.
+
+        Names are those of ``columns`` and ``y_columns``, else "x0", "x1", ... and "y" ("y0", ... if
+        y has several numbers), or "component" for the components of a mixture.
+
+        >>> fitted.named_columns(x)["latitude"].shape
+        (200,)
+        """
+        features = np.asarray(x).reshape(len(x), -1)
+        names = list(self.columns or [f"x{j}" for j in range(features.shape[1])])
+        columns = list(features.T)
+        if y is not None:
+            conditions = np.asarray(y).reshape(len(features), -1)
+            columns += list(conditions.T)
+            names += self._names_of_conditions(conditions.shape[1])
+        return dict(zip(names, columns, strict=True))
+
+    def _names_of_conditions(self, count: int) -> list[str]:
+        if self.model.y_shape is None:
+            return ["component"]
+        if self.y_columns is not None:
+            return list(self.y_columns)
+        covariates = self.model.traits.covariates
+        if covariates is not None:
+            return list(covariates.names)
+        return ["y"] if count == 1 else [f"y{j}" for j in range(count)]
+
+    def _names_of_labels(self, labels: Any) -> np.ndarray:
+        """Labels by their names, from their numbers (n,)."""
+        numbers = np.asarray(labels)
+        if self.labels is None or self.model.classes is None:
+            return numbers
+        return np.array(self.labels)[numbers]
+
+    def events_of(self, x: Any, name: str = "x") -> Any:
+        """The features of a table as events (n, *event_shape), by name; other values unchanged.
+
+        Raises:
+          TypeError, ValueError: a column is missing or holds no numbers; the error has ``name``.
+
+        >>> fitted.events_of({"longitude": np.zeros(3), "latitude": np.ones(3)}).shape
+        (3, 2)
+        """
+        return inputs.events_of_table(self.model, x, self.columns, name)
+
+    def conditions_of(self, y: Any, verb: str | None = None) -> Any:
+        """Conditions as numbers: those of a table by name, and the numbers of labels.
+
+        Args:
+          y: conditions, labels by their names, a table that holds them, or None.
+          verb: the caller's name, if it needs the label of each event.
+
+        Raises:
+          TypeError, ValueError: an unknown label, or a column that is missing or no numbers.
+
+        >>> labelled.conditions_of(["pear", "apple"])
+        array([1, 0], dtype=int32)
+        """
+        if self.model.classes is None:
+            return inputs.conditions_of_table(self.model, y, self.y_columns)
+        if verb is not None and y is None:
             raise ValueError(f"y is missing: {verb} takes the label of an event")
-        return inputs.as_labels(y, self.labels)
+        column = self.y_columns[0] if self.y_columns else None
+        return inputs.as_labels(inputs.column_of_labels(y, column), self.labels)
 
     def _request(self, to_request: Callable[..., Request], *arguments: Any) -> Request:
         return to_request(self.model, self.params, *arguments)
@@ -221,7 +397,19 @@ def load(path: str | os.PathLike[str]) -> Fitted:
     ('latitude', 'longitude')
     """
     record = model_file.load(path)
-    return Fitted(record.model, record.params, columns=record.columns, labels=record.labels)
+    return Fitted(
+        record.model, record.params, None, record.columns, record.labels, record.y_columns
+    )
+
+
+def to_frame(columns: dict[str, np.ndarray], index: Any = None) -> Any:
+    """A pandas DataFrame of named columns, with the index if that is a pandas Index."""
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("as_frame=True needs pandas: pip install pandas") from None
+    index = index if isinstance(index, pandas.Index) else None
+    return pandas.DataFrame(columns, index=index)
 
 
 def _is_traced(request: Request) -> bool:

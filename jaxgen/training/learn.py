@@ -40,6 +40,9 @@ class How(NamedTuple):
       method: "em", "gradient" or "mcmc".
       settings: of gradients; its ``epochs`` and ``progress`` serve the other methods too.
       restarts: number of starts of EM.
+      tolerance: gain in nats for each event below which EM stops.
+      largest: for a mixture, the number of components of the mixture whose programs EM runs; None
+        for its own.
       noun: what a member is called in warnings and progress bars; None for a single fit.
       warns: whether to warn of members that cannot be trusted.
       checkpoint: makes the checkpoint of a run with these settings; None for none.
@@ -48,6 +51,8 @@ class How(NamedTuple):
     method: str
     settings: gradient.Settings
     restarts: int = 1
+    tolerance: float = em.TOLERANCE
+    largest: int | None = None
     noun: str | None = None
     warns: bool = True
     checkpoint: Callable[[gradient.Settings], Checkpoint] | None = None
@@ -78,7 +83,8 @@ def _by_em(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
         label = "" if how.noun is None else f"{how.noun} {i + 1}/{len(members)}"
         arguments = keys[i], how.settings.epochs, how.restarts, how.settings.progress, label
         with member.errors():
-            results.append(em.run(model, member.start, data, *arguments))
+            run = em.run(model, member.start, data, *arguments, how.tolerance, how.largest)
+            results.append(run)
     if how.noun is None:
         return results[0]
     each = [history for _, history in results]

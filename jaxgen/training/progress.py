@@ -1,4 +1,4 @@
-"""The progress bar of a fit."""
+"""The progress bar of a fit, or of several."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ class Progress:
     Args:
       show: True, False, or None for a bar only on a terminal, in a run over two seconds.
       total: planned epochs.
+      unit: what the bar counts.
     """
 
-    def __init__(self, show: bool | None, total: int):
+    def __init__(self, show: bool | None, total: int, unit: str = "epoch"):
         if show not in (True, False, None):
             raise TypeError(f"progress must be True, False or None, got {show!r:.40}")
         disable = None if show is None else not show
         delay = _DELAY if show is None else 0.0
-        self._bar: Any = tqdm(total=total, desc="fit", unit="epoch", disable=disable, delay=delay)
+        self._bar: Any = tqdm(total=total, desc="fit", unit=unit, disable=disable, delay=delay)
         self._label = ""
 
     def __enter__(self):
@@ -36,11 +37,11 @@ class Progress:
     def label(self, text: str) -> None:
         self._label = text
 
-    def advance(self, epochs: int, log_likelihood: float) -> None:
-        """Move the bar by a number of epochs, and show the mean log-likelihood they reached."""
-        text = f"loss {-log_likelihood:.5g} nats"
+    def advance(self, count: int, log_likelihood: float | None = None) -> None:
+        """Move the bar by a number of units, and show the mean log-likelihood reached, if any."""
+        text = "" if log_likelihood is None else f"loss {-log_likelihood:.5g} nats"
         self._bar.set_postfix_str(f"{self._label} {text}".strip(), refresh=False)
-        self._bar.update(epochs)
+        self._bar.update(count)
 
 
 def chunk_length(epochs: int) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from jaxgen.core.model import overrides
 from jaxgen.core.places import Message
 from jaxgen.core.random import is_leaf
 from jaxgen.core.sizes import size_class
+from jaxgen.core.units import Units
 from jaxgen.core.wrapper import inner_of
-from jaxgen.training.units import Units
 
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
 

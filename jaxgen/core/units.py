@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxgen.core.records import TOGETHER
+
 _ROWS = 16384  # rows that are enough to estimate a median and a deviation
 
 
@@ -20,7 +22,8 @@ class Units(NamedTuple):
     Attributes:
       shift: the median; 0 where the model cannot rescale the feature.
       scale: the standard deviation, or the size of a constant feature; 1 where the model cannot
-        rescale the feature.
+        rescale the feature. Features that have to share one scale have the root mean square of
+        their deviations.
     """
 
     shift: Any
@@ -65,12 +68,21 @@ def standard_units(model, x, weights=None) -> Units | None:
     few = slice(None, None, -(-len(x) // _ROWS))
     if not (np.fmax.reduce(x[few]) > np.fmin.reduce(x[few])).all():
         few = slice(None)  # a feature that is constant or missing in these rows may vary in all
-    shift, scale = _median_and_deviation(x[few], None if weights is None else weights[few])
+    shift, scale, varies = _median_and_deviation(x[few], None if weights is None else weights[few])
+    together = rescalable == TOGETHER
+    if together.any():
+        counted = together & varies if (together & varies).any() else together
+        largest = scale[counted].max()  # by which squares neither overflow nor underflow
+        share = np.where(counted, scale / largest, 0)[together]
+        scale = np.where(together, largest * np.sqrt((share**2).mean()), scale)
     return Units(np.where(rescalable, shift, 0.0), np.where(rescalable, scale, 1.0))
 
 
 def _median_and_deviation(x, weights):
-    """The median and deviation of each feature; for a constant, its size or 1 as the deviation."""
+    """The median and deviation of each feature, and whether it varies.
+
+    The deviation of a constant is its size, or 1 for the constant 0.
+    """
     missing, low, high = np.isnan(x).any(), np.fmin.reduce(x), np.fmax.reduce(x)
     size = np.where(high > low, high - low, 1.0)
     z = (x - low) / size  # whose squares neither overflow nor underflow
@@ -81,7 +93,8 @@ def _median_and_deviation(x, weights):
         share = share / share.sum(0)
         deviation = np.sqrt(np.nansum(share * (z - np.nansum(share * z, 0)) ** 2, 0))
     median = np.nanmedian(x, 0) if missing else np.median(x, 0)
-    return median, np.where(high > low, size * deviation, np.where(low == 0, 1.0, np.abs(low)))
+    of_constant = np.where(low == 0, 1.0, np.abs(low))
+    return median, np.where(high > low, size * deviation, of_constant), high > low
 
 
 def _in_float64(params):
