@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,22 @@ from jaxgen.compose import Labelled
 from jaxgen.core import inputs
 from jaxgen.core.model import Model
 from jaxgen.core.promotion import standard_promotion
-from jaxgen.networks.domains import Domain, each
+from jaxgen.networks.domains import Domain, Real, each
 from jaxgen.numpyro import global_latents
-from jaxgen.numpyro.function import as_function
+from jaxgen.numpyro.covariates import (
+    Covariates,
+    covariates_of,
+    parameters_of,
+    required_of,
+    size_of,
+)
+from jaxgen.numpyro.function import as_function, name_of
 from jaxgen.numpyro.posteriors.base import Posterior
 from jaxgen.numpyro.posteriors.full_rank import FullRank
 from jaxgen.numpyro.posteriors.mean_field import MeanField
 from jaxgen.numpyro.program import Program
 from jaxgen.numpyro.recognition import recorded
+from jaxgen.numpyro.sites.inspection import observed_site
 
 _FULL_RANK = 64  # most numbers for which the default posterior has all correlations
 
@@ -27,24 +35,36 @@ _FULL_RANK = 64  # most numbers for which the default posterior has all correlat
 @standard_promotion
 def from_program(
     program: Callable[..., Any],
-    observed: str = "x",
+    observed: str | None = None,
     *,
+    covariates: Any = None,
     y_shape: tuple[int, ...] | None = None,
     classes: int | None = None,
-    y_domain: tuple[Domain, ...] | None = None,
+    y_domain: tuple[Domain, ...] | Mapping[str, Domain] | None = None,
     posterior: Posterior | None = None,
     samples: int = 100,
     proposal: Model | None = None,
 ) -> Model:
     """A NumPyro program as a model of single rows: p(x) or p(x|y), with x the observed site.
 
-    The program is called with conditions y (n, *y_shape), or with the number of rows n if there are
-    no conditions. Sample sites in its plate over the rows are local, all others are global:
+    Sample sites in the program's plate over the rows are local, all others are global:
 
-        def regression(y, x=None):
-            slope = numpyro.sample("slope", dist.Normal(0, 1))            # global
-            with numpyro.plate("rows", len(y)):
-                numpyro.sample("x", dist.Normal(slope * y, 0.5), obs=x)   # observed
+        def model(dose, clinic, effect=None):
+            slope = numpyro.sample("slope", dist.Normal(0, 1))                    # global
+            with numpyro.plate("clinics", 8):
+                level = numpyro.sample("level", dist.Normal(0, 1))                # global
+            with numpyro.plate("patients", len(dose)):
+                mean = level[clinic] + slope * dose
+                numpyro.sample("obs", dist.Normal(mean, 0.5), obs=effect)         # observed
+
+        program = from_program(model, covariates=frame[["dose", "clinic"]])
+        fitted = jaxgen.fit(program, frame["effect"], frame, key=key)
+
+    With ``covariates``, the program takes these by name, and a table of them is y wherever jaxgen
+    takes conditions y: a DataFrame, or a dict of arrays (n, ...), or of single values for all rows.
+    As an array, y is (n, k), with their numbers side by side. Without ``covariates`` the program is
+    called with one argument: conditions y (n, *y_shape), or the number of rows n if ``y_shape`` is
+    None.
 
     The density of a row is the mean of p(x | y, globals) over the draws of the globals that
     ``posterior`` holds. Given the globals, the density is summed over discrete locals, and
@@ -60,15 +80,20 @@ def from_program(
     Args:
       program: the function. A saved model holds its name; to load it, call ``from_program`` first
         with a function of that name that has the same sites and densities.
-      observed: name of the site that is x. The program must not fix its value: take x with the
-        default None and pass ``obs=x``, or pass no ``obs``. When x is scored, its value is passed
-        to the parameter of that name, or to the only other parameter whose default is None.
+      observed: name of the site that is x. By default it is the site that observes a parameter
+        whose default is None, such as ``obs=effect``; or else the site "x". The program must not
+        fix its value. When x is scored, its value is passed to that parameter.
+      covariates: example rows of the covariates, as a table, of which the names, the dtypes and the
+        shapes of single rows count. Floats, ints and bools reach the program as such. Of a
+        categorical column it gets codes: category i, in the order of the categories, is i; of a
+        column of strings likewise, with the different strings of these rows in sorted order. Of a
+        DataFrame, the columns count that the program has as parameters without the default None.
       y_shape: shape of one condition; None for p(x).
       classes: number of labels, if y is a label. The result is then ``compose.Labelled``, which
         classifies.
       y_domain: domain of each number in y, or one for all, from ``jaxgen.domains``; ``Levels(8)``
         for the index of one of 8 groups. A y outside raises an error. By default, y may be any
-        number that indexes no array out of bounds.
+        number that indexes no array out of bounds. For named covariates, a dict of domains by name.
       posterior: how the globals are held and learnt, by gradients or by ``NUTS()``: ``FullRank()``,
         the default for globals that map to up to 64 real numbers; ``MeanField()``, the default for
         more; ``Point()`` or ``Guide(guide)``.
@@ -100,16 +125,20 @@ def from_program(
         if y_shape not in (None, ()):
             raise ValueError(f"y_shape must be () or None if classes is given, got {y_shape}")
         y_shape, classes = (), inputs.as_count(classes, "classes", 1)
+    named = _covariates(program, covariates, y_shape, classes)
+    domains = _domains_by_number(y_domain, named)
     spec = Program(
-        program=as_function(program),
-        observed=observed,
-        y_shape=y_shape,
+        program=as_function(program, covariates=named),
+        observed="x" if observed is None else observed,
+        y_shape=y_shape if named is None else (size_of(named),),
         levels=classes,
-        y_domain=y_domain,
+        y_domain=domains,
         posterior=MeanField() if posterior is None else posterior,
         samples=samples,
         proposal=proposal,
     )
+    if observed is None:
+        spec = dataclasses.replace(spec, observed=observed_site(spec.signature))
     if posterior is None and 0 < global_latents.size(spec) <= _FULL_RANK:
         spec = dataclasses.replace(spec, posterior=FullRank())
     _check_y_domain(spec)
@@ -117,6 +146,38 @@ def from_program(
     spec.posterior.check(spec)
     spec = recorded(spec)
     return spec if classes is None else Labelled(spec, classes)
+
+
+def _covariates(program, table, y_shape, classes) -> Covariates | None:
+    """The named covariates of a program; None if it has none."""
+    if table is None:
+        required = required_of(parameters_of(program))
+        if len(required) > 1:
+            argument = "y" if y_shape is not None or classes is not None else "the number of rows"
+            raise ValueError(
+                f"program {name_of(program)}: it must run when called with {argument} alone, but "
+                f"takes {required}: "
+                "give the observed value the default None, and pass covariates, example rows as a "
+                "DataFrame or a dict of arrays, for a program that takes covariates by name"
+            )
+        return None
+    if y_shape is not None or classes is not None:
+        raise ValueError("y_shape and classes must be None if covariates are given")
+    return covariates_of(table, program)
+
+
+def _domains_by_number(y_domain, covariates) -> Any:
+    """The domain of each number of y, where ``y_domain`` has them by the names of covariates."""
+    if not isinstance(y_domain, Mapping):
+        return y_domain
+    if covariates is None:
+        raise TypeError("y_domain must be a tuple of domains, as there are no named covariates")
+    names = [one.name for one in covariates]
+    unknown = [name for name in y_domain if name not in names]
+    if unknown:
+        raise ValueError(f"y_domain has {unknown}, but the covariates are {names}")
+    each_covariate = [(y_domain.get(one.name, Real()),) * one.size for one in covariates]
+    return tuple(domain for domains in each_covariate for domain in domains)
 
 
 def _check_y_domain(program):

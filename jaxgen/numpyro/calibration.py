@@ -163,6 +163,7 @@ def sbc(
         truth, x = _compiled_simulate_count(program, inputs.as_count(n, "n", 1), keys)
     else:
         dtype = jnp.result_type(float)
+        y = inputs.conditions_of_table(program, y)
         y = inputs.as_conditions(program, y, (np.shape(np.asarray(y))[:1] or (1,)), dtype)
         truth, x = _compiled_simulate(program, keys, y)
     fitted = fit_each(program, x, y, key=fit_key, progress=progress, **settings)

@@ -6,6 +6,7 @@ import collections
 import dis
 import functools
 import hashlib
+import re
 import sys
 import sysconfig
 import types
@@ -41,6 +42,26 @@ def digest(reads: dict[str, Any]) -> str:
     for name, value in sorted(reads.items()):
         sha.update(f"{name}={_text(value)};".encode())
     return f"{sys.version_info.major}.{sys.version_info.minor} {sha.hexdigest()}"
+
+
+def is_array(summary: Any) -> bool:
+    """Whether what a function reads is an array; ``summary[1]`` is then its shape."""
+    return isinstance(summary, tuple) and len(summary) > 1 and summary[0] == "array"
+
+
+def described_data(summary: Any) -> str | None:
+    """The shape and a hash of an array or a number; None for anything else."""
+    is_number = isinstance(summary, tuple) and summary[0] in (bool, int, float, complex)
+    if not is_array(summary) and not is_number:
+        return None
+    shape = summary[1] if is_array(summary) else ()
+    return f"{shape} {hashlib.sha1(_text(summary).encode()).hexdigest()[:12]}"
+
+
+def shown(name: str) -> str:
+    """The name of something that a function reads, as its user knows it."""
+    found = re.fullmatch(r"\((\w+)=\)", name)  # a keyword that functools.partial binds
+    return found[1] if found else name
 
 
 def _text(value) -> str:

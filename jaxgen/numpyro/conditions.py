@@ -14,6 +14,7 @@ from jaxgen.core import inputs
 from jaxgen.core.constraints import bounds
 from jaxgen.core.sizes import repeated
 from jaxgen.networks import domains
+from jaxgen.numpyro import covariates
 from jaxgen.numpyro.indices import in_bounds
 from jaxgen.numpyro.program_spec import ProgramSpec, Ranges
 from jaxgen.numpyro.runs import example_value, trace
@@ -54,6 +55,9 @@ class Conditions:
         """What a condition must do, for messages."""
         program = self.program
         wanted = [] if program.y_domain is None else ["suit its y_domain"]
+        named = program.program.covariates
+        if named is not None and covariates.wanted(named):
+            wanted.append(covariates.wanted(named))
         if _has_indices(program):
             wanted.append("index arrays within their bounds")
         for name, low, high in program.ranges or ():
@@ -63,8 +67,8 @@ class Conditions:
 
 def conditions_of(program: ProgramSpec) -> Conditions | None:
     """The constraint of the conditions of a program; None if any number is valid."""
-    is_checked = program.y_domain is not None or program.ranges or _has_indices(program)
-    return Conditions(program) if is_checked else None
+    is_checked = program.y_domain is not None or program.ranges or not _are_floats(program)
+    return Conditions(program) if is_checked or _has_indices(program) else None
 
 
 def ranges_of(program: ProgramSpec, y: np.ndarray) -> Ranges:
@@ -84,6 +88,12 @@ def ranges_of(program: ProgramSpec, y: np.ndarray) -> Ranges:
         low_before, high_before = earlier.get(name, (least, largest))
         ranges.append((name, min(least, low_before), max(largest, high_before)))
     return tuple(ranges)
+
+
+def _are_floats(program):
+    """Whether y has no named covariates but floats."""
+    named = program.program.covariates
+    return named is None or not covariates.wanted(named)
 
 
 @functools.lru_cache(maxsize=256)
@@ -122,6 +132,8 @@ def _validity(program):
     if program.y_domain is not None:
         each = domains.each(program.y_domain, int(np.prod(program.y_shape)), "y_domain")
         checks.append(domains.constraint(each, program.y_shape))
+    if not _are_floats(program):
+        checks.append(functools.partial(covariates.are_valid, program.program.covariates))
     if _has_indices(program):
         checks.append(functools.partial(_in_bounds, program))
     if program.ranges:

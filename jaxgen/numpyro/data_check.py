@@ -74,7 +74,7 @@ def check_data(program: ProgramSpec, x: Any, y: Any, params: Params = None) -> N
 
 
 def _message(program, count, site, row, together, alone):
-    name, sites = program.name, program.sites
+    name, sites, hint = program.name, program.sites, program.program.hint_of_arrays()
     if site == _GIVEN:
         return Message(
             f"program {name}: site {program.observed!r} must be observed as "
@@ -87,7 +87,7 @@ def _message(program, count, site, row, together, alone):
     return Message(
         f"program {name}: ", *subject, " depends on its position or on other rows: its log p is "
         f"{together:.6g} among all {count} rows, {alone:.6g} with ", places.row(row), " alone; "
-        "pass what it depends on, such as a time or a group, as part of y",
+        f"pass what it depends on, such as a time or a group, as part of y{hint}",
     )  # fmt: skip
 
 

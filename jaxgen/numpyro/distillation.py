@@ -84,7 +84,7 @@ def distil(
     count = inputs.as_count(events, "events", 1)
     total = count + inputs.as_count(test_events, "test_events", 2)
     if y is not None:
-        y = np.asarray(y)
+        y = np.asarray(inputs.conditions_of_table(model, y))
         if model.y_shape is not None and y.ndim != len(model.y_shape) + 1:
             raise ValueError(f"y must have shape (m, *{model.y_shape}), got {y.shape}")
         seed = np.asarray(jax.random.key_data(order_key)).ravel().tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ class Drawing(Messenger):
         known = msg["value"] is not None or msg["kwargs"].get("rng_key") is None
         if msg["type"] != "sample" or known:
             return
-        family = _unwrapped(msg["fn"])
+        family = unwrapped(msg["fn"])
         draw = _FAMILIES.get(type(family))
         if self.large_counts and isinstance(family, dist.Poisson | dist.GammaPoisson):
             draw = _large_count
@@ -46,7 +47,8 @@ class Drawing(Messenger):
             msg["value"] = draw(family, key, shape)
 
 
-def _unwrapped(fn):
+def unwrapped(fn: Any) -> Any:
+    """The distribution inside wrappers that change its shape or mask it."""
     while isinstance(fn, _WRAPPERS):
         fn = fn.base_dist
     return fn

@@ -13,7 +13,7 @@ from jax import lax
 from jaxgen.core import random
 from jaxgen.core.numerics import computed_once, logsumexp
 from jaxgen.core.random.threefry import key_words
-from jaxgen.models.normal import inverse_of_tril
+from jaxgen.models.normal.matrices import inverse_of_tril
 
 MODES = 2  # modes in a proposal
 _STEPS = 8  # of Newton's method in a search

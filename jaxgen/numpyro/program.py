@@ -67,6 +67,8 @@ class Program(ProgramSpec):
             reparameterized=not self.sites.discrete and all(s.reparameterized for s in drawn),
             scratch=math.ceil(held * _ENGINE / blocks.SCALARS),
             log_prob_and_k=self._log_prob_and_k if self.sites.locals else None,
+            degrees_of_freedom=self._degrees_of_freedom,
+            covariates=self.named_covariates,
         )
 
     @property
@@ -89,6 +91,11 @@ class Program(ProgramSpec):
 
     def _log_prob_and_k(self, params, x, y=None):
         return density.log_prob_and_k(self, params, x, y)
+
+    def _degrees_of_freedom(self, params):
+        raise NotImplementedError(
+            f"the program {self.name} has no degrees of freedom: its params describe a posterior"
+        )
 
     def noise(self):
         return Key()

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from jaxgen.core import records
 from jaxgen.core.model import Model
 from jaxgen.core.spec import Count
 from jaxgen.networks.domains import Domain
+from jaxgen.numpyro import covariates
 from jaxgen.numpyro.function import Function
 from jaxgen.numpyro.posteriors.base import Posterior
 from jaxgen.numpyro.sites.inspection import sites_of
@@ -40,6 +42,8 @@ class ProgramSpec(Model):
       described: the sites, by which a file recognises the program.
       digest: hash of what the function reads, likewise.
       log_p: log p of the sites at some values, likewise; None where it is not finite.
+      families: the distributions of the sites, likewise; empty in files of version 0.3.0.
+      data_read: the arrays and numbers that the function reads, likewise.
     """
 
     program: Function
@@ -55,6 +59,10 @@ class ProgramSpec(Model):
     described: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
     digest: str = dataclasses.field(default="", repr=False, compare=False)
     log_p: tuple[float | None, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    families: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    data_read: tuple[tuple[str, str], ...] = dataclasses.field(
+        default=(), repr=False, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -64,8 +72,23 @@ class ProgramSpec(Model):
     @property
     def sites(self) -> Sites:
         """The sites of the program."""
+        return sites_of(self.signature)
+
+    @property
+    def signature(self) -> ProgramSignature:
+        """The fields that the sites depend on."""
         fields = self.program, self.observed, self.y_shape, self.levels, self.y_domain
-        return sites_of(ProgramSignature(*fields))
+        return ProgramSignature(*fields)
+
+    @property
+    def named_covariates(self) -> records.Covariates | None:
+        """The names of the numbers in y; None for a program without named covariates."""
+        named = self.program.covariates
+        if named is None:
+            return None
+        roles = f"x is the observed site {self.observed!r}, y {covariates.described(named)}"
+        names, from_table = covariates.columns_of(named), functools.partial(covariates.pack, named)
+        return records.Covariates(names, from_table, roles)
 
     @property
     def combinations(self) -> dict[str, np.ndarray]:

@@ -92,7 +92,8 @@ def predictive(
         return _compiled_predictive_of_count(program, count, params, key)
     if n is not None:
         raise ValueError("n must be None, as the number of rows is that of the conditions y")
-    count = np.shape(y)[0] if np.ndim(y) > len(program.y_shape) else 1  # type: ignore[arg-type]
+    y = inputs.conditions_of_table(fitted.model, y)
+    count = np.shape(y)[0] if np.ndim(y) > len(program.y_shape) else 1
     conditions = _conditions(fitted, y, count, inputs.float_dtype(params))
     return _compiled_predictive(program, params, key, conditions)
 

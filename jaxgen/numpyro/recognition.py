@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxgen.core.warn import warn
+from jaxgen.numpyro.covariates import is_named, parameters_of, required_of
 from jaxgen.numpyro.program_spec import ProgramSpec
+
+_MOST = 100  # arrays and numbers in a file
 
 
 def recorded(program: ProgramSpec) -> Any:
@@ -22,7 +25,12 @@ def recorded(program: ProgramSpec) -> Any:
     program.program.settle()
     log_p = tuple(v if math.isfinite(v) else None for v in sites.example_log_p.values())
     return dataclasses.replace(
-        program, described=sites.description(), log_p=log_p, digest=program.program.digest()
+        program,
+        described=sites.description(),
+        log_p=log_p,
+        digest=program.program.digest(),
+        families=_families(sites),
+        data_read=_data_read(program),
     )
 
 
@@ -30,28 +38,71 @@ def check_recognised(program: ProgramSpec) -> None:
     """Compare the function with the recorded facts.
 
     Raises:
-      ValueError: it has other sites, or other densities at the same values.
+      ValueError: it has other sites, shapes or families, or other densities at the same values.
 
     Warns:
       RuntimeWarning: it has other code, or reads something else.
     """
-    sites, name = program.sites, program.name
+    name = program.name
+    _check_parameters(program)
+    sites = program.sites
     found = sites.description()
     if found != program.described:
         differing = sorted(set(found) ^ set(program.described)) or found
         raise ValueError(
             f"program {name} is not the one in the file: they differ in {', '.join(differing)}"
         )
+    if program.families and program.families != _families(sites):
+        pairs = zip(program.families, _families(sites), strict=True)
+        before, now = next(pair for pair in pairs if pair[0] != pair[1])
+        raise ValueError(
+            f"program {name} is not the one in the file: a site is {now}, and was {before} when "
+            "it was saved"
+        )
+    changed = _changed_data(program)
     for (site, log_p), saved in zip(sites.example_log_p.items(), program.log_p, strict=True):
         if saved is not None and not np.isclose(log_p, saved, rtol=1e-3, atol=1e-3):
             raise ValueError(
                 f"program {name} is not the one in the file: log p of site {site!r} at some "
-                f"values is {log_p:.6g}, and was {saved:.6g} when it was saved; something that it "
-                "reads may have changed"
+                f"values is {log_p:.6g}, and was {saved:.6g} when it was saved; "
+                + (f"it {changed}" if changed else "something that it reads may have changed")
             )
     digest, python = program.program.digest(), program.digest.split(" ")[0]
     if digest != program.digest and digest.startswith(f"{python} "):
         warn(
-            f"program {name} has other code, or reads something else, than when it was saved; its "
-            "sites and their densities at some values are the same"
+            f"program {name} {changed or 'has other code, or reads something else,'} than when it "
+            "was saved; its sites and their densities at some values are the same"
         )
+
+
+def _check_parameters(program) -> None:
+    """Raise unless the function takes the covariates by name, and needs nothing else."""
+    if program.program.covariates is None:
+        return
+    saved = [one.name for one in program.program.covariates]
+    parameters = parameters_of(program.program.call)
+    named = [p.name for p in parameters if is_named(p)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters) or not parameters
+    missing = [name for name in saved if name not in named and not takes_any]
+    if missing or set(required_of(parameters)) - set(saved):
+        raise ValueError(
+            f"program {program.name} is not the one in the file: it takes {named}, and took the "
+            f"covariates {saved} when it was saved"
+        )
+
+
+def _families(sites) -> tuple[str, ...]:
+    return tuple(f"{name} {family}" for name, family in sites.families.items())
+
+
+def _data_read(program) -> tuple[tuple[str, str], ...]:
+    return tuple(program.program.data_read().items())[:_MOST]
+
+
+def _changed_data(program) -> str:
+    """Which of the data that the program reads are others than in the file; "" if none are."""
+    if not program.data_read:  # as in files of version 0.3.0
+        return ""
+    now, saved = dict(_data_read(program)), dict(program.data_read)
+    changed = [n for n in dict.fromkeys((*now, *saved)) if now.get(n) != saved.get(n)]
+    return f"reads other values of {', '.join(map(repr, changed))}" if changed else ""

@@ -57,7 +57,7 @@ def trace(
     drawing = Drawing() if drawing is None else drawing
     seed = handlers.seed(rng_seed=key)
     with handlers.trace() as sites, drawing, seed, substitute, _ParamsAsArrays():
-        program.call(argument, **(keywords or {}))
+        program.run(argument, dict(keywords or {}))
     return sites
 
 

@@ -28,9 +28,9 @@ class Guide(Posterior):
     """A NumPyro guide for the globals.
 
     Args:
-      guide: a function with the argument of the program, which samples every global and nothing
-        else, and may have ``numpyro.param`` sites; or a class of ``numpyro.infer.autoguide``, such
-        as ``AutoMultivariateNormal``.
+      guide: a function with the arguments of the program other than x, which samples every global
+        and nothing else, and may have ``numpyro.param`` sites; or a class of
+        ``numpyro.infer.autoguide``, such as ``AutoMultivariateNormal``.
       draws: draws of the globals that the density is an average over, the same in every call.
 
     Params: those of the guide, by name, mapped to the reals.
@@ -124,7 +124,7 @@ def _checked(guide: Guide, program: ProgramSpec) -> _Checked:
 
 def _as_call(guide, program, fail) -> Function:
     """The guide as a function; a class of guides is called with the program."""
-    call = guide.guide
+    call = guide.guide.taking(program.program.covariates)
     if not (isinstance(call.call, type) and issubclass(call.call, AutoGuide)):
         return call
     if issubclass(call.call, AutoLaplaceApproximation):
@@ -133,7 +133,8 @@ def _as_call(guide, program, fail) -> Function:
     hidden = [name for name in examples if name not in names]
     rows = {name: examples[name] for name in hidden}
     globals_alone = handlers.block(handlers.substitute(program.program.call, rows), hide=hidden)
-    return as_function(call.call(globals_alone), named=False)  # files know the name of the class
+    found = as_function(call.call(globals_alone), named=False)  # files know the name of the class
+    return found.taking(program.program.covariates)
 
 
 def _checked_runs(program, call, fail):

@@ -6,14 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import (
-    Delta,
-    Distribution,
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-)
+from numpyro.distributions import Delta, Distribution
 
+from jaxgen.numpyro.drawing import unwrapped
 from jaxgen.numpyro.sites.records import ProgramSignature
 from jaxgen.numpyro.sites.traced_sites import RowRuns, Structure, TracedSites
 
@@ -43,8 +38,7 @@ def check_distributions(signature: ProgramSignature, sites: dict[str, Any]) -> N
         if site["type"] != "sample" or site["is_observed"]:
             continue
         fn = site["fn"]
-        while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
-            fn = fn.base_dist
+        fn = unwrapped(fn)
         if isinstance(fn, Delta):
             signature.fail(
                 f"site {name!r} must not be a Delta, which has no density: compute the value"
@@ -70,7 +64,7 @@ def plate_over_rows(signature: ProgramSignature, two: TracedSites, three: Traced
         around = [f"{plate.name!r} of size {plate.size}" for plate in plates]
         signature.fail(
             f"the observed site {observed!r} must be in a plate over the rows, of size 2 for 2 "
-            f"rows; it is in {around or 'no plate'}"
+            f"rows; it is in {around or 'no plate'}{signature.program.hint_of_arrays()}"
         )
     if len(found) > 1:
         names = [plate.name for plate in found]
@@ -221,6 +215,7 @@ def check_row(structure: Structure, runs: RowRuns, number: int) -> None:
             structure.signature.fail(
                 f"site {name!r} of made-up row {number!r} depends on its position or on other "
                 f"rows: its log p is {np.ravel(among)[:3]} among them, {np.ravel(alone)[:3]} alone"
+                f"{structure.signature.program.hint_of_arrays()}"
             )
 
 

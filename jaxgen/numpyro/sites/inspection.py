@@ -46,12 +46,37 @@ def _sites_of(signature, dtype):
         try:
             return _inspect(MadeUpRuns(signature))
         except ValueError as error:
-            known = signature.classes is not None or signature.y_domain is not None
-            if signature.y_shape is None or known or error.__cause__ is None:
+            if not _may_be_index(signature, error):
                 raise
-            with contextlib.suppress(ValueError):  # y may be the index of a group
+            with contextlib.suppress(ValueError):
                 return _inspect(MadeUpRuns(signature, integers=True))
             raise
+
+
+def observed_site(signature: ProgramSignature) -> str:
+    """The name of the observed site of a program, whatever that in the signature.
+
+    It is the site that observes an optional parameter of the program, or else "x".
+
+    Raises:
+      ValueError: no site or several sites do, and none is called "x"; or the program does not run.
+    """
+    with jax.core.eval_context():
+        try:
+            return MadeUpRuns(signature._replace(observed="")).find_observed()
+        except ValueError as error:
+            if not _may_be_index(signature, error):
+                raise
+            with contextlib.suppress(ValueError):
+                return MadeUpRuns(signature._replace(observed=""), integers=True).find_observed()
+            raise
+
+
+def _may_be_index(signature, error) -> bool:
+    """Whether a program may have failed as y is the index of a group."""
+    known = signature.classes is not None or signature.y_domain is not None
+    known = known or signature.program.covariates is not None
+    return signature.y_shape is not None and not known and error.__cause__ is not None
 
 
 def _inspect(runs: MadeUpRuns) -> Sites:
@@ -127,6 +152,7 @@ def _sites(runs, structure, row_runs, in_plate) -> Sites:
         other_argument=arguments[1],
         example_values={n: np.asarray(s.value) for n, s in examples.items()},
         example_log_p={n: float(np.sum(s.log_p)) for n, s in examples.items()},
+        families={n: s.family for n, s in examples.items()},
     )
 
 

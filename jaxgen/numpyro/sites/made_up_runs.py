@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.constraints import bounds, innermost
-from jaxgen.networks.domains import constraint, each
+from jaxgen.networks.domains import Real, constraint, each
+from jaxgen.numpyro import covariates
 from jaxgen.numpyro.runs import example_value, trace
 from jaxgen.numpyro.sites.checks import check_distributions, check_free
 from jaxgen.numpyro.sites.records import ProgramSignature
@@ -53,11 +54,15 @@ class MadeUpRuns:
         if signature.classes is not None:
             return RunInputs(shift, (np.arange(n) % signature.classes).astype(np.int32))
         shape = (n, *signature.y_shape)
-        y = np.random.default_rng(seed).uniform(0.1, 0.9, shape)
+        y = uniform = np.random.default_rng(seed).uniform(0.1, 0.9, shape)
         if self.integers:
             return RunInputs(shift, np.zeros(shape, np.int32))
         if signature.y_domain is not None:
-            y = _in_domain(signature.y_domain, y)
+            y = _in_domain(signature.y_domain, uniform)
+        named = signature.program.covariates
+        if named is not None:
+            free = [d == Real() for d in each(signature.y_domain, shape[1], "y_domain")]
+            y = np.where(free, covariates.made_up(named, uniform), y).astype(float)
         return RunInputs(shift, y if y.dtype == np.int32 else y.astype(jnp.result_type(float)))
 
     def run(
@@ -125,6 +130,47 @@ class MadeUpRuns:
             raise error
         return None
 
+    def find_observed(self) -> str:
+        """The name of the site that observes an optional parameter, or else "x".
+
+        Raises:
+          ValueError: no site or several sites do, and none is called "x".
+        """
+        found: list[list[str]] = []
+        jax.eval_shape(lambda: found.extend(self._sites_and_observed()))
+        sites, observed = found
+        if len(observed) == 1:
+            return observed[0]
+        if "x" in sites:
+            return "x"
+        what = f"several sites may be observed, {observed}"
+        if not observed:
+            what = (
+                "it has no observed site 'x', and no site with obs=y for a parameter y=None; its "
+                f"sample sites are {sites}"
+            )
+        self.signature.fail(f"{what}: name the observed site by observed=...")
+
+    def _sites_and_observed(self):
+        """All sample sites, and the free ones that are observed if a parameter is given a value."""
+        inputs = self.inputs(2, 0)
+        plain = self.run(2, inputs, {})
+        sites = [name for name, site in plain.items() if site.is_sample]
+        free = [name for name in sites if not plain[name].observed]
+        observed: dict[str, None] = {}
+        for parameter in self.signature.program.observed_parameters(""):
+            self.observed_parameter = parameter
+            for name in sorted(free, key=lambda name: name != parameter):
+                try:
+                    run = self.run(2, inputs, {}, plain[name].value)
+                except ValueError:  # the value may have another shape than the parameter
+                    continue
+                new = [name for name in free if name in run and run[name].observed]
+                if new:
+                    observed.update(dict.fromkeys(new))
+                    break
+        return sites, list(observed)
+
     @contextlib.contextmanager
     def _errors_of_program(self, with_x: bool) -> Iterator[None]:
         """Turn errors that the program raises into errors that name it."""
@@ -136,23 +182,32 @@ class MadeUpRuns:
             if isinstance(error, AssertionError) and "unique name" in text:
                 signature.fail(f"two sites have one name: {text}", error)
             hint = ""
-            if signature.y_shape is not None and signature.y_domain is None:
+            if signature.program.covariates is not None:
+                kinds = [f"{one.name!r} ({one.kind})" for one in signature.program.covariates]
+                hint = (
+                    f"; made-up values took the place of {', '.join(kinds)}: pass example rows of "
+                    "other dtypes, or y_domain, if they do not suit"
+                )
+            elif signature.y_shape is not None and signature.y_domain is None:
                 hint = "; made-up numbers between 0 and 1 took the place of y: pass y_domain"
-            if signature.y_shape == () and signature.y_domain is None:
-                hint += ", or classes where y is a label"
+                hint += ", or classes where y is a label" if signature.y_shape == () else ""
+            elif signature.y_shape is None and isinstance(error, TypeError | AttributeError):
+                hint = "; if its first argument holds data, pass y_shape or covariates"
             if signature.classes is not None:
                 hint = ""
             signature.fail(
                 f"it must run when called with {self._arguments(with_x)}, but raises "
-                f"{type(error).__name__}: {text}{hint}",
+                f"{type(error).__name__}: {text}{hint}{signature.program.hint_of_arrays()}",
                 error,
             )
 
     def _arguments(self, with_x):
         """What the program is called with, for messages."""
-        y_shape = self.signature.y_shape
+        y_shape, named = self.signature.y_shape, self.signature.program.covariates
         argument = "the number of rows"
-        if y_shape is not None:
+        if named is not None:
+            argument = covariates.described(named)
+        elif y_shape is not None:
             argument = (
                 f"y of shape ({', '.join(['n', *map(str, y_shape)])}{'' if y_shape else ','})"
             )

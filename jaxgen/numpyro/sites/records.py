@@ -82,6 +82,7 @@ class Sites(NamedTuple):
       other_argument: a different one.
       example_values: values of the sample sites for one row, by name.
       example_log_p: log p of those values, by which a file recognises the program.
+      families: names of the distributions of the sample sites, by name, likewise.
     """
 
     globals: tuple[Site, ...]
@@ -101,6 +102,7 @@ class Sites(NamedTuple):
     other_argument: Any
     example_values: dict[str, np.ndarray]
     example_log_p: dict[str, float]
+    families: dict[str, str]
 
     @property
     def event_shape(self) -> tuple[int, ...]:

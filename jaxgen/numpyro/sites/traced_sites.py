@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import biject_to
 
 from jaxgen.core.constraints import bounds, innermost
+from jaxgen.numpyro.drawing import unwrapped
 from jaxgen.numpyro.likelihood import is_masked
 from jaxgen.numpyro.runs import param_transform
 from jaxgen.numpyro.sites.records import ProgramSignature
@@ -31,6 +32,7 @@ class TracedSite(NamedTuple):
       discrete: whether its values are integers.
       reparameterized: whether gradients pass through its draws.
       event_dim: number of dimensions of one value of its distribution.
+      family: name of its distribution, without what only changes shapes.
       real_shape: of a continuous latent, the shape of its value mapped to the reals.
       bounds: of a discrete site, the least and the largest value; None without bounds.
       values: of a discrete latent without bounds, all its values; None if unknown.
@@ -53,6 +55,7 @@ class TracedSite(NamedTuple):
     discrete: bool = False
     reparameterized: bool = False
     event_dim: int = 0
+    family: str = ""
     real_shape: tuple[int, ...] = ()
     bounds: Any = None
     values: Any = None
@@ -94,6 +97,7 @@ def _traced(signature, name, site) -> TracedSite:
         discrete=fn.is_discrete,
         reparameterized=bool(fn.has_rsample),
         event_dim=fn.event_dim,
+        family=type(unwrapped(fn)).__name__,
         support=innermost(fn.support) if is_x else None,
         log_p=fn.log_prob(value),
     )
