@@ -39,6 +39,7 @@ def test_fit_of_labels(fruit):
     fitted, numbers = jaxgen.load(path / "m"), jaxgen.load(path / "numbers")
     assert fitted.model == numbers.model == compose.PerClass(models.Gaussian(2), 3)
     assert fitted.columns == ("a", "b")
+    assert fitted.y_columns == ("kind",)
     assert numbers.columns is None
     assert fitted.labels == ("apple", "big fig", "pear")
     assert numbers.labels == (3, 5, 7)
@@ -68,31 +69,39 @@ def test_fit_of_labels_by_a_conditional_model(fruit, tmp_path):
 
 
 def test_sample_given_a_label(fruit, tmp_path):
-    path = fruit[0]
-    for model, label in (("m", "big fig"), ("numbers", 5)):
-        fitted, out = jaxgen.load(path / model), tmp_path / "s.csv"
-        assert run("sample", path / model, "-n", 40, "--given", f"y={label}", "--out", out) == 0
-        columns, drawn, _ = tables.read(out)
-        assert columns == fitted.columns
+    path, out = fruit[0], tmp_path / "s.csv"
+    for model, name, label in (("m", "kind", "big fig"), ("m", "y", "pear"), ("numbers", "y", 5)):
+        fitted = jaxgen.load(path / model)
+        column = fitted.y_columns[0]
+        command = ("sample", path / model, "-n", 40, "--out", out)
+        assert run(*command, "--given", f"{name}={label}") == 0
+        columns, drawn, labels = tables.read(out, column)
+        assert columns == (fitted.columns or ("x0", "x1"))
+        np.testing.assert_array_equal(labels, label)
         expected = fitted.sample(jax.random.key(0), 40, label)
         np.testing.assert_array_equal(drawn.astype(np.float32), expected)
-        assert run("sample", path / model, "-n", 40, "--out", out) == 0
-        expected = fitted.sample(jax.random.key(0), 40)
-        np.testing.assert_array_equal(tables.read(out).values.astype(np.float32), expected)
+        assert run(*command) == 0
+        x, y = fitted.sample(jax.random.key(0), 40, with_labels=True)
+        found = tables.read(out, column)
+        np.testing.assert_array_equal(found.values.astype(np.float32), x)
+        np.testing.assert_array_equal(found.labels, y)
 
 
 def test_sample_given_features_and_a_label(fruit, tmp_path):
     out = tmp_path / "s.csv"
-    for model, given, values, y, left in (
-        ("m", ("--given", "a=0.5", "--given", "y=pear"), {"a": 0.5}, "pear", ("b",)),
-        ("m", ("--given", "a=0.5", "y=pear"), {"a": 0.5}, "pear", ("b",)),
-        ("numbers", ("--given", "x0=0.5"), {0: 0.5}, None, ("x1",)),
+    for model, given, values, y in (
+        ("m", ("--given", "a=0.5", "--given", "y=pear"), {"a": 0.5}, "pear"),
+        ("m", ("--given", "a=0.5", "kind=pear"), {"a": 0.5}, "pear"),
+        ("numbers", ("--given", "x0=0.5"), {0: 0.5}, None),
     ):
         assert run("sample", fruit[0] / model, "-n", 2000, *given, "--out", out) == 0
-        found, drawn, _ = tables.read(out)
-        assert found == left
-        expected = jaxgen.load(fruit[0] / model).given(values).sample(jax.random.key(0), 2000, y)
-        np.testing.assert_array_equal(drawn.astype(np.float32), expected)
+        fitted = jaxgen.load(fruit[0] / model)
+        _, drawn, labels = tables.read(out, fitted.y_columns[0])
+        np.testing.assert_array_equal(drawn[:, 0], 0.5)
+        part = fitted.given(values)
+        expected, names = part.sample(jax.random.key(0), 2000, y, with_labels=True)
+        np.testing.assert_array_equal(drawn[:, 1:].astype(np.float32), expected)
+        np.testing.assert_array_equal(labels, names)
 
 
 def test_score_of_labels(fruit, capsys):
@@ -109,8 +118,10 @@ def test_classify(fruit, tmp_path, capsys):
     fitted, out, figure = jaxgen.load(path / "m"), tmp_path / "p.csv", tmp_path / "r.png"
     assert run("classify", path / "m", path / "x.csv", "--out", out) == 0
     assert capsys.readouterr().out == f"300 events, in {out}\n"
-    columns, p, _ = tables.read(out)
-    assert columns == ("p(apple)", "p(big fig)", "p(pear)")
+    probabilities = ("p(apple)", "p(big fig)", "p(pear)")
+    assert tuple(tables.cells(out)) == ("row", "predicted_kind", *probabilities)
+    _, p, predicted = tables.read(out, "predicted_kind", probabilities)
+    np.testing.assert_array_equal(predicted, np.array(fitted.labels)[p.argmax(1)])
     np.testing.assert_allclose(p, np.exp(fitted.classify(x)), rtol=1e-5, atol=1e-30)
     found = calibration(fitted.classify(x), names, labels=fitted.labels)
     command = ("classify", path / "m", path / "x.csv", "--label", "kind", "--figure", figure)
@@ -151,12 +162,13 @@ def test_labels_in_order_need_no_names(tmp_path, capsys):
     ("args", "why"),
     [
         ("fit x.csv --model Gaussian --label sort --out o", "x.csv: no column 'sort'; the columns"),
-        ("fit x.csv --model Gaussian --out o", r"line 2, column 2 \(kind\): '.*' is not a number"),
+        ("fit x.csv --model Gaussian --out o",
+         "'.*' is not a number; use --label kind if it is the label, or --ignore kind"),
         ("fit one.csv --model Gaussian --label kind --out o", "'kind' has the same label for all"),
         ("fit gap.csv --model Gaussian --label kind --out o", "line 3, .* the label is missing"),
         ("sample m -n 5 --given y=plum --out o.csv",
          "unknown label 'plum'; the labels are apple, big fig, pear"),
-        ("sample m -n 5 --given y=pear y=apple --out o.csv", "y is given twice"),
+        ("sample m -n 5 --given y=pear y=apple --out o.csv", "kind is given twice"),
         ("sample m -n 5 --given a=1 x0=2 --out o.csv", "x0 is given twice"),
         ("sample m -n 5 --given c=1 --out o.csv", "no feature 'c'; the features are a, b"),
         ("sample m -n 5 --given x2=1 --out o.csv", "no feature 'x2'"),

@@ -2,65 +2,73 @@
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import json
-import math
-import os
-import re
 from argparse import Namespace
-from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxgen import metrics, models, training
+from jaxgen import metrics, training
+from jaxgen.cli import events, families
 from jaxgen.cli.world import run as run_world
-from jaxgen.compose import Labelled, PerClass
 from jaxgen.core import places
-from jaxgen.core.model import Model
 from jaxgen.data import output, tables
 from jaxgen.metrics.accuracy import bits_per_dim, mean_and_error
-from jaxgen.networks.domains import Levels
 from jaxgen.training.fitted import Fitted, load
 
 
 def fit(args: Namespace) -> None:
     """Fit a model to a table and save it."""
     output.writable(args.out, others=[args.data])
-    family, settings = _family(args.model), _settings(args.set)
-    columns, x, labels = tables.read(args.data, args.label)
-    classes = None if labels is None else len(set(labels.tolist()))
-    if classes == 1:
+    own = families.import_modules(args.modules)
+    family, fields = families.family(args.model, own), families.settings(args.set)
+    columns, x, labels = events.read_training(args)
+    if labels is not None and len(set(labels.tolist())) == 1:
         raise ValueError(f"{args.data}: {args.label!r} has the same label for all events")
-    model = _build(family, settings, x, classes)
+    x = x[:, None] if x.ndim == 1 else x
+    some = np.flatnonzero(~np.isnan(x).reshape(len(x), -1).all(1))
+    empty = len(x) - len(some)
+    if 0 < empty < len(x):
+        x, labels = x[some], None if labels is None else labels[some]
+    model = families.build(family, fields, x, labels, columns, args.domain)
     names = ("epochs", "batch_size", "restarts", "validation", "patience")
     options = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
-    with _names(args.data, columns):
-        x = _with_event_shape(x, model)
+    with events.names(args, args.data, columns), places.Names.of_rows(some):
+        events.check_missing(args, x, model)
+        x = events.with_event_shape(x, model)
         fitted = training.fit(model, x, labels, key=jax.random.key(args.seed), **options)
     fitted.columns = columns
+    fitted.y_columns = None if args.label is None else (args.label,)
     fitted.save(args.out)
     print(f"{fitted} of {len(x):,} events, in {args.out}")
+    missing = np.isnan(x).sum()
+    if missing:
+        print(f"{missing:,} of {x.size:,} values were missing")
+    if empty:
+        print(f"{empty:,} rows without any value were left out")
 
 
 def sample(args: Namespace) -> None:
-    """Draw a table of events from a model."""
+    """Draw a table of events from a model, with its label or conditions."""
     tables.check_output(args.out, others=[args.model])
-    fitted = load(args.model)
-    y, values = _given(fitted, args.given)
+    fitted = _load(args)
+    y, values = events.given(fitted, args.given)
     key = jax.random.key(args.seed)
+    part = fitted.given(values, key=jax.random.fold_in(key, 1)) if values else fitted
+    none = np.empty((0, *fitted.model.event_shape))
+    tables.check_output(args.out, [args.model], *_table(fitted, args.out, none, None))
+    labelled = fitted.model.classes is not None
+    drawn = part.sample(key, args.n, y, with_labels=labelled)
+    x, y = drawn if labelled else (drawn, y)
+    x = np.asarray(x)
     if values:
-        if fitted.columns is None:  # so that the remaining features keep their numbers
-            fitted.columns = tuple(f"x{index}" for index in range(_size(fitted)))
-        fitted = fitted.given(values, key=jax.random.fold_in(key, 1))
-    no_events = np.empty((0, *fitted.model.event_shape))
-    tables.check_output(args.out, [args.model], no_events, fitted.columns)
-    tables.write(args.out, fitted.sample(key, args.n, y), fitted.columns)
+        x = _with_values(x, events.size(fitted), values)
+    if y is not None:
+        y = np.broadcast_to(y, (args.n, *np.shape(y)[1 if labelled else 0 :]))
+    tables.write(args.out, *_table(fitted, args.out, x, y))
     print(f"{args.n:,} events, in {args.out}")
-    if fitted.history.get("method") == "importance sampling":
-        share = fitted.history["effective_sample_size"] / fitted.history["of"]
+    if part.history.get("method") == "importance sampling":
+        share = part.history["effective_sample_size"] / part.history["of"]
         print(f"importance sampling: {share:.1%} of the proposals are effective")
 
 
@@ -68,21 +76,24 @@ def score(args: Namespace) -> None:
     """Print the mean log-likelihood of a table."""
     if args.out is not None:
         tables.check_output(args.out, others=[args.model, args.data])
-    fitted = load(args.model)
+    fitted = _load(args)
     if fitted.model.traits.density == "none":
         raise ValueError(f"{type(fitted.model).__name__} has no log density to score with")
-    x, y = _events(fitted, args.data, args.label)
-    with _names(args.data, fitted.columns):
-        log_p = np.asarray(fitted.log_prob(x, y))
+    x, y = events.read_events(args, fitted, args.data, args.label)
+    with events.names(args, args.data, fitted.columns):
+        log_p = events.in_chunks(
+            len(x), "score", lambda _, rows: fitted.log_prob(x[rows], _cut(y, rows))
+        )
     mean = mean_and_error(log_p)
     if args.out is not None:
-        tables.write(args.out, log_p, ("log_prob",))
+        identity = events.ids(args, len(x), None)
+        events.write_columns(args.out, identity, {"log_prob": log_p}, log_p)
     print(f"events          {len(log_p):,}")
     print(f"log-likelihood  {mean.value:.6g} +- {mean.se:.2g} nats per event")
-    print(f"bits/dim        {bits_per_dim(mean.value, _size(fitted)):.6g}")
+    print(f"bits/dim        {bits_per_dim(mean.value, events.size(fitted)):.6g}")
     for name, found in (("zero density", log_p == -np.inf), ("NaN", np.isnan(log_p))):
         if found.any():
-            first = tables.row_name(args.data, found.argmax())
+            first = tables.row_name(args.data, found.argmax(), events.reading(args))
             print(f"{name:<15} {found.sum():,} events, the first in {first}")
 
 
@@ -95,21 +106,85 @@ def classify(args: Namespace) -> None:
         tables.check_output(args.out, others=[args.model, args.data])
     if args.figure is not None:
         output.check_figure(args.figure, others=[args.model, args.data, args.out])
-    fitted = load(args.model)
-    names = _labels(fitted)
-    x, y = _events(fitted, args.data, args.label)
-    with _names(args.data, fitted.columns):
-        log_p = np.asarray(fitted.classify(x))
+    fitted = _load(args)
+    names = events.label_names(fitted)
+    x, y = events.read_events(args, fitted, args.data, args.label)
+    with events.names(args, args.data, fitted.columns):
+        log_p = events.in_chunks(len(x), "classify", lambda _, rows: fitted.classify(x[rows]))
+    p = np.exp(log_p)
     if args.out is not None:
-        tables.write(args.out, np.exp(log_p), tuple(f"p({name})" for name in names))
+        label = fitted.y_columns[0] if fitted.y_columns else "y"
+        columns = {f"predicted_{label}": _likeliest(p, names)}
+        columns |= {f"p({name})": p[:, k] for k, name in enumerate(names)}
+        events.write_columns(args.out, events.ids(args, len(x)), columns, p)
     if y is None:
         print(f"{len(log_p):,} events, in {args.out}")
         return
-    with _names(args.data, fitted.columns):
+    with events.names(args, args.data, fitted.columns):
         found = metrics.calibration(log_p, y, labels=fitted.labels)
     print(f"events             {found.events:,}\n{found}")
     if args.figure is not None:
         output.write_figure(metrics.reliability_figure(found), args.figure)
+
+
+def impute(args: Namespace) -> None:
+    """Write a table whose missing values are drawn given the rest of their rows."""
+    tables.check_output(args.out, others=[args.model, args.data])
+    fitted = _load(args)
+    if fitted.model.learning.missing is None:
+        raise ValueError(
+            f"{fitted.model} does not draw missing values; models that do: "
+            f"{families.models_with_missing_values()}"
+        )
+    x, _ = events.read_events(args, fitted, args.data)
+    done = np.empty(x.shape, np.float32)
+    with events.names(args, args.data, fitted.columns):
+        # rows with a label, then those without
+        for number, (rows, y) in enumerate(events.labels_of_rows(args, fitted, len(x))):
+            key = jax.random.fold_in(jax.random.key(args.seed), number)
+            done[rows] = _complete(fitted, x[rows], y, key)
+    missing, left = np.isnan(x), np.isnan(done)
+    tables.write(args.out, *events.completed(args, fitted, x, done))
+    filled = (missing & ~left).reshape(len(x), -1)
+    print(
+        f"{filled.sum():,} values filled, in {filled.any(1).sum():,} of {len(x):,} rows and "
+        f"{filled.any(0).sum():,} columns, in {args.out}"
+    )
+    if left.any():
+        row = int(left.reshape(len(x), -1).any(1).argmax())
+        first = tables.row_name(args.data, row, events.reading(args))
+        print(f"{left.sum():,} values stay missing, the first in {first}: the model gives the rest "
+              "of their rows no density")  # fmt: skip
+
+
+def outliers(args: Namespace) -> None:
+    """Print the most unlikely rows of a table, and write how unlikely every row is."""
+    if args.out is not None:
+        tables.check_output(args.out, others=[args.model, args.data])
+    fitted = _load(args)
+    x, y = events.read_events(args, fitted, args.data, args.label)
+    options = {} if args.samples is None else {"n_samples": args.samples}
+    with events.names(args, args.data, fitted.columns):
+        found = metrics.outliers(fitted, x, y, key=jax.random.key(args.seed), **options)
+    identity = events.ids(args, len(x))
+    if args.out is not None:
+        most = found.most_blamed()
+        blame = np.where(most < 0, np.nan, found.blame[np.arange(len(x)), most])
+        blamed = [None if j < 0 else found.columns[j] for j in most]
+        numbers = np.array([found.percentile, found.log_prob, blame], np.float32)
+        percentile, log_p, blame = numbers
+        scores = {"percentile": percentile, "log_prob": log_p}
+        columns = {**scores, "column": np.array(blamed, object), "blame": blame}
+        events.write_columns(args.out, identity, columns, numbers.T)
+
+    def name(row: int) -> Any:
+        if args.id is not None:
+            return identity[args.id][row]
+        return tables.row_name(args.data, row, events.reading(args))
+
+    print(found.table(args.n, name))
+    if args.out is not None:
+        print(f"{len(x):,} events, in {args.out}")
 
 
 def evaluate(args: Namespace) -> None:
@@ -119,12 +194,17 @@ def evaluate(args: Namespace) -> None:
         output.writable(args.json, others=read)
     if args.figure is not None:
         output.check_figure(args.figure, others=[*read, args.json])
-    fitted = load(args.model)
-    x_test, _ = _events(fitted, args.data)
-    x_train = None if args.train is None else _events(fitted, args.train)[0]
+    fitted = _load(args)
+    x_test, y_test = events.read_events(args, fitted, args.data, args.label)
+    x_train, y_train = None, None
+    if args.train is not None:
+        x_train, y_train = events.read_events(args, fitted, args.train, args.label)
     options = {} if args.samples is None else {"n_samples": args.samples}
     key = jax.random.key(args.seed)
-    report = metrics.evaluate(fitted, x_test, x_train=x_train, key=key, **options)
+    with events.names(args, args.data, fitted.columns):
+        report = metrics.evaluate(
+            fitted, x_test, y_test, x_train=x_train, y_train=y_train, key=key, **options
+        )
     print(report)
     if args.json is not None:
         output.write_json(args.json, report.to_dict())
@@ -140,152 +220,43 @@ def world(args: Namespace) -> None:
     )  # fmt: skip
 
 
-def _family(name: str) -> type[Model]:
-    """The class in jaxgen.models with a name; case, hyphens and underscores do not matter."""
-    known = {n: getattr(models, n) for n in models.__all__}
-    known = {n: c for n, c in known.items() if isinstance(c, type) and issubclass(c, Model)}
-    plain = name.replace("-", "").replace("_", "").lower()
-    for candidate, family in known.items():
-        if candidate.lower() == plain:
-            return family
-    raise ValueError(f"there is no model {name!r}; the models are {', '.join(sorted(known))}")
+def _load(args: Namespace) -> Fitted:
+    families.import_modules(args.modules)
+    return load(args.model)
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    return {name: _literal(value) for name, value in _pairs("--set", "KEY", pairs)}
+def _complete(fitted: Fitted, x: np.ndarray, y: Any, key: jax.Array) -> np.ndarray:
+    def complete(chunk: int, rows: slice) -> jax.Array:
+        return fitted.impute(x[rows], jax.random.fold_in(key, chunk), _cut(y, rows))
+
+    return events.in_chunks(len(x), "impute", complete)
 
 
-def _pairs(option: str, name: str, pairs: list[str]) -> Iterable[tuple[str, str]]:
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{option} must be {name}=VALUE, got {pair!r}")
-        yield key, value
+def _cut(y: Any, rows: slice) -> Any:
+    return None if y is None else y[rows]
 
 
-def _literal(text: str) -> Any:
-    """The value of a Python or JSON literal, else the text itself."""
-    for parse in (ast.literal_eval, json.loads):
-        try:
-            return parse(text.strip())
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            pass
-    return text
+def _likeliest(p: np.ndarray, names: tuple[str | int, ...]) -> Any:
+    """The names of the likeliest labels, (n,); None where the probabilities are NaN."""
+    found = np.array(names)[p.argmax(1)]
+    unknown = np.isnan(p).any(1)
+    return np.where(unknown, None, found.astype(object)) if unknown.any() else found
 
 
-def _build(
-    family: type[Model], settings: dict[str, Any], x: np.ndarray, classes: int | None
-) -> Model:
-    """The spec, with the fields that the data decide; with classes, a model of labels."""
-    name, fields = family.__name__, dataclasses.fields(family)
-    names = {f.name for f in fields}
-    unknown = [key for key in settings if key not in names]
-    if unknown:
-        known = ", ".join(f.name for f in fields)
-        raise ValueError(f"{name} has no field {unknown[0]!r}; its fields are {known}")
-    shape = x.shape[1:] or (1,)
-    for field in fields:
-        if field.name in settings:
-            continue
-        if field.name == "shape":
-            settings["shape"] = shape
-        elif field.name == "dim":
-            if len(shape) > 1:
-                raise ValueError(f"{name} needs events that are vectors, got shape {shape}")
-            settings["dim"] = shape[0]
-        elif field.default is field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{name} needs a value: --set {field.name}=...")
-    if classes is None:
-        return family(**settings)
-    if "y_shape" in names:
-        of_labels = {"y_shape": (), "y_domain": Levels(classes)}
-        return Labelled(family(**of_labels | settings), classes)
-    return PerClass(family(**settings), classes)
+def _with_values(x: np.ndarray, size: int, values: dict[Any, float]) -> np.ndarray:
+    """Events (n, size) whose features by number are values, and whose others are x, in order."""
+    whole = np.empty((len(x), size), x.dtype)
+    for j, value in values.items():
+        whole[:, j] = value
+    whole[:, [j for j in range(size) if j not in values]] = x
+    return whole
 
 
-def _events(
-    fitted: Fitted, path: str | os.PathLike[str], label: str | None = None
-) -> tuple[np.ndarray, list[str | int] | None]:
-    """The events of a table, with the model's columns by name, and their labels."""
-    _, x, labels = tables.read(path, label, fitted.columns)
-    with _names(path, fitted.columns):
-        y = None if labels is None else _labels_of_texts(fitted, map(str, labels))
-    return _with_event_shape(x, fitted.model), y
-
-
-def _names(path: str | os.PathLike[str], columns: tuple[str, ...] | None) -> places.Names:
-    """A context whose errors have the names of the columns and rows of a table."""
-    return places.Names.known(columns, row=lambda row: tables.row_name(path, row))
-
-
-def _labels(fitted: Fitted) -> tuple[str | int, ...]:
-    """The names of a model's labels, in order."""
-    if fitted.model.classes is None:
-        raise ValueError(f"{fitted.model} has no labels: it was fitted without --label")
-    return fitted.labels or tuple(range(fitted.model.classes))
-
-
-def _labels_of_texts(fitted: Fitted, texts: Iterable[str]) -> list[str | int]:
-    """The model's labels from texts; numbers in one table may be text in another."""
-    names = {str(name): name for name in _labels(fitted)}
-    texts = list(texts)
-    unknown = [text for text in texts if text not in names]
-    if unknown:
-        known = f"unknown label {unknown[0]!r}; the labels are {', '.join(names):.200}"
-        where = () if len(texts) == 1 else (" (", places.row(texts.index(unknown[0])), ")")
-        raise ValueError(places.Message(known, *where))
-    return [names[text] for text in texts]
-
-
-def _given(fitted: Fitted, pairs: list[str]) -> tuple[Any, dict[int | str, float]]:
-    """The values of ``--given``: the label or condition or None, and features' values by index."""
-    y, values = None, dict[int | str, float]()
-    for name, text in _pairs("--given", "NAME", pairs):
-        if name == "y" and fitted.model.y_shape is not None:
-            if y is not None:
-                raise ValueError("--given: y is given twice")
-            y = _condition(fitted, text)
-            continue
-        index = _feature_index(fitted, name)
-        if index in values:
-            raise ValueError(f"--given: {name} is given twice")
-        try:
-            values[index] = float(text)
-        except ValueError:
-            raise ValueError(f"--given: {name} must be a number, got {text!r}") from None
-    return y, values
-
-
-def _condition(fitted: Fitted, text: str) -> Any:
-    """The condition that a text gives, in the shape y_shape."""
-    if fitted.model.classes is not None:
-        return _labels_of_texts(fitted, [text.strip()])[0]
-    shape = fitted.model.y_shape or ()
-    y = np.asarray(_literal(text))
-    if y.dtype.kind not in "iuf" or y.size != math.prod(shape):
-        raise ValueError(f"--given: y must be {math.prod(shape)} numbers, got {text!r}")
-    return y.reshape(shape)
-
-
-def _feature_index(fitted: Fitted, name: str) -> int:
-    """The index of a feature from the name of its column, or from x0, x1, ..."""
-    columns, size = fitted.columns or (), _size(fitted)
-    if name in columns:
-        return columns.index(name)
-    if re.fullmatch("x[0-9]{1,9}", name) and int(name[1:]) < size:
-        return int(name[1:])
-    if name == "y":
-        raise ValueError(f"--given: {fitted.model} takes no label or condition y")
-    known = ", ".join(columns) if columns else f"x0 to x{size - 1}"
-    raise ValueError(f"--given: no feature {name!r}; the features are {known}")
-
-
-def _size(fitted: Fitted) -> int:
-    return math.prod(fitted.model.event_shape)
-
-
-def _with_event_shape(x: np.ndarray, model: Model) -> np.ndarray:
-    """x with single features as a column (n, 1) or as (n,), as the model needs."""
-    if x.ndim == 1 and model.event_shape == (1,):
-        return x[:, None]
-    return x[:, 0] if x.shape[1:] == (1,) and model.event_shape == () else x
+def _table(fitted: Fitted, path: str, x: np.ndarray, y: Any) -> tuple[Any, Any]:
+    """Events, and their labels or conditions, as ``tables.write`` takes them."""
+    if y is None or not tables.holds_names(path):
+        return x, fitted.columns
+    if len(fitted.model.event_shape) < 2:
+        return fitted.named_columns(x, y), None
+    conditions = list(fitted.named_columns(x, y).items())[events.size(fitted) :]
+    return {"x": x, **dict(conditions)}, None

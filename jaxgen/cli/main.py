@@ -32,9 +32,11 @@ examples:
   jaxgen evaluate land.jaxgen test.csv --train events.csv --figure report.png
   jaxgen sample land.jaxgen -n 1000 --given latitude=45 --out along.csv
 
-  jaxgen fit iris.csv --model Gaussian --label species --out iris.jaxgen
-  jaxgen sample iris.jaxgen -n 1000 --given y=setosa --out setosa.csv
+  jaxgen fit iris.csv --model Gaussian --label species --na '?' --out iris.jaxgen
+  jaxgen sample iris.jaxgen -n 1000 --given species=setosa --out setosa.csv
   jaxgen classify iris.jaxgen test.csv --label species --figure reliability.png
+  jaxgen impute iris.jaxgen iris.csv --na '?' --out filled.csv
+  jaxgen outliers iris.jaxgen iris.csv --na '?' --out percentiles.csv
 """
 
 
@@ -113,13 +115,28 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(commands.fit, "fit", "Fit a model to a table of events and save it.")
     sub.add_argument("data", metavar="DATA", help=f"events, one in each row: {_TABLES}")
-    sub.add_argument("--model", required=True, metavar="NAME", help="a class of jaxgen.models")
+    sub.add_argument(
+        "--model", required=True, metavar="NAME", help="a class of jaxgen.models, or of --import"
+    )
     sub.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="fields of the model, such as components=16 or bins=36,72; dim and shape follow from "
         "the data",
     )  # fmt: skip
     _add_label(sub, "column of labels, text or whole numbers: learn p(x|y) and p(y)")
+    sub.add_argument(
+        "--columns", nargs="+", action="extend", default=[], metavar="COLUMN",
+        help="features to learn, such as a,b or a b; by default all columns but the label",
+    )  # fmt: skip
+    sub.add_argument(
+        "--ignore", nargs="+", action="extend", default=[], metavar="COLUMN",
+        help="columns that are no features, such as ids and text",
+    )  # fmt: skip
+    sub.add_argument(
+        "--domain", nargs="+", action="extend", default=[], metavar="COLUMN=DOMAIN",
+        help="domains of features for a flow, such as 'latitude=Interval(-90, 90)' or "
+        "'longitude=Circle(-180, 180)' or income=Positive",
+    )  # fmt: skip
     sub.add_argument("--out", required=True, metavar="MODEL", help="the model file to write")
     sub.add_argument("--epochs", type=_count, metavar="N", help="most passes over the data")
     sub.add_argument("--batch-size", type=_count, metavar="N", help="events in a gradient step")
@@ -131,14 +148,16 @@ def _parser() -> argparse.ArgumentParser:
         "--patience", type=_count, metavar="N", help="epochs without progress before the fit stops"
     )
     _add_seed(sub)
+    _add_reading(sub)
+    _add_import(sub)
 
     sub = command(commands.sample, "sample", "Draw events from a fitted model.")
     _add_model(sub)
     sub.add_argument("-n", type=_count, required=True, metavar="N", help="number of events")
     sub.add_argument(
         "--given", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="draw given a label or condition, y=VALUE, or given a feature, by the name of its "
-        "column or by its index, such as x0=0.5; the table then has the other features",
+        help="draw given a label, condition or feature, by the name of its column, or as y=VALUE "
+        "for a label or condition, and x0=VALUE for feature 0; the table has these columns too",
     )  # fmt: skip
     sub.add_argument("--out", required=True, metavar="FILE", help=f"the table to write: {_TABLES}")
     _add_seed(sub)
@@ -147,17 +166,46 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(sub, "DATA")
     _add_label(sub, "column of labels: score p(x|y), not p(x)")
     sub.add_argument("--out", metavar="FILE", help=f"write the log density of each row: {_TABLES}")
+    _add_id(sub)
 
     sub = command(commands.classify, "classify", "Probabilities of labels, p(y|x).")
     _add_model(sub, "DATA")
     _add_label(sub, "column of true labels, to measure accuracy and calibration")
     sub.add_argument(
-        "--out", metavar="FILE", help=f"write them, one column for each label: {_TABLES}"
-    )
+        "--out", metavar="FILE",
+        help=f"write the likeliest label of each row, and the probability of each label: {_TABLES}",
+    )  # fmt: skip
+    _add_id(sub)
     sub.add_argument("--figure", metavar="FILE", help="draw a reliability diagram; needs --label")
+
+    text = "Fill missing values with draws given the other values of their rows."
+    sub = command(commands.impute, "impute", text)
+    _add_model(sub, "DATA")
+    _add_label(sub, "column of labels, by default the label that the model learnt, if DATA has it")
+    sub.add_argument(
+        "--out", required=True, metavar="FILE", help=f"write all columns of DATA: {_TABLES}"
+    )
+    _add_seed(sub)
+
+    text = "Find the rows that are unlikely under a model, and the values to blame."
+    sub = command(commands.outliers, "outliers", text)
+    _add_model(sub, "DATA")
+    _add_label(sub, "column of labels: compare rows with draws from p(x|y)")
+    sub.add_argument(
+        "--out", metavar="FILE",
+        help="write each row's percentile among draws of the model, its log density, and the "
+        f"column most to blame: {_TABLES}",
+    )  # fmt: skip
+    sub.add_argument("-n", type=_count, default=20, metavar="N", help="rows to print; default: 20")
+    _add_id(sub)
+    sub.add_argument(
+        "--samples", type=_count, metavar="N", help="draws to compare a row with; default: 1000"
+    )
+    _add_seed(sub)
 
     sub = command(commands.evaluate, "evaluate", "Measure accuracy, generation and representation.")
     _add_model(sub, "DATA")
+    _add_label(sub, "column of labels: measure p(x|y), not p(x)")
     sub.add_argument("--train", metavar="DATA", help="the events that the model was fitted to")
     sub.add_argument("--samples", type=_count, metavar="N", help="events to draw")
     sub.add_argument("--json", metavar="FILE", help="write the report as JSON")
@@ -181,6 +229,32 @@ def _add_model(sub: argparse.ArgumentParser, data: str | None = None) -> None:
     if data:
         text = f"events: {_TABLES}; columns are matched by name, and others are ignored"
         sub.add_argument("data", metavar=data, help=text)
+        _add_reading(sub)
+    _add_import(sub)
+
+
+def _add_reading(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--na", action="append", default=[], metavar="TEXTS",
+        help="texts and numbers that are missing values, such as '?,999' or --na=-999,?, beside "
+        "empty cells, NA, N/A, NaN, None and null",
+    )  # fmt: skip
+    sub.add_argument(
+        "--delimiter", type=_delimiter, metavar="CHARACTER",
+        help="character between the cells of a .csv, or 'tab'; by default a comma, or else a "
+        "semicolon or tab, whichever is in the first line",
+    )  # fmt: skip
+
+
+def _add_import(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--import", nargs="+", action="extend", default=[], dest="modules", metavar="MODULE",
+        help="Python modules that define your own models, from the working directory",
+    )  # fmt: skip
+
+
+def _add_id(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--id", metavar="COLUMN", help="column of DATA to copy into the output")
 
 
 def _add_label(sub: argparse.ArgumentParser, text: str) -> None:
@@ -189,6 +263,13 @@ def _add_label(sub: argparse.ArgumentParser, text: str) -> None:
 
 def _add_seed(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
+
+
+def _delimiter(text: str) -> str:
+    character = "\t" if text in ("tab", "\\t") else text
+    if len(character) != 1 or character in '"\r\n':
+        raise argparse.ArgumentTypeError(f"must be one character or 'tab', got {text!r}")
+    return character
 
 
 def _count(text: str) -> int:

@@ -8,12 +8,14 @@ True
 
 from jaxgen.metrics.accuracy import bits_per_dim, energy_distance, kl_divergence, neighbours
 from jaxgen.metrics.generation import copying, duplicates, throughput
+from jaxgen.metrics.outlier_scores import Outliers, outliers
 from jaxgen.metrics.reliability import Calibration, calibration, reliability_figure
 from jaxgen.metrics.report import Report, evaluate
 from jaxgen.metrics.representation import largest_correlation, noise_fit, round_trip
 
 __all__ = [
     "Calibration",
+    "Outliers",
     "Report",
     "bits_per_dim",
     "calibration",
@@ -25,6 +27,7 @@ __all__ = [
     "largest_correlation",
     "neighbours",
     "noise_fit",
+    "outliers",
     "reliability_figure",
     "round_trip",
     "throughput",

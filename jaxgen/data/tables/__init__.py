@@ -1,0 +1,33 @@
+"""Tables of events in files, one row for each event; the ending of a path sets the format.
+
+>>> jaxgen.data.tables.read("events.csv").columns
+('latitude', 'longitude')
+"""
+
+from jaxgen.data.tables.files import (
+    FORMATS,
+    cells,
+    check_output,
+    endings,
+    holds_names,
+    read,
+    row_name,
+    write,
+)
+from jaxgen.data.tables.records import Format, NotANumber, Reading, Selection, Table
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "NotANumber",
+    "Reading",
+    "Selection",
+    "Table",
+    "cells",
+    "check_output",
+    "endings",
+    "holds_names",
+    "read",
+    "row_name",
+    "write",
+]

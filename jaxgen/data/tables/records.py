@@ -1,0 +1,187 @@
+"""The records of tables, and the choice of columns by their names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+Columns = tuple[str, ...] | None
+Named = list[tuple[str, np.ndarray]]  # columns of a table (n,), with their names
+
+# texts that are missing values in any column of numbers, as in pandas
+MISSING = frozenset(["#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "None", "n/a", "null"]) | {
+    sign + text for sign in ("", "-") for text in ("NaN", "nan", "1.#QNAN")
+}
+
+
+class Table(NamedTuple):
+    """The result of ``read``.
+
+    Attributes:
+      columns: names of the features, or None.
+      values: the numbers, (n, ...).
+      labels: (n,) of int64 or str, or None if no label column was named.
+
+    >>> Table(("a", "b"), np.zeros((5, 2)), None).columns
+    ('a', 'b')
+    """
+
+    columns: Columns
+    values: np.ndarray
+    labels: np.ndarray | None
+
+
+class Reading(NamedTuple):
+    """How the cells of a file are read.
+
+    Attributes:
+      na: texts of missing values, in addition to empty cells, NA, N/A, NaN, None and null. A text
+        that is a number, such as "-999", stands for that number, in files of any format. The texts
+        also mark missing labels, as empty cells do.
+      delimiter: the character between the cells of a .csv; None takes that of the first line: a
+        comma if there is one, else a semicolon or a tab.
+
+    >>> Reading(na=("?", "-999")).numbers
+    (-999.0,)
+    """
+
+    na: tuple[str, ...] = ()
+    delimiter: str | None = None
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """All texts of missing values."""
+        return MISSING | set(self.na)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The numbers that stand for missing values."""
+        found = []
+        for text in self.na:
+            try:
+                found.append(float(text))
+            except ValueError:
+                continue
+        return tuple(found)
+
+
+DEFAULT = Reading()
+
+
+class Selection(NamedTuple):
+    """The columns of a file to read.
+
+    Attributes:
+      label: name of the column of labels, or None.
+      columns: names of the features, in order; None for all columns.
+      ignore: names of columns that are no features.
+
+    >>> Selection("kind", ignore=("id",)).columns_of(Path("x.csv"), ("id", "kind", "a"))
+    ('a',)
+    """
+
+    label: str | None = None
+    columns: Columns = None
+    ignore: tuple[str, ...] = ()
+
+    def columns_of(self, path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of the features among the names of a file's columns, in order.
+
+        Raises:
+          ValueError: a column is missing, two have one name, or no feature is left.
+        """
+        check_different(path, names)
+        label, left_out = self.label, {*self.ignore, self.label}
+        columns = names if self.columns is None else self.columns
+        if self.columns is not None and label in columns:
+            raise ValueError(f"{path}: {label!r} is a feature, so it cannot be the label too")
+        if label in self.ignore:
+            raise ValueError(f"{path}: {label!r} is ignored, so it cannot be the label")
+        check_known(path, names, [*columns, label, *self.ignore])
+        columns = tuple(name for name in columns if name not in left_out)
+        if not columns:
+            without = f"except that of the labels, {label!r}" if label else "that are not ignored"
+            raise ValueError(f"{path}: no columns {without}")
+        return columns
+
+
+class NotANumber(ValueError):
+    """An error about a cell of text in a column of numbers.
+
+    Attributes:
+      texts: different texts in each column that holds text, at most three a column, by name.
+      text_alone: names of the columns in which no cell is a number.
+    """
+
+    def __init__(
+        self, message: str, texts: Mapping[str, Sequence[str]], text_alone: Sequence[str] = ()
+    ):
+        super().__init__(message)
+        self.texts, self.text_alone = texts, text_alone
+
+
+class Format(NamedTuple):
+    """A file format of tables.
+
+    Attributes:
+      ending: of its paths, in lower case, such as ".csv".
+      read: ``read(path, selection, reading)`` returns a ``Table`` with unchecked labels.
+      cells: ``cells(path, reading)`` returns all columns by name, or None if they have no names.
+      write: ``write(file, values, columns)`` writes to a binary file; see ``files.write``.
+      events_of_any_shape: whether values may be (n, ...), or only (n, d).
+      holds_names: whether columns may have names, and then text in them.
+      check_columns: ``check_columns(columns)`` raises ValueError for names that cannot be written.
+      row_name: ``row_name(path, row, reading)`` is the name of a row in error messages, or None.
+      check_installed: raises ImportError if a package that the format needs is missing.
+    """
+
+    ending: str
+    read: Callable[[Path, Selection, Reading], Table]
+    cells: Callable[[Path, Reading], dict[str, np.ndarray] | None]
+    write: Callable[[IO[bytes], Any, Columns], None]
+    events_of_any_shape: bool = False
+    holds_names: bool = True
+    check_columns: Callable[[tuple[str, ...]], None] = lambda columns: None
+    row_name: Callable[[Path, int, Reading], str | None] = lambda path, row, reading: None
+    check_installed: Callable[[], Any] = lambda: None
+
+
+def check_known(path: Path, names: Sequence[str], wanted: Sequence[str | None]) -> None:
+    """Raise if a wanted column, other than None, is not among the names of a file."""
+    known = set(names)
+    missing = [name for name in wanted if name is not None and name not in known]
+    if missing:
+        raise ValueError(
+            f"{path}: no column {', '.join(map(repr, missing))}; the columns are "
+            f"{', '.join(map(repr, names))}{nearest(missing[0], names)}"
+        )
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint of the name that a misspelt one is nearest to, or ""."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check_names(path: Path, columns: Sequence[str], values: np.ndarray) -> None:
+    """Raise if there is not one name for each column of the values, different from the others."""
+    if values.shape[1:] != (len(columns),):
+        raise ValueError(f"{path}: {len(columns)} column names for values of shape {values.shape}")
+    check_different(path, columns)
+
+
+def check_different(path: Path, columns: Sequence[str]) -> None:
+    """Raise if two columns have one name."""
+    last = places_of(columns)
+    if len(last) < len(columns):
+        j, name = next((j, name) for j, name in enumerate(columns) if last[name] != j)
+        raise ValueError(f"{path}: columns {j + 1} and {last[name] + 1} have one name, {name!r}")
+
+
+def places_of(names: Sequence[str]) -> dict[str, int]:
+    """The place of each name."""
+    return {name: j for j, name in enumerate(names)}
