@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
 from jaxgen.compose import PerClass
 from jaxgen.core.model import Model
@@ -53,7 +52,7 @@ class _Estimator(BaseEstimator):
       n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
-    _default: Any = Gaussian(jitter=_JITTER)
+    _default: Any = Gaussian(jitter=_JITTER)  # type: ignore[call-arg] # a template
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class _Estimator(BaseEstimator):
         self.fitted_.columns = None if names is None else tuple(names)
 
     def _validated(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
-        """X as floats (n_samples, n_features), with NaN where the model knows missing values.
+        """X as floats (n_samples, n_features), with NaN only if the model takes missing values.
 
         With y, a tuple of X and y.
         """
@@ -91,10 +90,18 @@ class _Estimator(BaseEstimator):
         return validate_data(self, X, y, reset=reset, dtype=floats, ensure_all_finite=finite)
 
     def _spec(self) -> Any:
-        return self._default if self.model is None else self.model
+        if self.model is None:
+            return self._default
+        if not isinstance(self.model, (Model, Template)):
+            raise TypeError(f"model must be a model such as Gaussian(), got {self.model!r:.60}")
+        return self.model
 
     def _knows_missing_values(self) -> bool:
-        model = model_for_data(self._spec(), np.zeros((2, 2)), np.zeros(2, int))
+        try:
+            features = getattr(self, "n_features_in_", 2)
+            model = model_for_data(self._spec(), np.zeros((2, features)), np.arange(2))
+        except (TypeError, ValueError):  # it suits other data, or none
+            return False
         return model.learning.missing is not None
 
     def __sklearn_tags__(self) -> Tags:
@@ -113,26 +120,26 @@ class DensityEstimator(DensityMixin, _Estimator):
     (5, 2)
     """
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the model to X (n_samples, n_features); y is ignored."""
         self._fit(self._validated(X, reset=True), None, sample_weight)
         return self
 
-    def score_samples(self, X: ArrayLike) -> np.ndarray:
+    def score_samples(self, X: Any) -> np.ndarray:
         """The log density of each row of X, (n_samples,), in nats."""
         X = self._validated(X)
         return np.asarray(self.fitted_.log_prob(X))
 
-    def score(self, X: ArrayLike, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None) -> float:
         """The mean log density of the rows of X, in nats."""
         return float(self.score_samples(X).mean(dtype=np.float64))
 
-    def aic(self, X: ArrayLike) -> float:
+    def aic(self, X: Any) -> float:
         """Akaike's information criterion of X; lower is better."""
         X = self._validated(X)
         return self.fitted_.aic(X)
 
-    def bic(self, X: ArrayLike) -> float:
+    def bic(self, X: Any) -> float:
         """The Bayesian information criterion of X; lower is better."""
         X = self._validated(X)
         return self.fitted_.bic(X)
@@ -157,26 +164,26 @@ class Clusterer(ClusterMixin, DensityEstimator):
     (200,)
     """
 
-    _default = GaussianMixture(components=8)
+    _default = GaussianMixture(components=8)  # type: ignore[call-arg] # a template
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the mixture to X (n_samples, n_features); y is ignored."""
         X = self._validated(X, reset=True)
         self._fit(X, None, sample_weight)
         self.labels_ = self._clusters(X)
         return self
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """The most probable component of each row of X, (n_samples,)."""
         return self._clusters(self._validated(X))
 
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+    def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each component given each row of X, (n_samples, components)."""
         X = self._validated(X)
         return np.asarray(self.fitted_.responsibilities(X))
 
     def _clusters(self, X: Any) -> np.ndarray:
-        return np.asarray(self.fitted_.responsibilities(X)).argmax(1)
+        return _most_probable(np.asarray(self.fitted_.responsibilities(X)))
 
 
 class Classifier(ClassifierMixin, _Estimator):
@@ -198,7 +205,7 @@ class Classifier(ClassifierMixin, _Estimator):
     (200, 3)
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model to X (n_samples, n_features) and its classes y (n_samples,)."""
         X, y = self._validated(X, y, reset=True)
         check_classification_targets(y)
@@ -211,16 +218,22 @@ class Classifier(ClassifierMixin, _Estimator):
         self._fit(X, labels, sample_weight)
         return self
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """The most probable class of each row of X, (n_samples,)."""
-        log_p = self.predict_log_proba(X)
-        return self.classes_[log_p.argmax(1)]
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row of X, (n_samples,).
 
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """The probability of each class given each row of X, (n_samples, n_classes)."""
+        Raises:
+          ValueError: a row has zero density under every class.
+        """
+        return self.classes_[_most_probable(self.predict_log_proba(X))]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probability of each class given each row of X, (n_samples, n_classes).
+
+        It is NaN for a row that has zero density under every class.
+        """
         return np.exp(self.predict_log_proba(X))
 
-    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
+    def predict_log_proba(self, X: Any) -> np.ndarray:
         """The log probability of each class given each row of X, (n_samples, n_classes)."""
         X = self._validated(X)
         return np.asarray(self.fitted_.classify(X))
@@ -228,6 +241,15 @@ class Classifier(ClassifierMixin, _Estimator):
     def _spec(self) -> Any:
         model = super()._spec()
         return model if _has_labels(model) else PerClass(model)
+
+
+def _most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """The column of the largest entry in each row; raises for a row of NaN."""
+    unknown = np.isnan(probabilities).any(1)
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise ValueError(f"X must lie in the support of the model; row {row} has zero density")
+    return probabilities.argmax(1)
 
 
 def _has_labels(model: Any) -> bool:

@@ -212,3 +212,123 @@ def test_names_of_values():
     assert dataframes.name_of(FRAME["a"]) == "a"
     assert dataframes.name_of(X) is None
     assert dataframes.categories_of(pa.array(KINDS)) is None
+
+
+def test_masks_in_columns_are_missing_values(gaussian):
+    masked = np.ma.array(X[:, 1], mask=np.arange(60) == 5)
+    table = {"a": X[:, 0], "b": masked, "c": X[:, 2]}
+    blank = X.copy()
+    blank[5, 1] = np.nan
+    np.testing.assert_array_equal(gaussian.log_prob(table), gaussian.log_prob(blank))
+
+
+def test_names_that_clash_are_kept_apart():
+    frame = FRAME.rename(columns={"a": "y", "b": "component"})
+    model = compose.PerClass(models.Box())
+    fitted = jaxgen.fit(model, frame, np.arange(60) % 2, key=KEY)
+    draws = fitted.sample(KEY, 4, as_frame=True)
+    assert list(draws.columns) == ["y", "component", "c", "y_"]
+    mixture = jaxgen.fit(models.GaussianMixture(components=2), frame, key=KEY, epochs=1)
+    draws = mixture.sample(KEY, 4, as_frame=True, with_labels=True)
+    assert list(draws.columns) == ["y", "component", "c", "component_"]
+
+
+def test_components_of_a_conditional_mixture_stand_beside_its_conditions():
+    mixture = compose.MixtureGeneral((models.Gaussian(3), models.Gaussian(3)))
+    flow = models.SplineCoupling(3, layers=1, width=4, depth=1, y_shape=())
+    mixture = compose.MixtureGeneral((models.Gaussian(3), flow))
+    fitted = jaxgen.Fitted(mixture, mixture.init(KEY), y_columns=("age",))
+    draws = fitted.sample(KEY, 3, 40.0, as_frame=True, with_labels=True)
+    assert list(draws.columns) == ["x0", "x1", "x2", "age", "component"]
+    np.testing.assert_array_equal(draws["age"], 40.0)
+
+
+def test_a_row_of_a_frame_is_one_condition_by_name():
+    flow = models.SplineCoupling(2, layers=1, width=4, depth=1, y_shape=(2,))
+    fitted = jaxgen.Fitted(flow, flow.init(KEY), y_columns=("c", "d"))
+    row = pd.DataFrame({"d": [1.0], "c": [-3.0]}).iloc[0]
+    np.testing.assert_array_equal(fitted.sample(KEY, 3, row), fitted.sample(KEY, 3, [-3.0, 1.0]))
+
+
+BAD_LABELS = {
+    "NaN": (KINDS.astype(object), None, "y must be known, but is missing in row 2"),
+    "NA": (KINDS.astype(object), pd.NA, "y must be known, but is missing in row 2"),
+    "float": (np.arange(60) % 3, np.nan, "y must be known, but is missing in row 2"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_a_missing_label_is_named(labelled, case):
+    labels, value, text = BAD_LABELS[case]
+    labels = pd.Series(labels, dtype=None if case == "float" else object)
+    labels[2] = value
+    with pytest.raises(ValueError, match=text):
+        jaxgen.fit(compose.PerClass(models.Box()), FRAME, labels, key=KEY)
+    with pytest.raises(ValueError, match=text):
+        labelled.log_prob(FRAME, labels)
+
+
+@pytest.mark.parametrize("dtype", [bool, object, "boolean", "category", "Int64"])
+def test_bools_and_whole_numbers_are_labels(dtype, tmp_path):
+    labels = pd.Series(np.arange(60) % 2 == 1)
+    labels = labels.astype(int if dtype in (object, "Int64") else bool).astype(dtype)
+    fitted = jaxgen.fit(compose.PerClass(models.Box()), FRAME, labels, key=KEY)
+    assert fitted.labels is None
+    fitted.save(tmp_path / "m")
+    loaded = jaxgen.load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.log_prob(X, labels), fitted.log_prob(X, np.arange(60) % 2))
+
+
+BAD_NAMES = {
+    "numbered from 1": FRAME.set_axis([1, 2, 3], axis=1),
+    "numbered in another order": pd.DataFrame(X)[[1, 0, 2]],
+    "two levels": FRAME.set_axis(pd.MultiIndex.from_tuples([("a", k) for k in "xyz"]), axis=1),
+    "a dict of numbers": {0: X[:, 0], 1: X[:, 1], 2: X[:, 2]},
+}
+
+
+@pytest.mark.parametrize("case", BAD_NAMES)
+def test_columns_that_are_neither_named_nor_numbered_are_refused(gaussian, case):
+    for call in (gaussian.log_prob, lambda x: jaxgen.fit(models.Box(), x, key=KEY)):
+        with pytest.raises(TypeError, match="columns named by strings"):
+            call(BAD_NAMES[case])
+
+
+def test_columns_of_other_lengths_are_refused(gaussian):
+    with pytest.raises(ValueError, match="as many rows in each column; 'a' has 60, 'b' has 1"):
+        gaussian.log_prob({"a": X[:, 0], "b": [1.0], "c": 0.0})
+
+
+def test_fit_each_matches_columns_by_name():
+    flow = models.SplineCoupling(layers=1, width=4, depth=1)
+    both = jaxgen.fit_each(flow, [FRAME, FRAME[["c", "b", "a"]]], key=KEY, epochs=1)
+    assert both.columns == NAMES
+    shift = both.params["frame"]["x"]["shift"]
+    np.testing.assert_array_equal(shift[0], shift[1])
+
+
+def test_criteria_count_weights(gaussian):
+    weights = np.arange(60) % 3
+    rows = np.repeat(X, weights, 0)
+    assert gaussian.bic(X, weights=weights) == pytest.approx(gaussian.bic(rows), rel=1e-5)
+    assert gaussian.aic(X, weights=weights) == pytest.approx(gaussian.aic(rows), rel=1e-5)
+
+
+class OptionalClasses(models.Box):
+    classes: int | None = None
+
+
+class OtherInit(models.Box):
+    def __init__(self, size: int = 3):
+        super().__init__(size)
+
+
+class Roundness(models.Box):
+    shape: float = None
+
+
+def test_only_fields_that_are_left_out_follow_from_data():
+    assert OptionalClasses(2) == OptionalClasses(2, 0.0, None)
+    assert OtherInit().dim == 3
+    with pytest.raises(TypeError):
+        Roundness(2)

@@ -1,5 +1,6 @@
 """Models of events and labels: PerClass, Labelled, Bayes' rule, and how they are fitted."""
 
+import dataclasses
 import functools
 
 import jax
@@ -363,3 +364,13 @@ def test_repeated_rows_share_the_weight_of_one(weights):
     assert len(places) == 8
     total = np.bincount(places, share, minlength=5)
     np.testing.assert_allclose(total[rows], 1 if weights is None else weights[rows])
+
+
+def test_a_model_with_fields_for_a_condition_gets_the_label():
+    flow = models.SplineCoupling(2, layers=1)
+    of_labels = dataclasses.replace(flow, y_shape=(), y_domain=domains.Levels(3))
+    assert compose.Labelled(flow, 3) == compose.Labelled(of_labels, 3)
+    inside = compose.Quantized(flow, levels=4)
+    assert compose.Labelled(inside, 3).model == compose.Quantized(of_labels, levels=4)
+    with pytest.raises(ValueError, match=r"must have y_shape \(\)"):
+        compose.Labelled(models.Gaussian(2), 3)

@@ -115,5 +115,7 @@ def test_what_does_not_fit_together_is_refused():
     for weights in ([1.0], [0.0, 0.0], [-1.0, 2.0], [np.nan, 1.0]):
         with pytest.raises(ValueError, match="weights must"):
             BOTH.params_of(weights, *params)
+    with pytest.raises(ValueError, match="the params of Gaussian"):
+        BOTH.params_of([0.5, 0.5], params[1], params[0])
     with pytest.raises(ValueError, match="params of 2 components"):
         BOTH.params_of([0.5, 0.5], params[0])

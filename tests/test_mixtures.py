@@ -332,3 +332,12 @@ def test_one_clear_error():
     ):
         with pytest.raises(kind, match=message):
             call()
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diagonal", "spherical"])
+def test_empty_components_beside_a_constant_feature(covariance):
+    x = np.c_[np.repeat(np.random.default_rng(0).normal(size=(3, 2)), 20, 0), np.full(60, 5.0)]
+    fitted = jaxgen.fit(
+        models.GaussianMixture(3, 4, covariance), x, key=jax.random.key(0), epochs=2
+    )
+    assert np.isfinite(fitted.log_prob(x)).all()

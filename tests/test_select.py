@@ -93,3 +93,19 @@ def test_bad_arguments_are_refused():
         jaxgen.select(MIXTURES, X, key=KEY, restart=3)
     with pytest.raises(NotImplementedError):
         jaxgen.select([models.KDE()], X, key=KEY)
+
+
+def test_weights_count_as_rows():
+    rows = np.concatenate([X, X + 1000])
+    weights = np.repeat([1.0, 0.0], 300)
+    for by in ("bic", "held_out"):
+        found = jaxgen.select(MIXTURES[1:3], rows, key=KEY, weights=weights, by=by)
+        assert found.best.model.components == 3
+        assert np.abs(found.scores).max() < 3000
+
+
+def test_mixtures_inside_other_models_are_fitted_by_themselves():
+    labels = (X[:, 0] > 3).astype(int)
+    specs = [compose.PerClass(mixture) for mixture in MIXTURES[:2]]
+    found = jaxgen.select(specs, X, labels, key=KEY)
+    np.testing.assert_allclose(found.scores, [f.bic(X, labels) for f in found.fits], rtol=1e-6)

@@ -87,3 +87,15 @@ def test_classifier_takes_models_of_labels_and_text():
     assert (plain.predict(blank) == names).mean() > 0.9
     with pytest.raises(TypeError, match="no components"):
         Clusterer(models.Gaussian()).fit(X)
+
+
+def test_networks_of_labels_and_rows_without_density():
+    flow = models.SplineCoupling(layers=1, width=8, depth=1)
+    labelled = Classifier(compose.Labelled(flow), options={"epochs": 2}).fit(X, Y)
+    assert labelled.predict_proba(X).shape == (150, 3)
+    boxes = Classifier(models.Box()).fit(X, Y)
+    assert np.isnan(boxes.predict_proba([[100.0, 0.0, 0.0, 0.0]])).all()
+    with pytest.raises(ValueError, match="row 0 has zero density"):
+        boxes.predict([[100.0, 0.0, 0.0, 0.0]])
+    with pytest.raises(TypeError, match="model must be a model"):
+        DensityEstimator(3).fit(X)

@@ -87,7 +87,7 @@ def _read(
 
 
 def _hint(error: tables.NotANumber, label: str | None, fitting: bool) -> str:
-    """What to do about cells of text."""
+    """A hint for an error about cells of text."""
     hints = []
     for character in ";|\t":
         if len(error.texts) == 1 and character in next(iter(error.texts)):

@@ -10,6 +10,7 @@ from jaxgen.compose.labelled import Labelled, PerClass
 from jaxgen.compose.mixture import Mixture
 from jaxgen.compose.mixture_general import MixtureGeneral
 from jaxgen.compose.product import Product
+from jaxgen.compose.quantized import Quantized
 from jaxgen.compose.transformed import Transformed
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "MixtureGeneral",
     "PerClass",
     "Product",
+    "Quantized",
     "Transformed",
 ]

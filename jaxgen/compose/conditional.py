@@ -51,7 +51,10 @@ class Conditional(Wrapper):
         try:
             _ = _shapes(self.family)
         except NotImplementedError as error:
-            raise ValueError(f"Conditional: family must define modulate, but {error}") from None
+            raise ValueError(
+                "Conditional: family must define modulate(params, change), by which the network "
+                f"changes its params, but {error}"
+            ) from None
 
     @property
     def inner(self):

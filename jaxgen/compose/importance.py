@@ -78,7 +78,8 @@ class _ImportanceSampled(Wrapper):
 
     def loss(self, params, noise, x, y=None):
         raise NotImplementedError(
-            f"{type(self).__name__} cannot be fitted: fit its base and take the part of that"
+            f"{type(self).__name__} cannot be fitted: fit its base, then take the same part of "
+            "the result"
         )
 
     def _score_joint(self, params, x, x_others):

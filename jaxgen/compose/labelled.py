@@ -17,7 +17,7 @@ from jaxgen.core.labels import errors_of_label, log_frequencies, rows_of_label, 
 from jaxgen.core.model import Model
 from jaxgen.core.places import Names
 from jaxgen.core.spec import Count
-from jaxgen.core.wrapper import Inner, Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper, inner_of, replace_inner
 from jaxgen.networks.domains import Levels
 
 _TILES = 64  # tiles of the model in one tile of a PerClass, in which rows are sorted by class
@@ -33,7 +33,8 @@ class Labelled(Wrapper):
 
     Args:
       model: conditional model with ``y_shape`` (), whose y is the label. A model with the fields
-        ``y_shape`` and ``y_domain``, such as a flow, gets them if it has no ``y_shape`` yet.
+        ``y_shape`` and ``y_domain``, such as a flow, gets them if it has no ``y_shape`` yet, also
+        inside a wrapper.
       classes: number of labels; y is one of 0 .. classes - 1.
 
     Params: ``logits`` (classes,), log p(y) up to a constant, and ``model``, the model's params.
@@ -47,14 +48,13 @@ class Labelled(Wrapper):
     classes: Count = None  # type: ignore  # required; else the default is Wrapper's property
 
     same_events = True
+    _from_data = ("classes",)
 
     def __post_init__(self):
         super().__post_init__()
         expected = self._model_y_shape
-        takes_label = hasattr(self.model, "y_domain") and expected == ()
-        if takes_label and self.model.y_shape is None and self.model.classes is None:
-            of_labels = {"y_shape": (), "y_domain": Levels(self.classes)}
-            object.__setattr__(self, "model", dataclasses.replace(self.model, **of_labels))
+        if expected == ():
+            object.__setattr__(self, "model", _of_labels(self.model, self.classes))
         if self.model.classes is not None or self.model.y_shape != expected:
             raise ValueError(
                 f"{type(self).__name__}: model must have y_shape {expected}, got {self.model} "
@@ -262,6 +262,17 @@ class PerClass(Labelled):
         """
         in_class = jnp.where(y == jnp.arange(self.classes)[:, None], weights, 0)
         return jnp.where(in_class.sum(1, keepdims=True) > 0, in_class, weights)
+
+
+def _of_labels(model, classes):
+    """The model with the label as its condition, where it has fields for a condition."""
+    if model.y_shape is not None or model.classes is not None:
+        return model
+    if hasattr(model, "y_domain"):
+        return dataclasses.replace(model, y_shape=(), y_domain=Levels(classes))
+    if len(inner_of(model)) == 1:
+        return replace_inner(model, lambda inner: _of_labels(inner, classes))
+    return model
 
 
 def _filled(rows, size, weights=None):

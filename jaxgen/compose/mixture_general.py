@@ -26,8 +26,9 @@ class MixtureGeneral(Wrapper):
     """log p(x) = log sum_k w_k p_k(x; params_k), with models p_k of different kinds.
 
     ``params_of`` makes a mixture of models that are fitted already. ``fit`` learns weights and
-    models together, by EM if all models have a closed form and by gradients otherwise, or the
-    weights alone with ``freeze=("components",)``. ``compose.Mixture`` mixes copies of one model.
+    models together, by EM if all models have a closed form and by gradients otherwise. With an
+    optimizer and ``freeze=("components",)`` it learns the weights alone. ``compose.Mixture`` mixes
+    copies of one model.
 
     Args:
       components: models of the same event shape, without labels. Some may be conditional, on a y of
@@ -111,7 +112,8 @@ class MixtureGeneral(Wrapper):
 
         Args:
           weights: (count,), not negative, with a positive sum; may be traced by a transformation.
-          components: the params of each model, in order, such as those of a ``Fitted``.
+            The gradient with respect to a weight of 0 is NaN.
+          components: the params of each model in order, or a ``Fitted`` of it.
 
         Raises:
           ValueError: the weights or the number of params do not suit the models.
@@ -124,12 +126,20 @@ class MixtureGeneral(Wrapper):
         if weights.shape != (count,):
             raise ValueError(f"weights must have shape ({count},), got {weights.shape}")
         if len(components) != count:
-            raise ValueError(f"params of {count} components are needed, got {len(components)}")
+            raise ValueError(
+                f"components must be params of {count} components, got {len(components)}"
+            )
+        components = tuple(getattr(one, "params", one) for one in components)
+        for model, params in zip(self.components, components, strict=True):
+            wanted = jax.tree_util.tree_structure(jax.eval_shape(model.init, jax.random.key(0)))
+            found = jax.tree_util.tree_structure(params)
+            if found != wanted:
+                raise ValueError(f"the params of {model} must have {wanted}, got {found}")
         if not isinstance(weights, jax.core.Tracer):
             on_host = np.asarray(weights)
             if not (np.isfinite(on_host).all() and (on_host >= 0).all() and on_host.sum() > 0):
-                raise ValueError(f"weights must not be negative and have a sum, got {on_host}")
-        return {"logits": jnp.log(weights / weights.sum()), "components": tuple(components)}
+                raise ValueError(f"weights must be non-negative and not all zero, got {on_host}")
+        return {"logits": jnp.log(weights / weights.sum()), "components": components}
 
     def weights(self, params: Params) -> jax.Array:
         """The weights of the components, (count,), which sum to 1.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijectors import Bijector, Permute
+from jaxgen.bijectors.bijector import check_methods
 from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.families import modulate, others
 from jaxgen.core.model import Model
@@ -40,6 +41,7 @@ class Transformed(Wrapper):
             raise ValueError(
                 f"Transformed: base must be continuous for {self.bijector}, got {self.base}"
             )
+        check_methods(self.bijector, self.base.event_shape)
 
     @property
     def inner(self):

@@ -13,6 +13,7 @@ import operator
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
@@ -34,6 +35,17 @@ def bounds(constraint: constraints.Constraint) -> tuple[Any, Any] | None:
         return 0, 1
     ends = [getattr(number, name, None) for name in ("lower_bound", "upper_bound")]
     return None if any(end is None for end in ends) else (ends[0], ends[1])
+
+
+def discrete_numbers(
+    constraint: constraints.Constraint | None, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Which numbers of an array of a shape take whole values only; None is no constraint."""
+    if not isinstance(constraint, Pieces):
+        return np.full(shape, constraint is not None and innermost(constraint).is_discrete)
+    pieces = zip(constraint.each, constraint.shapes, strict=True)
+    each = [discrete_numbers(piece, size).ravel() for piece, size in pieces]
+    return np.concatenate(each).reshape(shape)
 
 
 def support_within(params: Params) -> constraints.Constraint:

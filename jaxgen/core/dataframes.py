@@ -6,6 +6,7 @@ arrays. None of these packages is imported: a table is known by its attributes.
 
 from __future__ import annotations
 
+import collections
 import decimal
 import numbers
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ def is_table(value: Any) -> bool:
 
 
 def column_names(table: Any, name: str = "x") -> tuple[str, ...] | None:
-    """The names of a table's columns; None if the columns only have numbers, as in pandas.
+    """The names of a table's columns; None for a DataFrame without names, numbered from 0.
 
     Raises:
       TypeError: some names are not strings.
@@ -38,13 +39,13 @@ def column_names(table: Any, name: str = "x") -> tuple[str, ...] | None:
     keys = list(_keys(table))
     if not keys:
         raise ValueError(f"{name} has no columns")
-    if not any(isinstance(key, str) for key in keys):
-        return None
     others = [key for key in keys if not isinstance(key, str)]
     if others:
+        if keys == list(range(len(keys))) and not isinstance(table, Mapping):
+            return None
         raise TypeError(f"{name} must have columns named by strings; one is {others[0]!r}")
-    twice = next((key for j, key in enumerate(keys) if key in keys[:j]), None)
-    if twice is not None:
+    if len(set(keys)) < len(keys):
+        twice = next(key for key, count in collections.Counter(keys).items() if count > 1)
         raise ValueError(f"{name} has two columns named {twice!r}")
     return tuple(keys)
 
@@ -70,18 +71,36 @@ def select(value: Any, columns: Sequence[str] | None, name: str = "x") -> Any:
     """
     if not is_table(value):
         return value
-    keys = list(_keys(value))
-    if columns is None or column_names(value, name) is None:
-        column_names(value, name)  # raises for names that are no names
-        columns = keys
-    missing = [column for column in columns if column not in keys]
+    names = column_names(value, name)
+    if columns is None or names is None:
+        columns = list(_keys(value))
+    known = set(_keys(value))
+    missing = [column for column in columns if column not in known]
     if missing:
         listed = ", ".join(map(repr, missing[:_SHOWN]))
-        raise ValueError(f"{name} has no column {listed}; its columns are {_listed(keys)}")
+        keys = _listed(list(_keys(value)))
+        raise ValueError(f"{name} has no column {listed}; its columns are {keys}")
     arrays = [_column(value, column, name) for column in columns]
+    lengths = {len(v): column for column, v in zip(columns, arrays, strict=True) if np.ndim(v)}
+    if len(lengths) > 1:
+        rows = ", ".join(f"{column!r} has {n:,}" for n, column in lengths.items())
+        raise ValueError(f"{name} must have as many rows in each column; {rows}")
     if any(isinstance(array, jax.Array) for array in arrays):
+        # float64 on the host first, as JAX would wrap integers that do not fit in 32 bits
+        arrays = [v if isinstance(v, jax.Array) else np.asarray(v, np.float64) for v in arrays]
         return jnp.stack(jnp.broadcast_arrays(*arrays), -1)
     return np.stack(np.broadcast_arrays(*arrays), -1)
+
+
+def row_of(values: Any, columns: Sequence[str] | None) -> Any:
+    """A pandas Series that holds one row, with the names of columns in its index, as a dict.
+
+    Other values are returned as they are.
+    """
+    index = getattr(values, "index", None)
+    if columns is None or not hasattr(values, "items") or np.ndim(values) != 1 or callable(index):
+        return values
+    return {c: values[c] for c in columns} if set(columns) <= set(values.index) else values
 
 
 def as_array(values: Any, what: str) -> Any:
@@ -93,6 +112,7 @@ def as_array(values: Any, what: str) -> Any:
     Raises:
       TypeError: some values are no numbers; ``what`` names the values in the error.
     """
+    values = unmasked(values)
     if isinstance(values, jax.Array):
         return values
     dtype = getattr(values, "dtype", None)
@@ -109,17 +129,32 @@ def as_array(values: Any, what: str) -> Any:
     return array  # such as complex numbers, which the caller refuses
 
 
+def unmasked(value: Any) -> Any:
+    """A masked array of numbers as floats with NaN for masked entries; other values unchanged."""
+    if not isinstance(value, np.ma.MaskedArray) or value.dtype.kind not in "biuf":
+        return value
+    values, mask = np.ma.getdata(value), np.ma.getmaskarray(value)
+    if not mask.any():
+        return values
+    return np.where(mask, np.nan, values if values.dtype.kind == "f" else values.astype(np.float64))
+
+
 def categories_of(values: Any) -> list[Any] | None:
     """The categories of a categorical column, in their order; None if it has none."""
     if isinstance(values, (np.ndarray, jax.Array)):
         return None
-    if hasattr(values, "categories"):  # pandas.Categorical
-        return list(values.categories)
-    dtype = getattr(values, "dtype", None)
-    if hasattr(dtype, "categories"):
-        categories = dtype.categories
-        return None if categories is None else list(categories)
-    return None
+    holder = values if hasattr(values, "categories") else getattr(values, "dtype", None)
+    categories = getattr(holder, "categories", None)
+    if categories is None:
+        return None
+    return [value.item() if isinstance(value, np.generic) else value for value in categories]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether an entry of a column stands for a missing value: None, NaN or pandas' NA."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value
 
 
 def _keys(table):
@@ -145,9 +180,11 @@ def _has_missing(series):
 
 def _numbers_of_objects(array, what):
     """Numbers from an array of objects; None and pandas' NA are NaN."""
+    if array.size and all(type(value) in (int, bool) for value in array.flat):
+        return np.array(array.tolist())
     values = np.empty(array.shape, np.float64)
     for place, value in np.ndenumerate(array):
-        if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        if is_missing(value):
             values[place] = np.nan
         elif isinstance(value, (numbers.Real, decimal.Decimal, np.bool_)):
             values[place] = value

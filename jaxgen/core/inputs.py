@@ -213,28 +213,49 @@ def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> 
       TypeError: y holds floats, or is traced and the names are strings.
       ValueError: a label is not among the names.
     """
-    if labels is None or y is None:
+    if y is None or (labels is None and isinstance(y, (jax.Array, np.ndarray))):
         return y
     traced = isinstance(y, jax.core.Tracer)
-    _check_no_label_masked(y, name)
-    try:
-        y = y if traced else np.asarray(column_of_labels(y))
-    except ValueError as error:
-        raise ValueError(f"{name} must be an array of labels: {error}") from None
+    y = y if traced else _label_array(y, name)
+    if labels is None:
+        return y
     if y.dtype.kind == "f" or (traced and y.dtype.kind not in "biu"):
         raise TypeError(f"{name} must hold labels such as {labels[0]!r}; got dtype {y.dtype}")
     if traced:
         return _traced_places(y, labels, name)
     place = {name: i for i, name in enumerate(labels)}
-    unknown = [v for v in dict.fromkeys(y.ravel().tolist()) if v not in place]
-    if unknown:
+    values = y.ravel().tolist()
+    unknown = next((i for i, v in enumerate(values) if v not in place), None)
+    if unknown is not None:
         known = _listed(labels)
-        parts: list[Any] = [f"{name}: unknown label {unknown[0]!r}; known are {known}"]
+        parts: list[Any] = [f"{name}: unknown label {values[unknown]!r}; known are {known}"]
         if y.ndim:
-            row = int(np.argwhere(y == unknown[0])[0][0])
-            parts += [" (", places.row(row), ")"]
+            parts += [" (", places.row(np.unravel_index(unknown, y.shape)[0]), ")"]
         raise ValueError(Message(*parts))
-    return np.array([place[v] for v in y.ravel().tolist()], np.int32).reshape(y.shape)
+    return np.array([place[v] for v in values], np.int32).reshape(y.shape)
+
+
+def _label_array(y, name):
+    """Labels as a NumPy array, of strings or ints where they were objects.
+
+    Raises:
+      ValueError: they are no array, or a label is missing.
+    """
+    y = column_of_labels(y, name=name)
+    _check_no_label_masked(y, name)
+    try:
+        y = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"{name} must hold one label for each event: {error}") from None
+    if y.dtype.kind in "OTf" and y.ndim:
+        missing = [dataframes.is_missing(v) for v in y.ravel().tolist()]
+        if any(missing):
+            row = np.unravel_index(missing.index(True), y.shape)[0]
+            raise ValueError(Message(f"{name} must be known, but is missing in ", places.row(row)))
+    for label_types in ((str,), (int, np.integer)):  # in an array of objects, such as of pandas
+        if y.dtype.kind in "OT" and all(isinstance(v, label_types) for v in y.ravel()):
+            y = np.array(y.tolist())
+    return y
 
 
 def _traced_places(y, labels, name):
@@ -282,22 +303,16 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     """
     if y is None:
         raise ValueError(f"y is missing: {model} is fitted to events and their labels")
-    _check_no_label_masked(y, "y")
-    y = column_of_labels(y)
-    categories = dataframes.categories_of(y)
-    try:
-        y = np.asarray(y)
-    except ValueError as error:
-        raise ValueError(f"y must hold one label for each event: {error}") from None
-    for label_types in ((str,), (int, np.integer)):  # in an array of objects, such as of pandas
-        if y.dtype.kind in "OT" and all(isinstance(v, label_types) for v in y.ravel()):
-            y = np.array(y.tolist())
+    categories = dataframes.categories_of(column_of_labels(y)) or []
+    y = _label_array(y, "y")
+    if y.dtype.kind == "b":
+        y, categories = y.astype(int), list(map(int, categories))
     if y.dtype.kind not in "biuU" or y.ndim != 1:
         raise TypeError(
             f"y must hold labels, one int or string for each event; got dtype {y.dtype} and "
             f"shape {y.shape}"
         )
-    in_order = categories is None or categories == sorted(categories)
+    in_order = categories == sorted(categories)
     is_number = in_order and y.dtype.kind in "biu" and len(y) > 0
     if is_number and y.min() >= 0 and y.max() < model.classes:
         return None
@@ -353,8 +368,9 @@ def training_data(
         support = innermost(support)  # that of single numbers
         where = first_of(~np.asarray(support(narrow)), x)
         raise ValueError(Message(f"x must lie in the support of {model}; ", *where, " is outside"))
-    raw = y = conditions_of_table(model, y)
-    y = as_conditions(model, y, (n,), np.float64)
+    raw = conditions_of_table(model, y)
+    host = np.asarray(raw) if isinstance(raw, jax.Array) else raw  # JAX has no float64 by default
+    y = as_conditions(model, host, (n,), np.float64)
     if y is not None:
         y = np.asarray(y)
         _finite(y, "y")
@@ -443,10 +459,12 @@ def conditions_of_table(model: Any, y: Any, columns: tuple[str, ...] | None = No
     columns: the names of the columns to take; None takes all of them in the order of the table. A
     model with ``traits.covariates`` takes those, by name.
     """
+    covariates = model.traits.covariates
+    y = dataframes.row_of(y, columns if covariates is None else covariates.names)
     if model.y_shape is None or not dataframes.is_table(y):
         return y
-    if model.traits.covariates is not None:
-        return model.traits.covariates.from_table(y)
+    if covariates is not None:
+        return covariates.from_table(y)
     return _in_shape(dataframes.select(y, columns, "y"), model.y_shape or (), "y", model)
 
 
@@ -465,7 +483,7 @@ def _in_shape(array, shape, name, model):
     if given != size:
         hint = _swapped(model)
         raise ValueError(f"{name} must have {size} columns for {model}; it has {given}{hint}")
-    return array.reshape(*array.shape[:-1], *shape)
+    return array.reshape((*array.shape[:-1], *shape))
 
 
 def _swapped(model):
@@ -518,7 +536,7 @@ def numbers(value: Any, name: str) -> Any:
     """
     if isinstance(value, (list, tuple)) and any(isinstance(v, np.ma.MaskedArray) for v in value):
         value = np.ma.array(value)
-    value = unmasked(value)
+    value = dataframes.unmasked(value)
     if hasattr(value, "to_numpy"):  # a column of pandas, polars or pyarrow
         value = dataframes.as_array(value, name)
     if not isinstance(value, (jax.Array, np.ndarray)):
@@ -529,16 +547,6 @@ def numbers(value: Any, name: str) -> Any:
     if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(f"{name} must be an array of numbers, got dtype {value.dtype}")
     return value
-
-
-def unmasked(value: Any) -> Any:
-    """A masked array of numbers as floats with NaN for masked entries; other values unchanged."""
-    if not isinstance(value, np.ma.MaskedArray) or value.dtype.kind not in "biuf":
-        return value
-    values, mask = np.ma.getdata(value), np.ma.getmaskarray(value)
-    if not mask.any():
-        return values
-    return np.where(mask, np.nan, values if values.dtype.kind == "f" else values.astype(np.float64))
 
 
 def _check_no_label_masked(y, name):

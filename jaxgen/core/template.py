@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import typing
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def _shape(x: Any, y: Any) -> tuple[int, ...]:
 def _dim(x: Any, y: Any) -> int:
     shape = _shape(x, y)
     if len(shape) != 1:
-        sizes = ", ".join(["n", *map(str, shape)])
+        sizes = ", ".join(["n", *map(str, shape)]) + ("" if shape else ",")
         raise ValueError(f"x must have shape (n, dim), got ({sizes})")
     return shape[0]
 
@@ -42,7 +43,7 @@ _FROM_DATA = {"dim": _dim, "shape": _shape, "classes": _classes}
 class Template:
     """A model of which some fields follow from data, such as ``Gaussian()`` without its ``dim``.
 
-    ``jaxgen.fit`` makes it a model. It has no methods of a model before.
+    ``jaxgen.fit`` makes it a model. Until then it has none of the methods of a model.
 
     >>> template = jaxgen.models.GaussianMixture(components=8)
     >>> template.for_data(x)
@@ -80,6 +81,8 @@ class Template:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # as copy and pickle ask for
             raise AttributeError(name)
+        if name in self._values:
+            return self._values[name]
         fields = " and ".join(self._all_missing())
         raise AttributeError(
             f"{self!r:.80} has no {name} before jaxgen.fit, which takes {fields} from the data; "
@@ -107,14 +110,22 @@ class ModelType(type):
     """The class of model classes: a call that leaves out a field that follows from data is a
     ``Template``."""
 
+    _from_data: tuple[str, ...] = ()  # fields that follow from data although they have a default
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The arguments of the class, for ``help``."""
+        signature = inspect.signature(vars(cls)["__init__"])  # which a dataclass writes
+        fields = list(signature.parameters.values())[1:]
+        return signature.replace(parameters=fields, return_annotation=inspect.Signature.empty)
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         missing = _missing(cls, len(args), frozenset(kwargs))
         if not missing and not any(isinstance(v, Template) for v in (*args, *kwargs.values())):
             return super().__call__(*args, **kwargs)
         without = dict.fromkeys(missing)
         # raises for an unknown field, and for one that is missing and does not follow from data
-        values = inspect.signature(cls.__init__).bind(None, *args, **kwargs, **without).arguments
-        values.pop("self")
+        values = cls.__signature__.bind(*args, **kwargs, **without).arguments
         return Template(cls, {k: v for k, v in values.items() if k not in missing}, missing)
 
 
@@ -125,13 +136,17 @@ def model_for_data(model: Any, x: Any, y: Any = None) -> Any:
 
 @functools.cache
 def _missing(cls: Any, positional: int, named: frozenset[str]) -> tuple[str, ...]:
-    """The fields that follow from data and that a call does not give."""
+    """The fields that a call leaves out, and that follow from data."""
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
-    return tuple(
+    arguments = inspect.signature(cls).parameters  # a class may have an __init__ of its own
+    names = [
         field.name
         for j, field in enumerate(fields)
         if field.name in _FROM_DATA
         and j >= positional
         and field.name not in named
-        and field.default in (dataclasses.MISSING, None)
-    )
+        and field.name in arguments
+        and (field.default is dataclasses.MISSING or field.name in cls._from_data)
+    ]
+    hints = typing.get_type_hints(cls) if names else {}
+    return tuple(n for n in names if hints[n] is int or typing.get_origin(hints[n]) is tuple)

@@ -198,7 +198,7 @@ class Wrapper(Model):
         components = self.inner[0].model.traits.components
         if components is None:
             return None
-        return components._replace(joint=self._joint, which=self._which)
+        return components._replace(joint=self._joint, which=self._which, sizes=None)
 
     def _joint(self, params, x, y=None, observed=None):
         model, place, *_ = self.inner[0]

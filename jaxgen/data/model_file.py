@@ -57,7 +57,7 @@ _DTYPES = {"bool", "float16", "float32", "float64"} | {
 
 
 class SavedModel(NamedTuple):
-    """What a file holds: see ``jaxgen.Fitted`` for the fields."""
+    """The contents of a file: see ``jaxgen.Fitted`` for the fields."""
 
     model: Model
     params: Params
@@ -83,8 +83,8 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
       OSError: the file cannot be written.
 
     Warns:
-      RuntimeWarning: the model has a NumPyro program of the main script or of a notebook, which
-        other processes cannot find by its name.
+      RuntimeWarning: the model has a class or a NumPyro program of the main script or of a
+        notebook, which other processes cannot find by its name.
 
     >>> save(fitted, "land.jaxgen")
     >>> load("land.jaxgen").model
@@ -242,7 +242,7 @@ def _checked(raw: bytes, header: Any) -> SavedModel:
 
 
 def _notes(value: Any) -> Iterator[str]:
-    """What the specs in a model say when they are saved (``note_at_save``)."""
+    """Warnings about the specs in a model that is saved (``note_at_save``)."""
     if isinstance(value, tuple):
         for entry in value:
             yield from _notes(entry)
@@ -250,6 +250,12 @@ def _notes(value: Any) -> Iterator[str]:
         note = getattr(value, "note_at_save", "")
         if note:
             yield note
+        if type(value).__module__ == "__main__":
+            yield (
+                f"{type(value).__name__} is defined in the main script or in a notebook, and a "
+                "file holds its name but no code: to load the file elsewhere, move the class to a "
+                "module and import it from there before saving and before loading"
+            )
         for field in dataclasses.fields(value):  # type: ignore[arg-type]
             yield from _notes(getattr(value, field.name))
 

@@ -48,8 +48,8 @@ class FlowMatching(Flow):
     """
 
     dim: Count  # type: ignore[misc]
-    width: Count = 64
-    depth: Count = 3
+    width: Count = 64  # type: ignore[misc]
+    depth: Count = 3  # type: ignore[misc]
     steps: Count = 32
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None  # type: ignore[misc]

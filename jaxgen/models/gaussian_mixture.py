@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
-from jaxgen.core import inputs
+from jaxgen.core import dataframes, inputs
 from jaxgen.core.by_index import by_index
 from jaxgen.core.families import given_of_each, resized, without_weight
 from jaxgen.core.model import Learning, Model, Traits
@@ -134,6 +134,8 @@ class GaussianMixture(Model):
         >>> start = mixture.start(x, means=[[0.0, 0.0], [1.0, 1.0], [-1.0, 2.0]])
         >>> fitted = jaxgen.fit(jaxgen.Fitted(mixture, start), x, key=key)
         """
+        columns = dataframes.column_names(x) if dataframes.is_table(x) else None
+        means = dataframes.select(means, columns, "means")
         rows, _, _ = inputs.training_data(self, x, None, None, missing=True)
         centres = np.asarray(inputs.numbers(means, "means"), np.float64)
         shape = self.components, self.dim

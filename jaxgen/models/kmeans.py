@@ -29,8 +29,8 @@ def responsibilities(key: jax.Array, x: Any, count: int, used: int | None = None
     # centred in the precision of the data: in float32 a large offset would cost digits
     flat = x.reshape(len(x), -1)
     flat = flat - flat.mean(0)
-    used = np.int32(count if used is None else used)
-    return _cluster(key, jnp.asarray(flat, jnp.result_type(float)), count, used)
+    limit = np.int32(count if used is None else used)
+    return _cluster(key, jnp.asarray(flat, jnp.result_type(float)), count, limit)
 
 
 @functools.partial(jax.jit, static_argnums=2)

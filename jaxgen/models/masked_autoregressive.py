@@ -62,8 +62,8 @@ class MaskedAutoregressive(Flow):
 
     dim: Count  # type: ignore[misc]
     layers: Count = 1
-    width: Count = 64
-    depth: Count = 2
+    width: Count = 64  # type: ignore[misc]
+    depth: Count = 2  # type: ignore[misc]
     head: Literal["spline", "affine", "mixture", "categorical"] = "spline"
     bins: Count = 8
     components: Count = 8
@@ -257,7 +257,7 @@ class MaskedAutoregressive(Flow):
         )
 
     def _network(self, params):
-        """The matrices of the network, where there is one layer."""
+        """The matrices of the network, for a model of one layer."""
         return self._net.matrices(jax.tree_util.tree_map(lambda v: v[0], params["layers"]))
 
     @functools.partial(jax.jit, static_argnums=0)

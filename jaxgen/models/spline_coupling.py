@@ -44,8 +44,8 @@ class SplineCoupling(Flow):
 
     dim: Count  # type: ignore[misc]
     layers: Count = 4
-    width: Count = 64
-    depth: Count = 2
+    width: Count = 64  # type: ignore[misc]
+    depth: Count = 2  # type: ignore[misc]
     bins: Count = 8
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None  # type: ignore[misc]

@@ -25,8 +25,8 @@ _ACTIVATIONS: dict[str, Any] = {  # function and its value at 1; the value at 0 
     "silu": (jax.nn.silu, 0.7310585786300049),
 }
 # Standard deviation that levels give a hidden unit at the start, relative to that of all other
-# inputs together. If a level had the weights of any other input, a network of many features would overfit
-# before it learnt the effect of levels.
+# inputs together. If a level had the weights of any other input, a network of many features would
+# overfit before it learnt the effect of levels.
 _LEVELS = 1.5
 _FINAL = 0.01  # initial scale of the last layer, for outputs near zero
 _UNROLLED = 4  # layers to unroll

@@ -212,6 +212,9 @@ def fit_with(
         spec = spec_for_data(model, x, y)
     if columns is None and dataframes.is_table(x):
         columns = dataframes.column_names(x)
+    elif columns is None and spec.event_shape == ():
+        name = dataframes.name_of(x)
+        columns = None if name is None else (name,)
     if y_columns is None and spec.y_shape is not None and spec.traits.covariates is None:
         y_columns = _names_of_conditions(y)
     if spec.classes is not None and not isinstance(model, Fitted):
@@ -277,12 +280,17 @@ def fit_with(
 
 
 def spec_for_data(model: Model | Template, x: Any, y: Any) -> Model:
-    """The spec that a template makes for the data; a spec itself, if it keeps the contract."""
-    if not isinstance(model, Template):
-        check_own(model)
-        return model
-    x = inputs.numbers(dataframes.select(x, None), "x")
-    return model.for_data(x, inputs.column_of_labels(y) if model.needs_labels else y)
+    """The spec itself, or the spec that a template makes for the data.
+
+    Raises:
+      TypeError: a model that is defined outside of jaxgen breaks the contract.
+    """
+    spec: Any = model
+    if isinstance(model, Template):
+        x = inputs.numbers(dataframes.select(x, None), "x")
+        spec = model.for_data(x, inputs.column_of_labels(y) if model.needs_labels else y)
+    check_own(spec)
+    return spec
 
 
 def _names_of_conditions(y: Any) -> tuple[str, ...] | None:
@@ -294,7 +302,7 @@ def _names_of_conditions(y: Any) -> tuple[str, ...] | None:
 
 
 class _Run(NamedTuple):
-    """What a fit learns, of arguments that are checked."""
+    """The checked model and data of a fit."""
 
     model: Any
     key: Any
@@ -338,7 +346,7 @@ def _learn(run: _Run, how: How) -> tuple[Model, Params, dict[str, Any]]:
     each_label = [inner for inner in inner_of(model) if inner.per_label]
     if each_label:
         if count is not None:
-            raise ValueError(f"ensemble does not apply to {model}, whose classes are trained so")
+            raise ValueError(f"ensemble does not apply to {model}: its classes train side by side")
         params, history = _learn_each_label(run, how, each_label[0])
     elif count is None:
         members = alike(run.key, data, run.validation, run.start, 1)
@@ -391,7 +399,7 @@ def _closed_form(spec: Model, data: Data) -> tuple[Params, dict[str, Any]]:
 
 
 def _method(spec: Any, missing: bool, options: Options) -> str:
-    """How to fit, after checking that every argument given applies."""
+    """The method of a fit. Raises if an argument does not apply to it."""
     method = spec.learning.method
     always = ("weights", "progress")  # which apply to every method, or are ignored by it
     given = {k: v for k, v in options._asdict().items() if k not in always}
@@ -400,7 +408,8 @@ def _method(spec: Any, missing: bool, options: Options) -> str:
     if missing:
         method = spec.learning.missing
     if method not in _ARGUMENTS:
-        raise ValueError(f"{spec}: learning.method must be one of {tuple(_ARGUMENTS)}, got {method!r}")
+        wanted = tuple(_ARGUMENTS)
+        raise ValueError(f"{spec}: learning.method must be one of {wanted}, got {method!r}")
     for name, value in given.items():
         if value is not None and name not in _ARGUMENTS[method]:
             others = [m for m, names in _ARGUMENTS.items() if name in names]

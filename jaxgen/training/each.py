@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import inputs
+from jaxgen.core import dataframes, inputs
 from jaxgen.core.labels import entry, stack
 from jaxgen.core.methods import check_own
 from jaxgen.core.model import Model, Params
 from jaxgen.core.places import Message
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.template import Template, model_for_data
 from jaxgen.core.units import standard_units
 from jaxgen.training import gradient, optimizers
 from jaxgen.training.finite import check_params
@@ -28,7 +29,7 @@ _map = jax.tree_util.tree_map
 
 @standard_promotion
 def fit_each(
-    model: Model,
+    model: Model | Template,
     x: Any,
     y: Any = None,
     *,
@@ -44,8 +45,9 @@ def fit_each(
     fitted by NUTS; nothing is held out and the last params are kept.
 
     Args:
-      model: a spec without labels.
-      x: events (fits, n, *event_shape): as many for each fit.
+      model: a spec without labels, as in ``jaxgen.fit``.
+      x: events (fits, n, *event_shape): as many for each fit. In a list of tables, the columns of
+        the first are those of all.
       y: conditions (fits, n, *y_shape), or (n, *y_shape) for all fits alike.
       key: a typed PRNG key; fit i has ``jax.random.fold_in(key, i)``.
       epochs, batch_size, optimizer, progress: as in ``jaxgen.fit``.
@@ -65,8 +67,13 @@ def fit_each(
     >>> scores = jax.jit(jax.vmap(lambda one: one.log_prob(x)))(bootstraps)  # (64, 200)
     """
     began = time.perf_counter()
-    if not isinstance(model, Model):
+    if not isinstance(model, (Model, Template)):
         raise TypeError(f"model must be a Model such as Gaussian(2), got {model!r:.60}")
+    columns = None
+    if isinstance(x, (list, tuple)) and x and dataframes.is_table(x[0]):
+        columns = dataframes.column_names(x[0])
+        x = [dataframes.select(one, columns, f"x of data set {i}") for i, one in enumerate(x)]
+    model = model_for_data(model, np.empty(np.shape(x)[1:]))
     check_own(model)
     if model.classes is not None or model.learning.method not in ("gradient", "mcmc"):
         raise ValueError(
@@ -91,7 +98,7 @@ def fit_each(
     how = How(model.learning.method, settings, noun="data set", warns=False)
     params, history = _learn_in_standard_units(model, data, member_keys(key, len(data)), how)
     history = {"fits": history["members"], "seconds": time.perf_counter() - began}
-    return Fitted(model, check_params(model, params), history)
+    return Fitted(model, check_params(model, params), history, columns)
 
 
 def _learn_in_standard_units(
@@ -129,6 +136,7 @@ def unstack(fitted: Fitted) -> list[Fitted]:
             histories[i] if histories else None,
             fitted.columns,
             fitted.labels,
+            fitted.y_columns,
         )
         for i in range(count)
     ]

@@ -17,7 +17,7 @@ from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.verbs import Request
 from jaxgen.data import model_file
-from jaxgen.training import parts
+from jaxgen.training import parts, paths
 
 Place: TypeAlias = jax.Device | jax.sharding.Sharding | None
 
@@ -45,6 +45,8 @@ class Fitted:
     >>> jaxgen.Fitted(jaxgen.models.Gaussian(2), fitted.params).sample(jax.random.key(0), 3).shape
     (3, 2)
     """
+
+    y_columns: tuple[str, ...] | None = None  # which pickles of 0.3.0 do not have
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class Fitted:
         return f"Fitted({self.model}, {count} parameters)"
 
     @standard_promotion
-    def log_prob(self, x: ArrayLike, y: Any = None, *, device: Place = None) -> jax.Array:
+    def log_prob(self, x: Any, y: Any = None, *, device: Place = None) -> jax.Array:
         """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``."""
         request = self._request(verbs.to_log_prob, self.events_of(x), self.conditions_of(y))
         marginal = request.y is None and self.model.classes is not None
@@ -87,7 +89,7 @@ class Fitted:
         return log_p
 
     @standard_promotion
-    def classify(self, x: ArrayLike, prior: ArrayLike | None = None) -> jax.Array:
+    def classify(self, x: Any, prior: ArrayLike | None = None) -> jax.Array:
         """log p(y|x) of each label by Bayes' rule, (..., classes): see ``jaxgen.classify``.
 
         >>> best = np.array(labelled.labels)[labelled.classify(x).argmax(-1)]
@@ -95,7 +97,7 @@ class Fitted:
         return _answer(self._request(verbs.to_classify, self.events_of(x), prior))
 
     @standard_promotion
-    def responsibilities(self, x: ArrayLike, y: Any = None) -> jax.Array:
+    def responsibilities(self, x: Any, y: Any = None) -> jax.Array:
         """The probabilities of a mixture's components given each event, (..., components).
 
         ``responsibilities(x).argmax(-1)`` are hard labels. Rows are NaN where p(x) = 0.
@@ -127,39 +129,49 @@ class Fitted:
         """
         return degrees_of_freedom(self.model, self.params)
 
-    def aic(self, x: ArrayLike, y: Any = None) -> float:
+    def aic(self, x: Any, y: Any = None, *, weights: Any = None) -> float:
         """Akaike's information criterion of events x, in nats: 2 k - 2 log p(x). Lower is better.
 
         k is ``degrees_of_freedom``, and log p(x) the sum over events; that of a model of labels is
-        log p(x, y) if y is given. Arguments and errors are as in ``log_prob``.
+        log p(x, y) if y is given. Arguments and errors are as in ``log_prob``; weights are (n,), by
+        which each event counts as that many.
 
         Source: Akaike 1974, "A new look at the statistical model identification".
 
         >>> fitted.aic(x) < fitted.bic(x)
         True
         """
-        return self.information_criterion(x, y, "aic", self.degrees_of_freedom)
+        return self.information_criterion(x, y, "aic", self.degrees_of_freedom, weights)
 
-    def bic(self, x: ArrayLike, y: Any = None) -> float:
+    def bic(self, x: Any, y: Any = None, *, weights: Any = None) -> float:
         """The Bayesian information criterion of n events x, k log n - 2 log p(x): see ``aic``.
 
         Source: Schwarz 1978, "Estimating the dimension of a model".
         """
-        return self.information_criterion(x, y, "bic", self.degrees_of_freedom)
+        return self.information_criterion(x, y, "bic", self.degrees_of_freedom, weights)
 
-    def information_criterion(self, x: Any, y: Any, name: str, degrees: int) -> float:
+    def information_criterion(
+        self, x: Any, y: Any, name: str, degrees: int, weights: Any = None
+    ) -> float:
         """The criterion "aic" or "bic" for a number of degrees of freedom: see ``aic``.
 
         >>> fitted.information_criterion(x, None, "bic", 5) == fitted.bic(x)
         True
         """
+        if inputs.is_tracing(self.params, x, y, weights):
+            raise TypeError(f"{name} cannot be called within jit, grad or vmap")
         log_p = np.asarray(self.log_prob(x, y), np.float64)
-        total = log_p.sum()
+        if not log_p.size:
+            raise ValueError(f"x must hold at least one event for {name}")
         if y is not None and self.model.classes is not None:
             log_prior = np.asarray(self.model.log_prior(self.params), np.float64)
-            numbers = np.broadcast_to(np.asarray(self.conditions_of(y)), log_p.shape)
-            total += log_prior[numbers].sum()
-        price = {"aic": 2.0, "bic": math.log(log_p.size)}[name]
+            log_p = log_p + log_prior[np.asarray(self.conditions_of(y))]
+        weights = np.ones(log_p.shape) if weights is None else inputs.numbers(weights, "weights")
+        if np.shape(weights) != log_p.shape:
+            raise ValueError(f"weights must have shape {log_p.shape}, got {np.shape(weights)}")
+        counts = np.asarray(weights, np.float64)
+        total = (counts * np.where(counts > 0, log_p, 0)).sum()
+        price = {"aic": 2.0, "bic": math.log(counts.sum())}[name]
         return float(price * degrees - 2 * total)
 
     @standard_promotion
@@ -205,8 +217,10 @@ class Fitted:
         x, labels = answer if labelled else (answer, None)
         if labelled and not _is_traced(request):
             labels = self._names_of_labels(labels)
+        if as_frame and self.model.classes is None:
+            return to_frame(self.named_columns(x, request.y, labels))
         if as_frame:
-            return to_frame(self.named_columns(x, request.y if labels is None else labels))
+            return to_frame(self.named_columns(x, labels))
         return (x, labels) if labelled else x
 
     @standard_promotion
@@ -225,7 +239,7 @@ class Fitted:
         >>> total = sum(block.sum(0) for block in fitted.stream(jax.random.key(1), 10**6))
         """
         if inputs.is_tracing(self.params, key, y):
-            raise TypeError("stream yields blocks to Python: inside a transformation, use sample")
+            raise TypeError("stream cannot be called within jit, grad or vmap: use sample there")
         start, device = inputs.as_count(start, "start"), inputs.as_place(device)
         request = self._request(verbs.to_sample, key, n, self.conditions_of(y), start)
         if start > 2**64 - request.n:
@@ -233,7 +247,7 @@ class Fitted:
         return engine.stream(request, device)
 
     @standard_promotion
-    def pull(self, x: ArrayLike, y: Any = None) -> Any:
+    def pull(self, x: Any, y: Any = None) -> Any:
         """The noise that makes the events (n, *event_shape): a pytree like ``model.noise()``.
 
         Rows lead. Outside the support the noise of an event has no meaning.
@@ -251,7 +265,33 @@ class Fitted:
         return _answer(self._request(verbs.to_push, noise, self.conditions_of(y, "push")))
 
     @standard_promotion
-    def impute(self, x: ArrayLike, key: jax.Array, y: Any = None, *, as_frame: bool = False) -> Any:
+    def path(
+        self, x0: ArrayLike, x1: ArrayLike, steps: int = 8, y0: Any = None, y1: Any = None
+    ) -> jax.Array:
+        """Events (steps, *event_shape) on a path from x0 to x1 through their noise.
+
+        Each step between two independent events of the model is an event of the model: see
+        ``jaxgen.training.paths``.
+
+        Args:
+          x0, x1: events of event_shape, or tables of one row. They are the first and the last step.
+          steps: number of events, at least 2.
+          y0: the condition of x0, for a conditional model, as in ``log_prob``.
+          y1: the condition of x1; None for y0. Numbers move linearly from y0 to y1, and labels and
+            other whole numbers change from y0 to y1 halfway.
+
+        Raises:
+          TypeError, ValueError: an argument has the wrong kind, shape or range, an event is outside
+            the support, or the noise is not normal or uniform.
+          NotImplementedError: the model has no ``pull``.
+
+        >>> fitted.path(x[0], x[1], steps=5).shape
+        (5, 2)
+        """
+        return paths.path(self, x0, x1, steps, y0, y1)
+
+    @standard_promotion
+    def impute(self, x: Any, key: jax.Array, y: Any = None, *, as_frame: bool = False) -> Any:
         """Events with each NaN in x drawn given the rest of its event: one plausible completion.
 
         NaN stays where the rest has no density, such as an infinity or a value outside the support.
@@ -265,10 +305,10 @@ class Fitted:
         Raises:
           TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
           ImportError: ``as_frame`` needs pandas.
-          NotImplementedError: the model has no missing values (``model.learning.missing``).
+          NotImplementedError: the model takes no missing values (``model.learning.missing``).
         """
         if self.model.learning.missing is None:
-            raise NotImplementedError(f"{self.model} does not say how a part of an event follows")
+            raise NotImplementedError(f"{self.model} cannot draw missing values: it takes none")
         if inputs.is_tracing(self.params, x, key, y):
             raise TypeError("impute runs on the host and cannot be called within jit, grad or vmap")
         done = _answer(
@@ -320,27 +360,39 @@ class Fitted:
         y_columns = None if model.y_shape is None else self.y_columns
         return Fitted(model, params, history, columns, labels, y_columns)
 
-    def named_columns(self, x: Any, y: Any = None) -> dict[str, np.ndarray]:
-        """The features of events x (n, *event_shape), and y if given, as {name: (n,)}, on the host.
+    def named_columns(self, x: Any, y: Any = None, components: Any = None) -> dict[str, np.ndarray]:
+        """Events x (n, *event_shape), and what is given besides, as {name: (n,)} on the host.
 
         Names are those of ``columns`` and ``y_columns``, else "x0", "x1", ... and "y" ("y0", ... if
-        y has several numbers), or "component" for the components of a mixture.
+        y has several numbers). The components of a mixture are "component". A name that an earlier
+        column has gets an underscore at its end.
+
+        Args:
+          x: events.
+          y: conditions (n, *y_shape), or labels.
+          components: numbers of a mixture's components, (n,).
 
         >>> fitted.named_columns(x)["latitude"].shape
         (200,)
         """
-        features = np.asarray(x).reshape(len(x), -1)
+        features = np.asarray(x).reshape(len(x), math.prod(np.shape(x)[1:]))
         names = list(self.columns or [f"x{j}" for j in range(features.shape[1])])
         columns = list(features.T)
         if y is not None:
-            conditions = np.asarray(y).reshape(len(features), -1)
+            conditions = np.asarray(y).reshape(len(features), math.prod(np.shape(y)[1:]))
             columns += list(conditions.T)
             names += self._names_of_conditions(conditions.shape[1])
-        return dict(zip(names, columns, strict=True))
+        if components is not None:
+            columns.append(np.asarray(components))
+            names.append("component")
+        named: dict[str, np.ndarray] = {}
+        for name, column in zip(names, columns, strict=True):
+            while name in named:
+                name += "_"
+            named[name] = column
+        return named
 
     def _names_of_conditions(self, count: int) -> list[str]:
-        if self.model.y_shape is None:
-            return ["component"]
         if self.y_columns is not None:
             return list(self.y_columns)
         covariates = self.model.traits.covariates

@@ -73,7 +73,11 @@ def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool
         for held, (_, leaf) in zip(frozen, leaves, strict=True)
     )
     if not any(mask):
-        raise ValueError("freeze leaves no param to learn")
+        held = ", ".join("/".join(path) for path in paths)
+        raise ValueError(
+            f"freeze leaves no param to learn: {held or 'there are none'}; freeze, or the model's "
+            "learning.frozen, covers all of them that are floats"
+        )
     return mask
 
 

@@ -68,7 +68,7 @@ def planned_epochs(n: int, batch_size: int) -> int:
 
 
 def describe(model, key, settings: Settings) -> dict[str, str]:
-    """What a checkpoint and the run that resumes from it must share, apart from the data."""
+    """The settings that a checkpoint shares with the run that resumes from it, but for the data."""
     names = (settings.freeze,) if isinstance(settings.freeze, str) else settings.freeze
     return {
         "model": f"{model!r} of {type(model).__module__}",

@@ -34,7 +34,7 @@ Learnt: TypeAlias = tuple[Params, dict[str, Any]]  # params and history
 
 
 class How(NamedTuple):
-    """How to learn, of arguments that are checked.
+    """The checked arguments of ``learn``.
 
     Attributes:
       method: "em", "gradient" or "mcmc".
@@ -195,7 +195,7 @@ def _diagnosis(
     whose: str,
     warns: bool,
 ) -> dict[str, Any]:
-    """What the model's hooks add to the history of a member; they may warn."""
+    """Entries that the model's hooks add to the history of a member; the hooks may warn."""
     if history["stopped"].startswith("nan"):
         return {}
     count = int(rows.count)

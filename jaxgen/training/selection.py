@@ -92,8 +92,16 @@ def select(
     """
     if by not in _CRITERIA:
         raise ValueError(f"by must be one of {_CRITERIA}, got {by!r}")
-    if isinstance(models, (Model, Template)) or not len(models):
+    models = [] if isinstance(models, (Model, Template)) else list(models)
+    if not models:
         raise ValueError("models must be a list of at least one model")
+    for model in models:
+        if not isinstance(model, (Model, Template)):
+            raise TypeError(f"models must hold models such as Gaussian(2), got {model!r:.60}")
+    unknown = [name for name in options if name not in Options._fields]
+    if unknown:
+        known = ", ".join(Options._fields)
+        raise TypeError(f"{unknown[0]} is no argument of fit, which takes {known}")
     specs = [spec_for_data(model, x, y) for model in models]
     largest = _largest(specs)
     n = _length(x)
@@ -102,12 +110,13 @@ def select(
     if by == "held_out":
         held = _held_out(key, n, validation)
         weights = np.ones(n) if whole.weights is None else inputs.numbers(whole.weights, "weights")
-        part = whole._replace(weights=np.where(held, 0.0, weights))
+        if np.shape(weights) == (n,):  # fit refuses others
+            part = whole._replace(weights=np.where(held, 0.0, weights))
     fits, scores = [], []
     with Progress(progress, len(specs), unit="model") as bar:
         for spec, size in zip(specs, largest, strict=True):
             fitted = fit_with(part, spec, x, y, key, size)
-            scores.append(_score(fitted, size, x, y, by, held))
+            scores.append(_score(fitted, size, x, y, by, held, whole.weights))
             fits.append(fitted)
             bar.label(f"{by} {scores[-1]:.5g}")
             bar.advance(1)
@@ -136,7 +145,13 @@ def _largest(specs: list[Model]) -> list[int | None]:
 
 
 def _score(
-    fitted: Fitted, largest: int | None, x: Any, y: Any, by: str, held: np.ndarray | None
+    fitted: Fitted,
+    largest: int | None,
+    x: Any,
+    y: Any,
+    by: str,
+    held: np.ndarray | None,
+    weights: Any,
 ) -> float:
     """The criterion of a fit."""
     scorer = fitted
@@ -146,9 +161,10 @@ def _score(
         scorer.model, scorer.params = sizes.model(largest), sizes.resize(fitted.params, largest)
     if held is None:
         degrees = fitted.degrees_of_freedom
-        return scorer.information_criterion(x, y, by, degrees)
-    log_p = np.asarray(scorer.log_prob(x, y), np.float64)
-    return float(log_p[held].mean())
+        return scorer.information_criterion(x, y, by, degrees, weights)
+    log_p = np.asarray(scorer.log_prob(x, y), np.float64)[held]
+    counts = np.ones(len(log_p)) if weights is None else np.asarray(weights, np.float64)[held]
+    return float(np.average(np.where(counts > 0, log_p, 0), weights=counts))
 
 
 def _best(scores: np.ndarray, by: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxgen.core import places
-from jaxgen.core.inputs import unmasked
+from jaxgen.core.dataframes import unmasked
 from jaxgen.data.output import writable, write_atomically
 from jaxgen.data.tables import csv_files, numpy_files, parquet_files
 from jaxgen.data.tables.records import (

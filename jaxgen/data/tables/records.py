@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How the cells of a file are read.
+    """Rules by which the cells of a file are read.
 
     Attributes:
       na: texts of missing values, in addition to empty cells, NA, N/A, NaN, None and null. A text

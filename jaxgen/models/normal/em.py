@@ -89,14 +89,15 @@ def maximise(moments: tuple, mean: jax.Array, covariance: str, jitter: float) ->
     mean = jnp.where(empty, centre, mean)
     logits = jnp.log(divisor) - jnp.log(total.sum())
     if not full:
-        scale = jnp.sqrt(jnp.where(empty, whole, variance + floor))
+        scale = jnp.sqrt(jnp.where(empty, jnp.maximum(whole, floor), variance + floor))
         scale = scale[:, 0] if covariance == "spherical" else scale
         return {"logits": logits, "mean": mean, "scale": scale}
     if covariance == "tied":
         matrix = jnp.tensordot(weights, matrix, 1, precision=lax.Precision.HIGHEST)
         matrix = matrix + jnp.diag(floor)
     else:
-        matrix = jnp.where(empty[:, :, None], jnp.diag(whole), matrix + jnp.diag(floor))
+        broad = jnp.diag(jnp.maximum(whole, floor))
+        matrix = jnp.where(empty[:, :, None], broad, matrix + jnp.diag(floor))
     return {"logits": logits, "mean": mean, "scale_tril": cholesky(matrix, floor)}
 
 
@@ -110,7 +111,7 @@ def em_step_observed(
 ) -> tuple[Params, jax.Array]:
     """One EM step of a mixture from rows with missing values; see ``Model.em_step``.
 
-    For the missing features of a row each component expects a mean and a covariance.
+    Each component gives the missing features of a row a conditional mean and covariance.
 
     Args:
       params: of a ``GaussianMixture``.
