@@ -303,6 +303,14 @@ CASES = (
     ),
     Case("dequantized", compose.Dequantized(models.Categorical((2,), levels=3)), jittered=1),
     Case("dequantized_bit", compose.Dequantized(models.Bernoulli(())), jittered=1),
+    Case("quantized", compose.Quantized(models.Gaussian(2), levels=12), jittered=1),
+    Case(
+        "quantized_flow",
+        compose.Quantized(
+            models.SplineCoupling(2, 2, 5, 1, 4, domain=(domains.Interval(0.0, 3.0),)), levels=3
+        ),
+        jittered=1,
+    ),
     Case(
         "logits_of_levels",
         compose.Transformed(

@@ -26,7 +26,7 @@ SMALLER = {  # by page: numbers whose size takes time and changes nothing else
         "SplineCoupling(\n    2, domain": "SplineCoupling(\n    2, layers=1, domain",
         "layers=2, y_shape": "layers=1, y_shape",
     },
-    "docs/labels.md": {"layers=2, y_shape": "layers=1, y_shape"},
+    "docs/labels.md": {"layers=2)": "layers=1)"},
     "docs/numpyro-programs.md": {"NUTS()),": "NUTS(50, 50)),"},
     "docs/command-line.md": {"-n 1000000": "-n 1000"},
 }

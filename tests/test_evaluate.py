@@ -16,6 +16,7 @@ from jaxgen.metrics.accuracy import (
     kl_divergence,
     mean_and_error,
     neighbours,
+    vote_of_neighbours,
 )
 from jaxgen.metrics.distances import blocks, nearest, squared_radii
 from jaxgen.metrics.generation import copying, duplicates, throughput
@@ -139,6 +140,31 @@ def test_neighbours_of_equal_and_of_distant_distributions(k):
     assert found.coverage == pytest.approx(1 - 0.5**k, abs=0.05)
     assert found.density == pytest.approx(1, abs=0.1)
     assert neighbours(x, y + 1e3, k) == (0, 0, 0, 0)
+
+
+def test_vote_of_neighbours_by_hand():
+    x = np.array([0.0, 1.0, 2.0, 10.0, 11.0])[:, None]
+    labels = np.array([2, 0, 2, 1, 1])
+    queries = np.array([0.9, 10.2, 5.0])[:, None]
+    assert vote_of_neighbours(queries, x, labels, 1).tolist() == [0, 1, 2]
+    assert vote_of_neighbours(queries, x, labels, 3).tolist() == [2, 1, 2]
+    assert vote_of_neighbours(queries, x, labels, 2).tolist() == [0, 1, 2]  # the nearest decides
+    # of all rows two have label 1 and two have label 2: a tie that the last query's nearest decides
+    assert vote_of_neighbours(queries, x, labels, 99).tolist() == [1, 1, 2]
+
+
+def test_votes_of_neighbours_do_not_depend_on_units():
+    labels = rng().integers(0, 3, 400)
+    x = rng(1).normal(size=(400, 3)) + 3 * (labels[:, None] == np.arange(3))
+    found = vote_of_neighbours(x[:200], x[200:], labels[200:])
+    assert (found == labels[:200]).mean() > 0.9
+    units = np.array([1e6, 1.0, 1e-6])
+    again = vote_of_neighbours(x[:200] * units + 7, x[200:] * units + 7, labels[200:])
+    assert (found == again).mean() > 0.99
+    constant = np.ones((200, 1))
+    with_constant = np.concatenate([x[200:], constant], 1)
+    same = vote_of_neighbours(np.concatenate([x[:200], constant], 1), with_constant, labels[200:])
+    assert (same == found).all()
 
 
 def mean_normal_distance(mean, sd):

@@ -11,6 +11,8 @@ import pytest
 import scipy.stats
 from matplotlib.figure import Figure
 
+import jaxgen
+from jaxgen.compose import PerClass
 from jaxgen.core.model import Model, Traits
 from jaxgen.core.random import Normal, Uniform
 from jaxgen.metrics.report import Report, evaluate
@@ -235,6 +237,33 @@ def test_a_conditional_model_is_sampled_at_the_test_conditions():
     assert isinstance(report.plot(), Figure)
 
 
+def test_labels_are_compared_with_those_of_real_events():
+    names = np.array(["apple", "pear", "plum"])
+    y = np.repeat(np.arange(3), [300, 200, 100])[rng().permutation(600)]
+    x = rng(1).normal(size=(600, 2)) + 8 * np.array([[0, 0], [1, 0], [0, 1]])[y]
+    model = PerClass(Gaussian(2), 3)
+    fitted = jaxgen.fit(model, x, names[y], key=KEY)
+    settings = {"key": KEY, "n_samples": 600, "max_rows": 600}
+    report = evaluate(fitted, x, names[y], x_train=x, y_train=names[y], **settings)
+    found = report.labels
+    assert found.accuracy > 0.99
+    assert found.accuracy_ref == 0.5
+    assert found.fidelity > 0.99
+    assert found.fidelity_ref > 0.99
+    assert "LABELS" in str(report)
+    assert report.to_dict()["labels"]["fidelity_ref"] == found.fidelity_ref
+    turned = jax.tree_util.tree_map(lambda v: v[::-1], fitted.params["model"])
+    params = {**fitted.params, "model": turned}
+    swapped = Fitted(model, params, labels=fitted.labels)  # "apple" and "plum" are exchanged
+    wrong = evaluate(swapped, x, names[y], **settings).labels
+    assert wrong.fidelity == pytest.approx(1 / 3, abs=0.02)
+    assert wrong.fidelity_ref > 0.99
+    assert wrong.accuracy == pytest.approx(1 / 3, abs=0.02)
+    without = evaluate(fitted, x, **settings)
+    assert without.labels.accuracy is None
+    assert without.notes["labels.accuracy"] == "needs y_test"
+
+
 def test_discrete_images_are_flattened(tmp_path):
     bits = Bernoulli((4, 5))
     params = bits.init(KEY, rng().integers(0, 2, size=(100, 4, 5)).astype(np.float64))
@@ -276,7 +305,7 @@ def test_plot_of_two_dimensions_has_labels_and_units(honest, tmp_path):
     figure = honest.plot(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").exists()
     labels = [text for ax in figure.axes for text in (ax.get_xlabel(), ax.get_ylabel())]
-    assert len(figure.axes) == 7  # six panels and a colour bar
+    assert len(figure.axes) == 9  # eight panels and a colour bar
     assert sum("nat" in text for text in labels) == 3
 
 

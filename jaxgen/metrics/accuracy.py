@@ -141,6 +141,35 @@ def neighbours(real: ArrayLike, samples: ArrayLike, k: int = 5) -> Neighbours:
     )
 
 
+def vote_of_neighbours(
+    rows: np.ndarray, x: np.ndarray, labels: np.ndarray, k: int = 5
+) -> np.ndarray:
+    """The most frequent label among the k nearest of the events x.
+
+    In a tie it is the label of the nearest event if that is among them, else the smallest label.
+    Distances are Euclidean, with the features in units of their standard deviations in x.
+
+    Args:
+      rows: (m, d) events to classify.
+      x: (n, d) events with known labels.
+      labels: (n,) their labels, whole numbers from 0.
+      k: the number of neighbours; all of x if it has fewer rows.
+
+    Returns:
+      (m,) labels.
+    """
+    centre, scale = x.mean(0), x.std(0)
+    scale = np.where(scale > 0, scale, 1)
+    x, rows = (x - centre) / scale, (rows - centre) / scale
+    k, found = min(k, len(x)), np.empty(len(rows), int)
+    for part, squared in blocks(rows, x):
+        near = labels[np.argpartition(squared, k - 1, axis=1)[:, :k]]
+        votes = (near[:, :, None] == np.arange(labels.max() + 1)).sum(1).astype(float)
+        votes[np.arange(len(votes)), labels[squared.argmin(1)]] += 0.5
+        found[part] = votes.argmax(1)
+    return found
+
+
 def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     """The energy distance between two sets of events, by the unbiased estimator.
 

@@ -13,27 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.constraints import innermost
 from jaxgen.core.model import is_invertible
-from jaxgen.metrics import accuracy, generation, representation
-from jaxgen.metrics.sections import Representation
+from jaxgen.metrics import accuracy, distances, generation, representation
+from jaxgen.metrics.sections import Labels, Representation
 
 _TIMED_SCALARS = 500_000  # most scalars in a timed call that draws more than n_samples
 
 Metrics = dict[str, Any]
 Notes = dict[str, str]
+Rows = tuple[np.ndarray, Any]  # rows (n, d) and their labels (n,)
 
 
 def likelihood(
     fitted: Any, x: Any, y: Any, x_train: Any, y_train: Any, p_data: Any, notes: Notes
-) -> tuple[Metrics, np.ndarray | None]:
-    """The metrics that need log_prob, and log_prob of the test events (n,) or None."""
+) -> tuple[Metrics, np.ndarray | None, np.ndarray | None]:
+    """The metrics that need log_prob, and log_prob of test and training events (n,), or None."""
     model = fitted.model
     if p_data is None:
         notes["accuracy.kl"] = notes["accuracy.inside_support"] = "needs p_data"
     if model.traits.density == "none":
         for name in ("log_likelihood", "bits_per_dim", "zero_density", "kl"):
             notes[f"accuracy.{name}"] = f"{type(model).__name__} has no log_prob"
-        return {}, None
+        return {}, None, None
     log_p, dim = np.asarray(fitted.log_prob(x, y)), math.prod(model.event_shape)
     mean, bits = accuracy.mean_and_error(log_p), lambda nats: accuracy.bits_per_dim(nats, dim)
     zero = log_p == -np.inf
@@ -43,8 +45,10 @@ def likelihood(
     if zero.any() and not zero.all():
         mean_of_rest = accuracy.mean_and_error(log_p[~zero]).value
         notes["accuracy.log_likelihood"] = f"{mean_of_rest:.4g} over events of positive density"
+    log_p_train = None
     if x_train is not None and (y_train is not None or model.y_shape is None):
-        on_train = accuracy.mean_and_error(fitted.log_prob(x_train, y_train)).value
+        log_p_train = np.asarray(fitted.log_prob(x_train, y_train))
+        on_train = accuracy.mean_and_error(log_p_train).value
         found |= {"log_likelihood_ref": on_train, "bits_per_dim_ref": bits(on_train)}
     if p_data is not None:
         true = np.asarray(p_data.log_prob(x, None if p_data.model.y_shape is None else y))
@@ -54,7 +58,48 @@ def likelihood(
         if outside < len(x):
             kl = accuracy.kl_divergence(true, log_p)
             found |= {"kl": kl.value, "kl_se": kl.se}
-    return found, log_p
+    return found, log_p, log_p_train
+
+
+def of_labels(
+    fitted: Any, x: Any, y: Any, test: Rows, drawn: Rows, train: Rows | None, k: int, notes: Notes
+) -> Labels | None:
+    """The metrics of labels; None if the model has no labels.
+
+    Args:
+      x, y: the test events (n, *event_shape) and their labels (n,), or None.
+      test, drawn, train: rows (n, d) of finite test events, samples and training events, each with
+        their labels (n,). Without train, one half of test takes its place.
+      k: the number of neighbours of the classifier of samples.
+    """
+    model = fitted.model
+    if model.classes is None:
+        return None
+    if y is None:
+        notes["labels.accuracy"] = notes["labels.fidelity"] = "needs y_test"
+        return Labels()
+    found = {"accuracy_ref": float(np.bincount(y.astype(int)).max() / len(y))}
+    if model.traits.density == "none":
+        notes["labels.accuracy"] = f"{type(model).__name__} has no log_prob"
+    else:
+        log_p = np.asarray(fitted.classify(x))
+        # where p(x) is 0 no label has a probability
+        right = (log_p.argmax(1) == y) & ~np.isnan(log_p).any(1)
+        found |= dict(zip(("accuracy", "accuracy_se"), accuracy.mean_and_error(right), strict=True))
+    if train is None:
+        half = len(test[0]) // 2
+        test, train = ((test[0][part], test[1][part]) for part in (slice(half), slice(half, None)))
+    if not (len(train[0]) and len(test[0]) and len(drawn[0])):
+        notes["labels.fidelity"] = "needs finite events and samples"
+        return Labels(**found)
+    notes["labels.fidelity"] = f"by {k} nearest neighbours of {len(train[0]):,} real events"
+    known = distances.rows(train[0]), train[1].astype(int)
+    right, reference = (
+        accuracy.vote_of_neighbours(distances.rows(rows), *known, k) == labels
+        for rows, labels in (drawn, test)
+    )
+    found |= dict(zip(("fidelity", "fidelity_se"), accuracy.mean_and_error(right), strict=True))
+    return Labels(**found, fidelity_ref=float(reference.mean()))
 
 
 def closeness(
@@ -159,6 +204,8 @@ def pulled_noise(
     except ValueError as error:
         notes |= {f"representation.{name}": str(error) for name in representation.NoiseFit._fields}
         return Representation(**found), None
+    if innermost(model.support).is_discrete:
+        notes.setdefault("representation.ks_max", "pull takes the middle of a whole number's cell")
     probabilities = representation.noise_columns(model.noise(), noise)[1]
     levels = representation.chance_levels(n, probabilities.shape[1])
     found |= fit._asdict() | {f"{name}_ref": v for name, v in levels._asdict().items()}

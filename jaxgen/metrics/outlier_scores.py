@@ -144,7 +144,7 @@ def outliers(
     """
     model, params = fitted.model, fitted.params
     if model.traits.density == "none":
-        raise ValueError(f"{model} has no density, so no outliers")
+        raise ValueError(f"fitted must have a density, but {model} has none")
     dtype = inputs.float_dtype(params)
     columns = fitted.columns or tuple(f"x{j}" for j in range(math.prod(model.event_shape)))
     x = np.asarray(inputs.as_events(model, fitted.events_of(x), dtype))
@@ -278,7 +278,7 @@ def _on_grid(events, grid):
 
 
 def _mean(scores, weights):
-    """E[log p(x_j | rest)] but for log p(rest): the mean of scores (rows, d, k).
+    """E[log p(x_j | rest)] up to the constant log p(rest): the mean of scores (rows, d, k).
 
     weights are the widths of cells whose mass is width * exp(score); None for draws of that mass.
     """

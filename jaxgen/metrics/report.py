@@ -16,13 +16,21 @@ from jaxgen.core.promotion import standard_promotion
 from jaxgen.data import output
 from jaxgen.metrics.figure import draw_report
 from jaxgen.metrics.generation import duplicates
-from jaxgen.metrics.measure import closeness, likelihood, originality, pulled_noise, timing
-from jaxgen.metrics.sections import Accuracy, Generation, Representation, lines
+from jaxgen.metrics.measure import (
+    closeness,
+    likelihood,
+    of_labels,
+    originality,
+    pulled_noise,
+    timing,
+)
+from jaxgen.metrics.sections import Accuracy, Generation, Labels, Representation, lines
 from jaxgen.training.fitted import Fitted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SECTIONS = "accuracy", "labels", "generation", "representation"
 _TRAIN = 5  # most training rows to search for neighbours, in multiples of max_rows
 
 
@@ -34,6 +42,7 @@ class Report:
       model: the spec, as source code.
       accuracy, generation: metrics by name; None for one that could not be measured.
       representation: the same, or None for a model without ``pull``.
+      labels: the same, or None for a model without labels.
       notes: by "section.metric", why a metric is missing or what to know about it.
       n_test: number of events that were scored.
       n_samples: number of events that were drawn.
@@ -58,6 +67,7 @@ class Report:
     k: int
     reference: str
     evidence: dict[str, Any] = dataclasses.field(repr=False, compare=False)
+    labels: Labels | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as nested dicts of numbers and strings, without the evidence, for JSON.
@@ -67,7 +77,7 @@ class Report:
         # asdict would copy the evidence
         plain = dataclasses.asdict(dataclasses.replace(self, evidence={}))
         del plain["evidence"]
-        for section in ("accuracy", "generation", "representation"):
+        for section in _SECTIONS:
             if plain[section] is None:
                 continue
             plain[section], not_finite = output.finite(plain[section])
@@ -79,7 +89,7 @@ class Report:
 
     def __str__(self) -> str:
         head = ["", "value", "error", "reference", "unit", "ideal", ""]
-        names = ("accuracy", "generation", "representation")
+        names = [name for name in _SECTIONS if name != "labels" or self.labels is not None]
         tables = {name: lines(name, getattr(self, name), self.notes) for name in names}
         everything = [head] + [row for table in tables.values() for row in table]
         width = [max(len(row[i]) for row in everything) for i in range(len(head))]
@@ -99,7 +109,12 @@ class Report:
     __repr__ = __str__
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """The report as a figure: densities, samples, log-likelihoods, noise and key metrics.
+        """The report as a figure: test data beside samples, log-likelihoods, noise, key metrics.
+
+        Features and pairs of features come in the order in which samples differ from test data, at
+        most six and three of them. Two features also show the density, images are drawn as
+        images, and up to four labels have colours. If tails are long, an axis ends where at most
+        1 % of the events lie beyond it, and the panel states their share.
 
         Args:
           path: a file to save the figure to; its ending, such as .png, .pdf or .svg, sets the
@@ -148,14 +163,19 @@ def evaluate(
       n_samples: events to draw; a conditional model draws at most one for each test condition.
       max_rows: rows in each set of the metrics that need distances; their cost grows with its
         square.
-      k: the number of the neighbour in precision, recall, density and coverage.
+      k: the number of the neighbour in precision, recall, density and coverage, and the number of
+        neighbours that classify a sample.
       features: a function from events (n, *event_shape) to rows (n, d) whose distances are
         meaningful, such as standardised columns or an embedding of images. None: the flattened
         events.
 
     Returns:
       A ``Report``. Distances compare x alone: they do not show that a conditional model confuses
-      its conditions, but the log-likelihood does.
+      its conditions, but the log-likelihood does. For a model with labels, ``report.labels`` has
+      the accuracy of ``classify`` on the test events, beside the share of the most frequent label;
+      and the share of samples that the k nearest training events (test events without y_train),
+      in units of their standard deviations, assign to the label that the sample was drawn for,
+      beside the same share of test events.
 
     Raises:
       TypeError, ValueError: an argument has the wrong type, shape or range.
@@ -165,9 +185,10 @@ def evaluate(
     True
     """
     model = fitted.model
-    if fitted.labels is not None:
-        y_test, y_train = (inputs.as_labels(y, fitted.labels) for y in (y_test, y_train))
-        fitted = Fitted(model, fitted.params, columns=fitted.columns)
+    x_test, x_train = fitted.events_of(x_test, "x_test"), fitted.events_of(x_train, "x_train")
+    y_test, y_train = map(fitted.conditions_of, (y_test, y_train))
+    label_names = fitted.labels or tuple(range(model.classes or 0))
+    fitted = Fitted(model, fitted.params, columns=fitted.columns)  # labels are numbers from here
     notes: dict[str, str] = {}
     sample_key, time_key, choice_key = jax.random.split(inputs.as_key(key), 3)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(choice_key)))
@@ -189,19 +210,35 @@ def evaluate(
     samples = np.asarray(fitted.sample(sample_key, n_samples, y_samples))
     finite = np.isfinite(samples.reshape(n_samples, -1)).all(1)
 
-    def some(x: np.ndarray, most: int) -> np.ndarray:
-        x = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
-        x = x[rng.permutation(len(x))[:most]]
-        return x if features is None or not len(x) else np.asarray(features(x))
+    def some(x: np.ndarray, y: Any, most: int) -> tuple[np.ndarray, Any]:
+        kept = np.flatnonzero(np.isfinite(x.reshape(len(x), -1)).all(1))
+        kept = kept[rng.permutation(len(kept))[:most]]
+        x, y = x[kept], None if y is None else y[kept]
+        return x if features is None or not len(x) else np.asarray(features(x)), y
 
-    test, drawn = some(test_events, max_rows), some(samples, max_rows)
-    train = None if train_events is None else some(train_events, _TRAIN * max_rows)
-    found, log_p = likelihood(fitted, test_events, y_test, train_events, y_train, p_data, notes)
+    test, test_labels = some(test_events, y_test, max_rows)
+    drawn, drawn_labels = some(samples, y_samples, max_rows)
+    train, train_labels = None, None
+    if train_events is not None:
+        train, train_labels = some(train_events, y_train, _TRAIN * max_rows)
+    found, log_p, log_p_train = likelihood(
+        fitted, test_events, y_test, train_events, y_train, p_data, notes
+    )
     if p_data is not None:
         y = y_samples if p_data.model.y_shape is not None else None
         found["inside_support"] = float(np.mean(np.asarray(p_data.log_prob(samples, y)) > -np.inf))
     size = min(len(test), len(drawn))
     reference = None if train is None or len(train) <= k else train[:size]
+    labels = of_labels(
+        fitted,
+        test_events,
+        y_test,
+        (test, test_labels),
+        (drawn, drawn_labels),
+        None if train is None or train_labels is None else (train, train_labels),
+        k,
+        notes,
+    )
     found |= closeness(test[:size], drawn[:size], reference, k, notes)
 
     generation = {"finite": float(finite.mean()), **speed}
@@ -214,16 +251,22 @@ def evaluate(
     shown = rng.permutation(np.flatnonzero(finite))[:max_rows]
     y_shown = None if y_samples is None else y_samples[shown]
     scores = np.zeros(0) if log_p is None else np.asarray(fitted.log_prob(samples[shown], y_shown))
+    shown_test = rng.permutation(len(test_events))[:max_rows]
+    shown_labels = None
+    if labels is not None and y_test is not None:
+        shown_labels = y_test[shown_test], y_shown
     halves = "half of test against the rest"
     return Report(
         repr(model), Accuracy(**found), Generation(**generation), pulled, notes,
         n_test=len(test_events), n_samples=n_samples, n_distance=size, k=k,
         reference=halves if reference is None else "train against test",
         evidence={
-            "fitted": fitted, "test": test_events[rng.permutation(len(test_events))[:max_rows]],
-            "samples": samples[shown], "log_prob_test": log_p, "log_prob_samples": scores,
-            "noise": noise,
+            "fitted": fitted, "test": test_events[shown_test], "samples": samples[shown],
+            "log_prob_test": log_p, "log_prob_samples": scores, "log_prob_train": log_p_train,
+            "noise": noise, "labels": shown_labels, "label_names": label_names,
+            "conditioned": y_test is not None,
         },
+        labels=labels,
     )  # fmt: skip
 
 

@@ -41,6 +41,18 @@ class Accuracy:
 
 
 @dataclasses.dataclass(frozen=True)
+class Labels:
+    """Whether the model knows the labels of events; None if not measured."""
+
+    accuracy: float | None = _metric("accuracy of labels by Bayes' rule", "share", "high")
+    accuracy_se: float | None = None
+    accuracy_ref: float | None = None  # the share of the most frequent label
+    fidelity: float | None = _metric("samples classified as their label", "share", "as reference")
+    fidelity_se: float | None = None
+    fidelity_ref: float | None = None  # the accuracy of the same classifier on test events
+
+
+@dataclasses.dataclass(frozen=True)
 class Generation:
     """Whether samples are fast to draw, finite, and not copies; None if not measured."""
 
