@@ -1,6 +1,6 @@
 """A mixture in place of scikit-learn's: its size by BIC, hard labels, and a threshold for outliers.
 
-    python examples/mixture.py
+python examples/mixture.py
 """
 
 import jax

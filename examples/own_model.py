@@ -1,7 +1,8 @@
-"""A model of your own: write it for one event, and jaxgen adds batches, fits, samples and tests."""
+"""A family of your own, unconditional: write it for one event; check, fit and save it."""
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
 import jaxgen
 
@@ -10,10 +11,8 @@ class Exponential(jaxgen.Model):
     """Independent waiting times: log p(x) = sum_j log rate_j - rate_j x_j for x_j >= 0."""
 
     dim: int
-
-    @property
-    def event_shape(self):
-        return (self.dim,)
+    event_shape = property(lambda self: (self.dim,))
+    support = constraints.independent(constraints.nonnegative, 1)
 
     def init(self, key, x=None, y=None):
         return {"log_rate": jnp.zeros(self.dim) if x is None else -jnp.log(x.mean(0))}
@@ -29,9 +28,11 @@ class Exponential(jaxgen.Model):
         return -jnp.log(noise) * jnp.exp(-params["log_rate"])
 
 
-model = Exponential(2)
-print(jaxgen.check(model))
-x = jax.random.exponential(jax.random.key(0), (5000, 2)) / jnp.array([1.0, 4.0])
-fitted = jaxgen.fit(model, x, key=jax.random.key(1), epochs=20)
-print("fitted rates", jnp.exp(fitted.params["log_rate"]), "and the true rates are 1 and 4")
-print("three new events", fitted.sample(jax.random.key(2), 3))
+if __name__ == "__main__":
+    from own_model import Exponential  # so that a file names this module, which others can import
+
+    x = jax.random.exponential(jax.random.key(0), (5000, 2)) / jnp.array([1.0, 4.0])
+    fitted = jaxgen.fit(Exponential(), x, key=jax.random.key(1))
+    print(jaxgen.check(fitted))
+    fitted.save("waits.jaxgen")  # elsewhere: import own_model, then jaxgen.load("waits.jaxgen")
+    print("fitted rates", jnp.exp(jaxgen.load("waits.jaxgen").params["log_rate"]), "of 1 and 4")

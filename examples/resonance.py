@@ -2,8 +2,8 @@
 
     python examples/resonance.py
 
-Two flows learn simulated pairs of muons, of decays and of background. Gradients of their mixture find
-the fraction of decays in new data, and the mixture draws ten million pairs. The figure is
+Two flows learn simulated pairs of muons, of decays and of background. Gradients of their mixture
+find the fraction of decays in new data, and the mixture draws ten million pairs. The figure is
 ``resonance.png``.
 """
 

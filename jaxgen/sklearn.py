@@ -19,7 +19,9 @@ import jax
 import numpy as np
 
 from jaxgen.compose import PerClass
+from jaxgen.core import places
 from jaxgen.core.model import Model
+from jaxgen.core.places import Message
 from jaxgen.core.template import Template, model_for_data
 from jaxgen.models import Gaussian, GaussianMixture
 from jaxgen.training.api import fit
@@ -247,8 +249,10 @@ def _most_probable(probabilities: np.ndarray) -> np.ndarray:
     """The column of the largest entry in each row; raises for a row of NaN."""
     unknown = np.isnan(probabilities).any(1)
     if unknown.any():
-        row = int(unknown.argmax())
-        raise ValueError(f"X must lie in the support of the model; row {row} has zero density")
+        where = places.row(unknown.argmax())
+        raise ValueError(
+            Message("X must lie in the support of the model; ", where, " has zero density")
+        )
     return probabilities.argmax(1)
 
 

@@ -163,7 +163,8 @@ def test_few_entries_each_explained():
         name = f"{entry}/" if (PACKAGE / entry).is_dir() else entry
         assert f"`{name}`" in text, f"ARCHITECTURE.md does not explain {name}"
     for room in ROOMS:
-        file = PACKAGE / room / "__init__.py" if (PACKAGE / room).is_dir() else PACKAGE / f"{room}.py"
+        is_package = (PACKAGE / room).is_dir()
+        file = PACKAGE / room / "__init__.py" if is_package else PACKAGE / f"{room}.py"
         assert ast.get_docstring(ast.parse(file.read_text()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -9,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import constraints
 
-from jaxgen.core.spec import Params, Spec
+from jaxgen.core.spec import Params, Spec, is_builtin
 
 
 class Bijector(Spec):
     """A smooth invertible map from a base event z to an event x, written for ONE event.
 
     A subclass defines ``forward`` and ``inverse``. The other members have defaults for a map
-    without params that keeps the shape and whose range is all real x.
+    without params that keeps the shape and whose range is all real x. ``jaxgen.check`` tests the
+    map by the model ``compose.Transformed(base, bijector)``.
 
     >>> class Cube(jaxgen.bijectors.Bijector):
     ...     def forward(self, params, z):
@@ -65,7 +67,7 @@ class Bijector(Spec):
         raise NotImplementedError(f"{type(self).__name__} has no rescale")
 
     def degrees_of_freedom(self, params: Params) -> int:
-        """How many numbers of the params change the map: by default all of them."""
+        """The number of free numbers in the params; by default all of them are free."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree_util.tree_leaves(params))
 
     def part(self, params: Params, features: tuple[int, ...]) -> Params:
@@ -73,9 +75,43 @@ class Bijector(Spec):
         raise NotImplementedError(f"{self} is not elementwise")
 
     def forward(self, params: Params, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """x and log|det dx/dz|."""
+        """x and the scalar log|det dx/dz|."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     def inverse(self, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """z and log|det dz/dx|."""
+        """z and the scalar log|det dz/dx|."""
         raise NotImplementedError(f"{type(self).__name__} must define inverse")
+
+
+@functools.lru_cache(maxsize=256)
+def check_methods(bijector: Bijector, base_shape: tuple[int, ...]) -> None:
+    """Raise if ``forward`` or ``inverse`` does not return what the contract states.
+
+    The methods are traced, and nothing is compiled. Bijectors of jaxgen are not checked, nor those
+    whose ``init`` fails without data.
+
+    Raises:
+      TypeError: the result of a method has another form; the message names it. And any error of the
+        methods.
+    """
+    if is_builtin(type(bijector)):
+        return
+    shape = bijector.event_shape(base_shape)
+    try:
+        params = jax.eval_shape(lambda: bijector.init(shape))
+    except Exception:
+        return
+    dtype = jnp.result_type(float)
+    z, x = (jax.ShapeDtypeStruct(s, dtype) for s in (base_shape, shape))
+    for name, event, wanted, what in (
+        ("forward", z, shape, "x and log|det dx/dz|"),
+        ("inverse", x, base_shape, "z and log|det dz/dx|"),
+    ):
+        found = jax.eval_shape(getattr(bijector, name), params, event)
+        shapes = jax.tree_util.tree_map(lambda leaf: str(leaf.shape), found)
+        if not isinstance(found, tuple) or shapes != (str(wanted), "()"):
+            got = f"shapes {' and '.join(shapes)}" if isinstance(found, tuple) else shapes
+            raise TypeError(
+                f"{type(bijector).__name__}.{name} must return a tuple, {what}, of shapes {wanted} "
+                f"and (); got {got}"
+            )

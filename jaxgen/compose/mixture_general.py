@@ -132,7 +132,7 @@ class MixtureGeneral(Wrapper):
         components = tuple(getattr(one, "params", one) for one in components)
         for model, params in zip(self.components, components, strict=True):
             wanted = jax.tree_util.tree_structure(jax.eval_shape(model.init, jax.random.key(0)))
-            found = jax.tree_util.tree_structure(params)
+            found: Any = jax.tree_util.tree_structure(params)
             if found != wanted:
                 raise ValueError(f"the params of {model} must have {wanted}, got {found}")
         if not isinstance(weights, jax.core.Tracer):

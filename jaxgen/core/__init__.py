@@ -1,4 +1,4 @@
-"""What every other package builds on: the contract of a model, its noise, and how it is run.
+"""The base of all other packages: the contract of a model, its noise, and how it is run.
 
 - The contract: ``model``, ``wrapper``, ``spec``, ``random``.
 - Running a model over rows: ``batch`` (pure functions), ``engine`` (compiled blocks), ``compiler``.

@@ -53,7 +53,7 @@ def sample_rows(model, params, key, start, n, y, with_labels=False):
 def complete_rows(model, params, key, start, x, y):
     """Events (n, *event_shape) whose NaN are drawn given the rest, with the noise of their rows.
 
-    NaN stays where the rest has no density, as nothing follows from it.
+    NaN stays where the other values of the event have no density.
     """
     leaves = model.noise(), _label_noise(model)
     prior = None if model.classes is None else model.log_prior(params)

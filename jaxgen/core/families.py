@@ -69,7 +69,7 @@ def resized(params: Params, count: int, shared: tuple[str, ...] = ()) -> Params:
     rows = np.arange(count)
     known = len(params["logits"])
 
-    def cut(name, value):
+    def cut(name: str, value: Any) -> Any:
         take = lambda leaf: np.asarray(leaf)[np.minimum(rows, known - 1)]  # noqa: E731
         return value if name in shared else jax.tree_util.tree_map(take, value)
 
@@ -86,12 +86,18 @@ def check_observed(observed: np.ndarray) -> None:
 
 
 def modulate(model: Model, params: Params, change: Params) -> Params:
-    """Params moved by unbounded numbers, a pytree like params, such as a network's outputs.
+    """Params changed by real numbers, such as the outputs of a network.
 
-    Zeros change nothing, and frozen params stay as they are.
+    It calls the method ``modulate(params, change)`` of the model, whose result is valid for any
+    numbers. If all numbers are 0, the params do not change; params in ``learning.frozen`` never do.
+
+    Args:
+      model: the spec.
+      params: its params.
+      change: the numbers, a pytree like params.
 
     Raises:
-      NotImplementedError: the model does not define ``modulate(params, change)``.
+      NotImplementedError: the model does not define ``modulate``.
     """
     method = getattr(model, "modulate", None)
     if method is None:

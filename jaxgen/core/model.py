@@ -25,17 +25,19 @@ for ONE event. The library adds the batch with ``vmap``, so an author never writ
             return -jnp.log(noise) / params["rate"]
 
 ``jaxgen.fit(Exponential(2), x, key=key)`` returns a ``Fitted`` with ``log_prob``, ``sample`` and
-``save``, and ``jaxgen.check(Exponential(2))`` runs every law against it.
+``save``, and ``jaxgen.check(Exponential(2))`` runs every law, and says what to do where one fails.
 
 A model is the push-forward of its noise: ``push`` turns noise into an event, and ``pull`` turns the
 event back into its noise. Those five members are required. The other groups are optional, and a
 model defines a group when it needs it:
 
-- Support and conditions: events or conditions that are not any real numbers; a model of p(x | y).
+- Support and conditions: ``support`` states which events are possible, if not all real numbers are
+  (flows make it of ``jaxgen.domains``), and ``fit`` refuses others; ``y_shape`` is for p(x | y).
 - Inverse: a bijective map from noise to events.
-- Learning: anything but gradients of the negative log-likelihood.
+- Learning: ``learning = Learning(frozen=("low", "high"))`` names params that gradients must not
+  change, such as bounds that ``init`` takes from x; or another method than gradients of -log p.
 - Labels: y is one of a few classes whose frequencies p(y) the model knows.
-- Missing values: NaN in x stands for a value that is not known.
+- Missing values: NaN in x stands for an unknown value, if the model takes it.
 - Parts: marginals and conditionals of features in closed form.
 - Traits: what a user may ask of the model, and what makes it fast.
 """
@@ -136,7 +138,7 @@ class Model(Spec, metaclass=ModelType):
         """One step of expectation-maximisation, for the method "em".
 
         weights is (n,). Returns the new params and the weighted mean log-likelihood, in nats, of
-        the params that came in.
+        the params before the step.
         """
         raise NotImplementedError(f"{type(self).__name__} has no EM step")
 

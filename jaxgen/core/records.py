@@ -49,7 +49,7 @@ class Learning(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """What a user may ask of a model (the first five), and how it is computed.
+    """The requests that a model answers (the first five), and facts that make it fast.
 
     Attributes:
       density: what ``log_prob`` returns: the exact log density, an estimate of it, or none at all.
@@ -171,7 +171,7 @@ class Hooks(Protocol):
     def diagnose(
         self, params: Params, x: Any, y: Any, weights: Any, key: Any, scores: Any
     ) -> tuple[dict[str, Any], str]:
-        """What to add to the history after training by gradients, and a warning or "".
+        """Entries for the history after training by gradients, and a warning, or "" for none.
 
         x, y and weights are those of ``prepare``; scores (epochs,) are the mean scores of the
         training rows, in nats.

@@ -97,9 +97,10 @@ def from_json(data: Any) -> Spec:
         )
     name = data["spec"]
     if name not in _registry:
-        raise ValueError(
-            f"unknown spec {name!r}: import the module that defines it, then load again"
-        )
+        where = "import the module that defines it"
+        if name.startswith("__main__."):
+            where = "define it here, as it was defined in the main script or in a notebook"
+        raise ValueError(f"unknown spec {name!r}: {where}, then load again")
 
     def build(value: Any) -> Any:
         if isinstance(value, dict):

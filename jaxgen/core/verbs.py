@@ -88,7 +88,7 @@ class Request(NamedTuple):
     """A verb with checked arguments.
 
     Attributes:
-      shared: what every row takes whole: a key, log p(y), or None.
+      shared: an argument that is the same for all rows: a key, log p(y), or None.
       values: events or noise, rows leading; None for draws.
       y: conditions, rows leading, or None.
       n: number of rows.
@@ -226,9 +226,9 @@ def log_prob(model: Model, params: Params, x: ArrayLike, y: Any = None) -> jax.A
     """log p(x) or log p(x|y) in nats, of shape x.shape without the event dimensions.
 
     The score is -inf outside the support and at infinities, and NaN where x or y is NaN or a traced
-    y is outside the model's y_support. If the model learns from missing values
-    (``model.learning.missing``), NaN in x is a missing value: the score is that of the observed
-    features, 0 if there are none.
+    y is outside the model's y_support. For a model that learns from missing values, such as
+    ``Gaussian`` (see ``model.learning.missing``), NaN in x is one: the score is that of the
+    observed features, 0 if there are none.
 
     Args:
       model: the spec.

@@ -1,21 +1,31 @@
 """Laws that every model must satisfy; ``jaxgen.check(model)`` tests them.
 
+A law is a function of a ``Subject``, a model at one setting of its params. It returns a text for
+the report, or raises AssertionError with what it found and what an author can do.
+
 >>> sorted(jaxgen.check(jaxgen.models.Gaussian(1), laws=["spec", "support"]).figures)
 ['spec', 'support']
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+from tqdm.auto import tqdm
 
+from jaxgen.core.methods import hint
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.template import Template
 from jaxgen.laws import calculus, contract, density, labels, parts
 from jaxgen.laws.contract import count_compiles
 from jaxgen.laws.subject import NotApplicable, Subject
+from jaxgen.training.fitted import Fitted
 
 __all__ = [
     "LAWS",
@@ -32,6 +42,7 @@ Law = Callable[[Subject], str]
 
 # in reports the first failure is the likeliest cause of the others
 LAWS: dict[str, Law] = {
+    "methods": contract.methods,
     "spec": contract.spec,
     "start": contract.start,
     "dtypes": contract.dtypes,
@@ -55,15 +66,26 @@ LAWS: dict[str, Law] = {
     "bijection": calculus.bijection,
     "chain_rule": parts.chain_rule,
     "missing": parts.missing,
-    "learning": density.learning,
     "units": density.units,
+    "learning": density.learning,
     "refits": contract.refits,
     "files": contract.files,
 }
 _NEED_EXACT_DENSITY = {"normalisation", "goodness_of_fit", "score_identity", "bijection"}
 _NEED_EXACT_DENSITY |= {"chain_rule", "missing"}
-_NEED_NO_DENSITY = {"spec", "start", "support", "determinism", "prefix", "key_reuse", "files"}
+_NEED_NO_DENSITY = {
+    "methods",
+    "spec",
+    "start",
+    "support",
+    "determinism",
+    "prefix",
+    "key_reuse",
+    "files",
+}
 _NEED_NO_DENSITY |= {"refits"}
+_DELAY = 2.0  # seconds that a check takes before a bar shows
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class LawError(AssertionError):
@@ -84,7 +106,8 @@ class Report:
     Attributes:
       model: the spec.
       figures: by name, a text for each law that holds or does not apply.
-      failures: by name, a text for each law that fails.
+      failures: by name, a text for each law that fails: what was found, then on lines of their own
+        which method to look at and the likely cause.
     """
 
     def __init__(self, model: Model):
@@ -95,10 +118,15 @@ class Report:
     def __str__(self) -> str:
         names = [name for name in LAWS if name in self.figures or name in self.failures]
         count = f"{len(self.failures)} of {len(names)} laws fail" if self.failures else "all hold"
+        count += ", the first of which may cause the others" if len(self.failures) > 1 else ""
         lines = [f"{self.model}: {count}"]
         for name in names:
-            text = f"FAILS  {self.failures[name]}" if name in self.failures else self.figures[name]
-            lines.append(f"  {name:<16} {text}")
+            if name not in self.failures:
+                lines.append(f"  {name:<16} {self.figures[name]}")
+                continue
+            found, *advice = self.failures[name].split("\n")
+            lines.append(f"  {name:<16} FAILS  {found}")
+            lines += [f"  {'':<16}        -> {line}" for line in advice]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -106,7 +134,7 @@ class Report:
 
 @standard_promotion
 def check(
-    model: Model,
+    model: Model | Fitted,
     params: Params = None,
     *,
     key: jax.Array | None = None,
@@ -118,21 +146,22 @@ def check(
     The laws compare the density with its integral, with samples, with derivatives and with the
     inverse, and test that batches, dtypes, keys, files and errors follow the contract. ``LAWS``
     lists them; the docstring of each law states it in one line. A statistical law fails for a
-    correct model with probability 2e-5.
+    correct model with probability 2e-5. A run over two seconds shows a bar on a terminal.
 
     Args:
-      model: the spec.
-      params: the params at which to test it; by default ``model.init(key)``, jittered.
+      model: a spec; or a Fitted, which is tested at its params and with its names of labels.
+      params: the params at which to test a spec; by default ``model.init(key)``, jittered.
       key: a typed PRNG key; by default ``jax.random.key(0)``, so that a check is repeatable.
-      y: a condition of shape ``y_shape``, for a conditional model.
+      y: a condition of shape ``y_shape``, for a conditional model, or a label.
       laws: names in ``LAWS``; by default all.
 
     Returns:
       A ``Report``, which prints as a table of laws and figures.
 
     Raises:
-      LawError: a law fails; the error's text is the table.
-      ValueError: ``laws`` holds a name that is not in ``LAWS``.
+      LawError: a law fails; the error's text is the table, with an example and the likely cause.
+      TypeError: ``model`` is no model; or ``params`` are given beside a Fitted.
+      ValueError: ``laws`` holds a name that is not in ``LAWS``; or y is no label of the Fitted.
 
     >>> print(check(Gaussian(1), laws=["spec", "bijection"]))
     Gaussian(dim=1, covariance='full', jitter=0.0): all hold
@@ -143,22 +172,68 @@ def check(
     unknown = [name for name in wanted if name not in LAWS]
     if unknown:
         raise ValueError(f"laws must be among {', '.join(LAWS)}; got {', '.join(unknown)}")
-    subject = Subject(model, params, key=key, y=y)
+    named = None
+    if isinstance(model, Fitted):
+        if params is not None:
+            raise TypeError("params must be left out where model is a Fitted, which has its own")
+        named, model = model, model.model
+        params, y = named.params, named.conditions_of(y)
+    if isinstance(model, Template) or not isinstance(model, Model):
+        raise TypeError(
+            f"model must be a Model with all its fields, such as Gaussian(2), or a Fitted; got "
+            f"{model!r:.60}"
+        )
     report = Report(model)
-    for name in wanted:
+    # without these two no other law can be tested
+    subject = _result(report, "methods", lambda: contract.check_methods(model, params))
+    if not report.failures:
+        make = lambda: Subject(model, params, key=key, y=y, named=named)  # noqa: E731
+        subject = _result(report, "start", make)
+    for law in report.failures:
+        report.failures[law] += "\nthe other laws need this and were not run"
+        raise LawError(report)
+    bar = tqdm(wanted, desc="check", unit="law", disable=None, delay=_DELAY, leave=False)
+    for name in bar:
+        bar.set_postfix_str(name)
         if not applies(name, model):
             report.figures[name] = f"not applicable: density is {model.traits.density!r}"
             continue
-        try:
-            report.figures[name] = LAWS[name](subject)
-        except NotApplicable as reason:
-            report.figures[name] = f"not applicable: {reason}"
-        except Exception as error:  # any error of the model is a failure of this law
-            prefix = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            report.failures[name] = prefix + str(error).split("\n")[0]
+        figure = _result(report, name, functools.partial(LAWS[name], subject))
+        if name not in report.failures:
+            report.figures[name] = figure
     if report.failures:
         raise LawError(report)
     return report
+
+
+def _result(report: Report, name: str, run: Callable[[], Any]) -> Any:
+    """The result of ``run``; the report notes its failure as one of the law."""
+    try:
+        return run()
+    except NotApplicable as reason:
+        return f"not applicable: {reason}"
+    except AssertionError as error:
+        report.failures[name] = str(error) or "AssertionError"
+    except Exception as error:  # any error of the model is a failure of this law
+        report.failures[name] = _explained(error)
+    return None
+
+
+def _explained(error: Exception) -> str:
+    """An error of a model's method: its text, the author's line that raised it, and advice."""
+    lines = [f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = frame.filename
+        if not (file.startswith((_PACKAGE, "<string>")) or "site-packages" in file):
+            line = f": {frame.line}" if frame.line else ""
+            lines.append(f"{os.path.basename(file)}, line {frame.lineno}{line}")
+            break
+    notes = [n for n in getattr(error, "__notes__", ()) if not n.startswith("----")]
+    if not notes and hint(error):
+        notes = [hint(error)]
+    if "zero density" in str(error):  # from ``fit``
+        notes.append(density.LEFT_SUPPORT)
+    return "\n".join([*lines, *notes])
 
 
 def applies(law: str, model: Model) -> bool:

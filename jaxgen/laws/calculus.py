@@ -14,16 +14,38 @@ from jaxgen.core.random import Normal, Uniform, is_leaf
 from jaxgen.core.spec import Spec
 from jaxgen.laws import compiled
 from jaxgen.laws.compiled import FEW, tree_leaves, tree_map
-from jaxgen.laws.subject import NotApplicable, Subject, require, require_close
+from jaxgen.laws.subject import NotApplicable, Subject, require, require_close, require_each
 
+_TWO_WHERES = (
+    "log_prob: the gradient of the side of jnp.where that is not taken is computed too: give that "
+    "side a safe input, x = jnp.where(inside, x, 1.0), before log, sqrt or a division; or a number "
+    "overflows on the way, as x * x does at 1e30"
+)
+_NOT_FINITE = (
+    "log_prob: return jnp.where(inside, score, -jnp.inf), and give the score a safe x where the "
+    "event is outside; the log of 0 and inf - inf need the same guard"
+)
+_OUTSIDE = (
+    "log_prob: return -jnp.inf outside the support; or support: define it, if such events are "
+    "possible"
+)
+_ROUNDING = (
+    "log_prob (or inverse of a bijector): float32 loses digits: subtract before you divide or "
+    "square, or compute in log space (log1p, expm1, logsumexp)"
+)
 _STEP = 1e-6
 _DIRECTIONS = 3
+_ON_AN_EDGE = (
+    "most samples lie on an edge of the density, where log_prob is -inf or jumps",
+    "push and log_prob: samples should have a density around them; check the params",
+)
 
 
 def gradients(subject: Subject) -> str:
     """Gradients in params and x have no NaN, and agree with central differences in float64."""
-    _, _, clean = subject.gradients(subject.samples[:4096])
-    require(clean.all(), f"the gradient at sample {subject.samples[:4096][~clean][:1]} is NaN")
+    x = subject.samples[:4096]
+    _, _, clean = subject.gradients(x)
+    require_each(clean, x, "the gradient of log_prob is NaN", _TWO_WHERES)
     with subject.in_float64() as double:
         u = double.coordinates.from_events(double.few_samples)
         rng = np.random.default_rng(4)
@@ -42,15 +64,27 @@ def gradients(subject: Subject) -> str:
                 u, params_direction=params_direction, u_direction=u_direction
             )
             inside = np.isfinite(wanted)
-            require(inside.mean() > 0.5, "most samples lie on an edge of the density")
-            worst = max(worst, require_close(got[inside], wanted[inside], "gradient", 1e-3, 1e-6))
+            require(inside.mean() > 0.5, *_ON_AN_EDGE)
+            gap = require_close(
+                got[inside],
+                wanted[inside],
+                "derivative of log_prob along a direction of params and x",
+                1e-3,
+                1e-6,
+                advice="log_prob: a custom gradient, stop_gradient, round or clip gives another "
+                "derivative than central differences",
+                events=double.few_samples[inside],
+            )
+            worst = max(worst, gap)
     return f"worst gap {worst:.1g}"
 
 
 def _direction(rng, leaf):
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return np.zeros(leaf.shape)
-    return rng.normal(size=leaf.shape) * (0.1 + np.abs(np.asarray(leaf)))
+    leaf = np.asarray(leaf)
+    size = np.where(np.isfinite(leaf), 0.1 + np.abs(leaf), 0.0)  # -inf is a component of no weight
+    return rng.normal(size=leaf.shape) * size
 
 
 def _moved(step, leaf, direction):
@@ -64,8 +98,16 @@ def precision(subject: Subject) -> str:
         wanted, _ = double.directional_derivatives(u)
     got = subject.log_prob(subject.few_samples)
     finite = np.isfinite(got)
-    require(finite.mean() > 0.9, "most samples lie on an edge of the density")
-    gap = require_close(got[finite], wanted[finite], "float32 score", 1e-3, 1e-3)
+    require(finite.mean() > 0.9, *_ON_AN_EDGE)
+    gap = require_close(
+        got[finite],
+        wanted[finite],
+        "log_prob in float32, compared with float64",
+        1e-3,
+        1e-3,
+        advice=_ROUNDING,
+        events=subject.few_samples[finite],
+    )
     return f"worst gap {gap:.1g}"
 
 
@@ -87,15 +129,12 @@ def totality(subject: Subject) -> str:
     scores = subject.log_prob(stacked)
     flat = stacked.reshape(len(stacked), -1)
     for bad, what in ((np.isnan(scores), "NaN"), (scores == np.inf, "inf")):
-        require(not bad.any(), f"log_prob is {what} at {flat[bad][:1]}")
+        require_each(~bad, flat, f"log_prob is {what}", _NOT_FINITE)
     # computed on the device, which may treat subnormal numbers as zero, as it does in log_prob
-    outside = ~subject.in_support(stacked)
-    wrong = outside & (scores != -np.inf)
-    require(
-        not wrong.any(), f"{flat[wrong][:1]} is outside the support, but scores {scores[wrong][:1]}"
-    )
+    wrong = ~subject.in_support(stacked) & (scores != -np.inf)
+    require_each(~wrong, flat, "log_prob is finite outside model.support", _OUTSIDE)
     _, _, clean = subject.gradients(stacked)
-    require(clean.all(), f"the gradient of log_prob is NaN at {flat[~clean][:1]}")
+    require_each(clean, flat, "the gradient of log_prob is NaN", _TWO_WHERES)
     for value, wanted in ((np.inf, -np.inf), (-np.inf, -np.inf), (np.nan, np.nan)):
         if not base.size:
             break
@@ -105,7 +144,11 @@ def totality(subject: Subject) -> str:
         same = np.isnan(got) if np.isnan(wanted) else got == wanted
         if np.isnan(wanted) and subject.model.learning.missing is not None:
             same = np.isfinite(got)  # NaN is a missing value: the score is that of the rest
-        require(same.all(), f"log_prob is {got[~same][:1]} where an entry of x is {value}")
+        require(
+            same.all(),
+            f"log_prob is {got[~same][:1]} where an entry of x is {value}",
+            "log_prob: with learning.missing, NaN is a missing value, which `observed` marks",
+        )
     return f"{len(points)} points"
 
 
@@ -143,7 +186,15 @@ def bijection(subject: Subject) -> str:
         raise NotApplicable("not invertible")
     x = subject.few_samples.astype(subject.dtype)
     back = compiled.round_trip(model, subject.params, x, subject.conditions(FEW))
-    worst = require_close(back, x, "push(pull(x))", 1e-4)
+    worst = require_close(
+        back,
+        x,
+        "push(pull(x))",
+        1e-4,
+        advice="push and pull are not inverses of each other, or lose digits in float32: subtract "
+        "before you divide, or compute in log space",
+        events=x,
+    )
     with subject.in_float64() as double:
         dtype, y = double.dtype, double.conditions(FEW)
         z, x, back, log_det = compiled.change_of_variables(
@@ -151,7 +202,16 @@ def bijection(subject: Subject) -> str:
         )
         for got, wanted in zip(tree_leaves(back), tree_leaves(z), strict=True):
             # the map may compress noise near its ends: the tolerance is absolute too
-            require_close(got, wanted, "pull(push(noise))", 1e-9, 1e-9)
+            require_close(
+                got,
+                wanted,
+                "pull(push(noise))",
+                1e-9,
+                1e-9,
+                advice="pull must return the noise itself: check its formula, and the order of its "
+                "leaves",
+                events=wanted,
+            )
         leaves = jax.tree_util.tree_leaves(model.noise(), is_leaf=is_leaf)
         if not all(isinstance(leaf, (Normal, Uniform)) for leaf in leaves):
             raise NotApplicable("the noise has no density")
@@ -162,6 +222,34 @@ def bijection(subject: Subject) -> str:
                 log_noise += (-0.5 * value**2 - 0.5 * np.log(2 * np.pi)).sum(1)
         u = double.coordinates.from_events(np.asarray(x))
         got, _ = double.directional_derivatives(u)
-        wanted = log_noise + np.asarray(log_det)
-        gap = require_close(got, wanted, "log_prob by change of variables", 1e-6, 1e-6)
+        log_det = np.asarray(log_det)
+        gap = require_close(
+            got,
+            log_noise + log_det,
+            "log_prob, compared with log p(noise) + log|det d pull / dx|",
+            1e-6,
+            1e-6,
+            advice=_cause_of_difference(got - log_noise, log_det),
+            events=np.asarray(x),
+        )
     return f"round trip {worst:.1g}, density {gap:.1g}"
+
+
+def _cause_of_difference(got, log_det):
+    """The likely cause if a term (n,) of log densities is ``got`` in place of ``log_det``."""
+    tolerance = 1e-5 * (1 + np.abs(log_det).max())
+    if np.abs(got - log_det).max() <= tolerance:
+        return ""
+    if np.abs(got + log_det).max() <= tolerance:
+        return "log_prob (or inverse of a bijector): the log-determinant has the wrong sign"
+    if np.abs(got).max() <= tolerance:
+        return "log_prob (or inverse of a bijector): the log-determinant is missing"
+    if np.ptp(got - log_det) <= tolerance:
+        return (
+            f"log_prob is off by {(got - log_det).mean():.6g} nats at every event: a constant of "
+            "the normaliser, or of the log-determinant or its sign"
+        )
+    return (
+        "log_prob or pull: one has another scale, shift or log-determinant than the other; for a "
+        "bijector, inverse must return log|det dz/dx| and forward log|det dx/dz|"
+    )

@@ -72,7 +72,7 @@ def draw(model: Model, params: Params, key: jax.Array, start: Any, y: Any) -> ja
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def score(model: Model, params: Params, x: Any, y: Any, missing: bool) -> jax.Array:
-    """log p (BLOCK,) of events x (BLOCK, *event_shape); ``missing``: NaN is a missing value."""
+    """log p (BLOCK,) of events x (BLOCK, *event_shape); ``missing``: NaN is a missing one."""
     return batch.log_prob_rows(model, params, x, y, missing)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,17 +15,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import batch, verbs
+from jaxgen.core.methods import (
+    check_density,
+    check_draws,
+    check_facts,
+    check_start,
+    traced_init,
+)
+from jaxgen.core.model import Model, Params
 from jaxgen.core.precision import enable_x64
 from jaxgen.core.random import Key, is_leaf
 from jaxgen.core.spec import Spec, from_json, to_json
 from jaxgen.laws import compiled
 from jaxgen.laws.compiled import FEW, LEARN, in_blocks, tree_leaves, tree_map
-from jaxgen.laws.subject import Subject, cast, require, require_close
+from jaxgen.laws.subject import Subject, cast, require, require_close, shown
 from jaxgen.training import fit
 from jaxgen.training.fitted import load
 
 _RTOL = 1e-5  # between programs, whose matrix products may round differently
 _FEWER = 2000  # rows that ``fit`` pads to the size of LEARN; so with thirds and tenths of both
+_NO_STATE = "it must not ask whether it is traced, nor read or write anything but its arguments"
+_WIDE = (
+    "NumPy arrays and np.float64 numbers are float64, and x64 keeps them so: write Python numbers, "
+    "or cast them to x.dtype"
+)
+_ONE_EVENT = (
+    "it gets one event and must depend on its arguments alone, not on other rows of the batch nor "
+    "on what an earlier call left"
+)
 _compiled = [0]
 _listening: list[bool] = []
 
@@ -53,15 +71,36 @@ def _note_compile(event: str, duration_secs: float, **_: Any) -> None:
         _compiled[0] += 1
 
 
+def methods(subject: Subject) -> str:
+    """The methods run for one event, and return the shapes and dtypes that the contract states."""
+    return check_methods(subject.model, subject.params)
+
+
+def check_methods(model: Model, params: Params = None) -> str:
+    """The law ``methods`` without a subject, whose samples need methods that run.
+
+    params: by default those of ``model.init(key)``.
+    """
+    check_facts(model)
+    start = traced_init(model)
+    check_start(model, start)
+    params = start.params if params is None else params
+    check_density(model, params)
+    check_draws(model, params)
+    return f"events of shape {model.event_shape}"
+
+
 def spec(subject: Subject) -> str:
     """A spec rebuilt from its JSON or its repr equals the original and has the same hash."""
     model = subject.model
+    advice = (
+        "fields are numbers, strings, tuples and other specs; leave __eq__, __hash__ and __repr__ "
+        "to jaxgen"
+    )
     for rebuilt, source in ((from_json(to_json(model)), "JSON"), (_from_repr(model), "repr")):
         text = f"the spec rebuilt from its {source}"
-        require(rebuilt == model, f"{text} is {rebuilt}, not equal to {model}")
-        require(hash(rebuilt) == hash(model), f"{text} has another hash")
-    shape = model.event_shape
-    require(isinstance(shape, tuple), f"event_shape must be a tuple, got {shape!r}")
+        require(rebuilt == model, f"{text} is {rebuilt}, not equal to {model}", advice)
+        require(hash(rebuilt) == hash(model), f"{text} has another hash", advice)
     return repr(model)
 
 
@@ -74,42 +113,41 @@ def start(subject: Subject) -> str:
     with_data = model.init(subject.key, x.astype(np.float64), y)
     every = (without_data, with_data, subject.params)
     trees: list[Any] = [jax.tree_util.tree_structure(params) for params in every]
-    require(trees[0] == trees[1] == trees[2], f"the trees of params differ: {trees}")
-    for leaf_type in _leaf_types(model, subject.key):
-        is_array = issubclass(leaf_type, jax.Array)
-        require(is_array, f"init gives a {leaf_type.__name__}, not an array")
+    require(
+        trees[0] == trees[1] == trees[2],
+        f"the trees of params differ: {trees[0]} without data, {trees[1]} with data, and "
+        f"{trees[2]} in this check",
+        "init: return the same names with and without x",
+    )
+    for name, kind in traced_init(model).types.items():
+        is_array = issubclass(kind, jax.Array)
+        advice = "init: jnp.asarray makes JAX arrays"
+        require(is_array, f"{name!r} of init(key) is a {kind.__name__}", advice)
     dtypes = {leaf.dtype for leaf in tree_leaves(without_data) if leaf.dtype.kind == "f"}
-    require(len(dtypes) <= 1, f"init mixes float dtypes {sorted(map(str, dtypes))}")
-    for params in (without_data, with_data):
-        for leaf in tree_leaves(params):
-            leaf = np.asarray(leaf)
-            require(not np.isnan(leaf).any(), "init gives NaN params")
+    advice = "init: make all float params with jnp functions, without a dtype"
+    require(len(dtypes) <= 1, f"init mixes float dtypes {sorted(map(str, dtypes))}", advice)
+    for params, when in ((without_data, "without data"), (with_data, "with samples as x")):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            bad = np.isnan(np.asarray(leaf)).any()
+            advice = "init: guard divisions and logarithms of statistics of x"
+            require(not bad, f"{name!r} of init {when} holds NaN", advice)
     return f"{sum(np.size(v) for v in tree_leaves(without_data))} parameters"
-
-
-def _leaf_types(model, key):
-    """Types of the leaves that ``init`` gives without data; nothing is compiled."""
-    types: list[type] = []
-
-    def init(key):
-        params = model.init(key)
-        types.extend(
-            jax.Array if isinstance(leaf, jax.Array) else type(leaf) for leaf in tree_leaves(params)
-        )
-        return params
-
-    jax.eval_shape(init, key)
-    return types
 
 
 def batches(subject: Subject) -> str:
     """The score of a row does not depend on the size or shape of its batch."""
     x, wanted = subject.few_samples, subject.scores[:FEW]
     score = lambda x: np.asarray(subject.fitted.log_prob(x, subject.y))  # noqa: E731
-    worst = require_close(score(x[:1]), wanted[:1], "score of a batch of 1", _RTOL, 1e-5)
-    cube = score(x[:6].reshape(2, 3, *x.shape[1:]))
-    require_close(cube, wanted[:6].reshape(2, 3), "score of a batch (2, 3)", _RTOL, 1e-5)
-    require_close(score(x), wanted, f"score of a batch of {FEW}", _RTOL, 1e-5)
+
+    def compare(n, shape):
+        got = score(x[:n].reshape(*shape, *x.shape[1:])).reshape(-1)
+        what = f"log_prob of a batch of shape {shape}, compared with one of {FEW}"
+        return require_close(got, wanted[:n], what, _RTOL, 1e-5, advice=_ONE_EVENT, events=x)
+
+    worst = compare(1, (1,))
+    compare(6, (2, 3))
+    compare(FEW, (FEW,))
     empty = score(x[:0])
     require(empty.shape == (0,), f"scores of an empty batch have shape {empty.shape}, not (0,)")
     require(empty.dtype == subject.dtype, f"scores of an empty batch are {empty.dtype}")
@@ -122,10 +160,13 @@ def eager(subject: Subject) -> str:
     y = None if rows is None else jnp.asarray(rows[0])
     x = jnp.asarray(subject.few_samples[0].astype(subject.dtype))
     one = model.log_prob(subject.params, x, y)
-    require(jnp.shape(one) == (), f"log_prob of one event has shape {jnp.shape(one)}, not ()")
-    require_close(np.atleast_1d(one), subject.scores[:1], "score of one event", _RTOL, 1e-5)
+    advice = f"log_prob: {_NO_STATE}"
+    what = "log_prob of one event without jit, compared with the compiled batch"
+    require_close(np.atleast_1d(one), subject.scores[:1], what, _RTOL, 1e-5, advice=advice)
     event = model.push(subject.params, _row(subject.noise(1), 0), y)
-    require_close(event, subject.few_samples[0], "sample of one event", _RTOL, 1e-6)
+    what = "push for one event without jit, compared with the compiled batch"
+    advice = f"push: {_NO_STATE}"
+    require_close(event, subject.few_samples[0], what, _RTOL, 1e-6, advice=advice)
     return "one event"
 
 
@@ -144,28 +185,41 @@ def pure(subject: Subject) -> str:
 
     y = subject.conditions(5)
     x, scores = both(subject.params, subject.key, y)
-    worst = require_close(x, subject.few_samples[:5], "sample under jit", _RTOL, 1e-6)
-    require_close(scores, subject.scores[:5], "score under jit", 1e-4, 1e-4)
+    what = "jaxgen.sample within jit, compared with Fitted.sample"
+    advice = f"push: {_NO_STATE}"
+    worst = require_close(x, subject.few_samples[:5], what, _RTOL, 1e-6, advice=advice)
+    what = "jaxgen.log_prob within jit, compared with Fitted.log_prob"
+    advice = f"log_prob: {_NO_STATE}"
+    require_close(scores, subject.scores[:5], what, 1e-4, 1e-4, advice=advice)
     return f"worst gap {worst:.1g}"
 
 
 def prefix(subject: Subject) -> str:
     """A row depends on the key and on its number, not on the rows drawn with it."""
     later = subject.draw(FEW, start=7)
-    worst = require_close(later, subject.samples[7 : 7 + FEW], "rows 7 to 70", _RTOL, 1e-6)
+    what = "samples 7 to 70 drawn alone, compared with those of a longer draw"
+    advice = f"push: {_ONE_EVENT}"
+    expected = subject.samples[7 : 7 + FEW]
+    gap = require_close(later, expected, what, _RTOL, 1e-6, advice=advice)
     ten = subject.fitted.sample(subject.key, 10, subject.y)
-    worst = max(worst, require_close(ten, subject.samples[:10], "the first 10", _RTOL, 1e-6))
-    return f"worst gap {worst:.1g}"
+    what = "the first 10 samples drawn alone, compared with those of a longer draw"
+    expected = subject.samples[:10]
+    gap = max(gap, require_close(ten, expected, what, _RTOL, 1e-6, advice=advice))
+    return f"worst gap {gap:.1g}"
 
 
 def determinism(subject: Subject) -> str:
     """The same key gives the same bytes, another key gives other samples, and rows differ."""
     x = subject.few_samples
     again = subject.draw(FEW)
-    require(np.array_equal(again, x), "the same key gave different samples")
+    advice = f"push: {_NO_STATE}"
+    require(np.array_equal(again, x), "the same key gave different samples", advice)
     other = subject.draw(FEW, key=jax.random.key(123))
-    require(not np.array_equal(other, x), "another key gave the same samples")
-    require((subject.samples != subject.samples[:1]).any(), "all samples are the same event")
+    advice = "push: make the event of its argument noise; it must not draw from a key of its own"
+    what = f"another key gave the same samples, the first of them {shown(x[0])}"
+    require(not np.array_equal(other, x), what, advice)
+    varied = (subject.samples != subject.samples[:1]).any()
+    require(varied, f"all samples are the same event, {shown(x[0])}", advice)
     return f"{FEW} rows"
 
 
@@ -189,7 +243,8 @@ def compiles(subject: Subject) -> str:
     rebuilt = Subject(model, subject.params, key=subject.key, y=subject.y)
     with count_compiles() as count:
         rebuilt.log_prob(rebuilt.draw(FEW))
-    require(count[0] == 0, f"an equal spec compiled {count[0]} programs again")
+    advice = "the model's class: leave __eq__ and __hash__ to jaxgen"
+    require(count[0] == 0, f"an equal spec compiled {count[0]} programs again", advice)
     return "0 programs"
 
 
@@ -207,7 +262,12 @@ def refits(subject: Subject) -> str:
     learn(LEARN)
     with count_compiles() as count:
         learn(_FEWER)
-    require(count[0] == 0, f"a fit to {_FEWER} rows after {LEARN} compiled {count[0]} programs")
+    require(
+        count[0] == 0,
+        f"a fit to {_FEWER} rows after {LEARN} compiled {count[0]} programs",
+        "init or estimate: x is a NumPy array of n rows: use NumPy (see "
+        "jaxgen.core.families.namespace), as JAX compiles for each n",
+    )
     return "0 programs"
 
 
@@ -222,13 +282,12 @@ def dtypes(subject: Subject) -> str:
     kind = subject.samples.dtype.kind
 
     def check(event, score, dtype, where):
-        require(event.shape[1:] == model.event_shape, f"an event has shape {event.shape[1:]}")
-        require(len(score.shape) == 1, f"a score has shape {score.shape[1:]}, not ()")
-        require(score.dtype == dtype, f"log_prob is {score.dtype} {where}")
+        require(score.dtype == dtype, f"log_prob is {score.dtype} {where}", f"log_prob: {_WIDE}")
+        whole = event.dtype.kind in "iub"
         require(
-            event.dtype == dtype or event.dtype.kind in "iub", f"samples are {event.dtype} {where}"
+            event.dtype == dtype or whole, f"push gives {event.dtype} {where}", f"push: {_WIDE}"
         )
-        require(event.dtype.kind == kind, f"samples are {event.dtype} {where}")
+        require(event.dtype.kind == kind, f"push gives {event.dtype} {where}", f"push: {_WIDE}")
 
     check(subject.samples, subject.scores, subject.dtype, f"with {subject.dtype} params")
     with enable_x64(True):
@@ -239,7 +298,7 @@ def dtypes(subject: Subject) -> str:
         where = "with float32 params and x64 on"
         check(event, score, np.float32, where)
         primitive = _float64_primitive(jaxpr.jaxpr)
-        require(primitive is None, f"{primitive} computes in float64 {where}")
+        require(primitive is None, f"{primitive} computes in float64 {where}", _WIDE)
     with subject.in_float64() as double:
         y = double.conditions(3)
         draw = lambda params, key: batch.sample_rows(model, params, key, start, 3, y)  # noqa: E731
@@ -273,13 +332,24 @@ def conditions(subject: Subject) -> str:
         _check_labels(subject)
         other %= subject.model.classes
     mixed = subject.log_prob(x, y=other)
-    require_close(mixed[: FEW // 2], wanted[: FEW // 2], "score next to rows of another y", _RTOL)
-    require((mixed[FEW // 2 :] != wanted[FEW // 2 :]).any(), "log_prob does not depend on y")
+    half = FEW // 2
+    what = "log_prob next to rows of another y"
+    advice = f"log_prob: {_ONE_EVENT}"
+    require_close(mixed[:half], wanted[:half], what, _RTOL, advice=advice, events=x)
+    require(
+        (mixed[half:] != wanted[half:]).any(),
+        f"log_prob does not depend on y: it is the same at y = {shown(rows[half])} and at "
+        f"y = {shown(other[half])}",
+        "log_prob: use y; a model without conditions leaves y_shape out; or the params give y no "
+        "weight",
+    )
     drawn = subject.draw(FEW, other)
-    require_close(drawn[: FEW // 2], x[: FEW // 2], "samples next to rows of another y", _RTOL)
+    what, advice = "samples next to rows of another y", f"push: {_ONE_EVENT}"
+    require_close(drawn[:half], x[:half], what, _RTOL, advice=advice)
     if other.dtype.kind == "f":
         other[0] = np.nan
-        require(np.isnan(subject.log_prob(x, y=other)[0]), "log_prob is not NaN where y is")
+        what = "log_prob is not NaN where y is"
+        require(np.isnan(subject.log_prob(x, y=other)[0]), what, "log_prob: use all entries of y")
     return f"y of shape {subject.model.y_shape}"
 
 
@@ -288,7 +358,8 @@ def _check_labels(subject):
     model, fitted, x = subject.model, subject.fitted, subject.few_samples
     classes = model.classes
     prior = np.asarray(model.log_prior(subject.params), np.float64)
-    require_close(np.exp(prior).sum(), 1.0, "sum of p(y)", 1e-5)
+    advice = "log_prior: return jax.nn.log_softmax of the logits"
+    require_close(np.exp(prior).sum(), 1.0, "sum of p(y)", 1e-5, advice=advice)
     every = [np.full(FEW, k, np.int32) for k in range(classes)]
     joint = prior + np.stack([subject.log_prob(x, y=label) for label in every], 1)
     marginal = np.logaddexp.reduce(joint, 1)
@@ -304,7 +375,7 @@ def _check_labels(subject):
     each = [subject.draw(FEW, label) for label in every]
     gaps = np.stack([np.abs(of_label - drawn).reshape(FEW, -1).max(1) for of_label in each])
     close = gaps.min(0).max() <= 1e-4 * (1 + np.abs(drawn).max())
-    require(close, "a draw without y is not the draw of any label")
+    require(close, "a draw without y is not the draw of any label", f"push: {_NO_STATE}")
     _require_refused(lambda: fitted.log_prob(x, classes), "a label out of range")
     _require_refused(lambda: fitted.log_prob(x, 0.5), "a label that is not an int")
 
@@ -313,15 +384,22 @@ def files(subject: Subject) -> str:
     """After saving and loading, the spec is equal and the params are the same bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.jaxgen")
-        subject.fitted.save(path)
+        with warnings.catch_warnings():  # of a class or program that is defined in __main__
+            warnings.simplefilter("ignore", RuntimeWarning)
+            subject.named.save(path)
         loaded = load(path)
         size = os.path.getsize(path)
+    advice = "init: params are arrays in dicts, lists and tuples, of which files keep every byte"
     require(loaded.model == subject.model, f"the loaded spec {loaded.model} is not {subject.model}")
     trees: list[Any] = [jax.tree_util.tree_structure(p) for p in (loaded.params, subject.params)]
-    require(trees[0] == trees[1], f"the tree of loaded params {trees[0]} is not {trees[1]}")
+    what = f"the tree of loaded params {trees[0]} is not {trees[1]}"
+    require(trees[0] == trees[1], what, advice)
     for a, b in zip(tree_leaves(loaded.params), tree_leaves(subject.params), strict=True):
         same = a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
-        require(same, "the bytes of loaded params differ from those that were saved")
+        require(same, "the bytes of loaded params differ from those that were saved", advice)
+    for name in ("columns", "labels", "y_columns"):
+        names = getattr(loaded, name), getattr(subject.named, name)
+        require(names[0] == names[1], f"the loaded {name} {names[0]} are not {names[1]}")
     return f"{size} bytes"
 
 

@@ -52,14 +52,14 @@ def states(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
 
 
 @once
-def cells(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+def cells(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities of the cells of a regular grid around the samples, by adaptive quadrature.
 
     The quadrature is Gauss-Legendre with three points a side. A cell is halved along each side
     until its probability settles, so that edges of the density are resolved.
 
     Returns:
-      (cells,) probabilities and (cells,) counts of samples.
+      (cells,) probabilities, (cells,) counts of samples, and (cells, dim) centres.
     """
     u = subject.coordinates.from_events(subject.samples).astype(np.float64)
     dim, count = u.shape[1], _CELLS[u.shape[1]]
@@ -79,6 +79,7 @@ def cells(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
 
     index = np.array(list(itertools.product(range(count), repeat=dim)))
     owner, corner = np.arange(len(index)), low + index * width
+    centres = corner + width / 2
     value = integrate(corner, width)
     total = np.zeros(len(index))
     halves = np.array(list(itertools.product((0, 1), repeat=dim)))
@@ -97,7 +98,7 @@ def cells(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     np.add.at(total, owner, value)
     place = np.clip(((u - low) / (2 * reach / count)).astype(int), 0, count - 1)
     flat = np.ravel_multi_index(tuple(place.T), (count,) * dim)
-    return total, np.bincount(flat, minlength=len(index))
+    return total, np.bincount(flat, minlength=len(index)), centres
 
 
 @once

@@ -14,11 +14,16 @@ from jax import lax
 
 from jaxgen.core import batch
 from jaxgen.core.model import Model, is_invertible
-from jaxgen.core.wrapper import Inner, Wrapper
+from jaxgen.core.wrapper import Inner, Wrapper, inner_of
 from jaxgen.laws.compiled import FEW, tree_leaves, tree_map
 from jaxgen.laws.subject import NotApplicable, Subject, require, require_close
 from jaxgen.training.fitted import Fitted
 
+_LABEL = "log_prob, push or pull: y is the number of a label, 0 to classes - 1, and may be traced"
+_SHARES = (
+    "log_prior or em_step: subtract the largest log density of an event before you take "
+    "exponentials, as jax.nn.softmax and jax.nn.log_softmax do"
+)
 _MAGNITUDES = (1.0, 1e3, 1e4, 1e5, 1e8)  # of log densities
 _SUM_TOLERANCE = 1e-5  # largest difference of a sum of probabilities from 1
 
@@ -35,17 +40,20 @@ def labels(subject: Subject) -> str:
     fitted = Fitted(model, subject.params, labels=names)
     noise = tree_map(lambda v: jnp.moveaxis(v, -1, 0), subject.noise(FEW))
     scores = subject.log_prob(x, y=places)
-    require_close(fitted.log_prob(x, y), scores, "log_prob by name", 1e-4, 1e-4)
+    got = fitted.log_prob(x, y)
+    require_close(got, scores, "log_prob by name", 1e-4, 1e-4, advice=_LABEL, events=x)
     drawn = fitted.sample(subject.key, FEW, y)
-    require_close(drawn, x, "sample by name", 1e-4, 1e-4)
+    require_close(drawn, x, "sample by name", 1e-4, 1e-4, advice=_LABEL)
 
     traced = functools.partial(_traced, model, names, subject.params, subject.key, x.astype(dtype))
     got, slopes = tree_map(np.asarray, traced(y, noise))
     first = np.concatenate([subject.draw(1, places[k : k + 1]) for k in range(model.classes)])
     for name, value in {"log_prob": scores, "sample": first[places], "push": x}.items():
-        require_close(got[name], value, f"traced {name} by name", 1e-4, 1e-4)
+        what = f"{name} of labels by name within jit"
+        require_close(got[name], value, what, 1e-4, 1e-4, advice=_LABEL)
     finite = [np.isfinite(leaf).all() for leaf in tree_leaves(slopes) if leaf.dtype.kind == "f"]
-    require(all(finite), "the gradient of log_prob at traced labels is not finite")
+    what = "the gradient of log_prob in params is not finite where labels are traced"
+    require(all(finite), what, _LABEL)
 
     unknown = np.arange(FEW) % 2 == 0
     others = np.resize([min(names) - 1, max(names) + 1, min(names) + 1, 0], FEW)
@@ -54,8 +62,10 @@ def labels(subject: Subject) -> str:
         for leaf in tree_leaves(value):
             blank = np.isnan(leaf) if leaf.dtype.kind == "f" else leaf == np.iinfo(leaf.dtype).min
             blank = blank.reshape(FEW, -1)
-            require(blank[unknown].all(), f"{name} of an unknown traced label is not NaN")
-            require(not blank[~unknown].any(), f"{name} of a known traced label is NaN")
+            what = f"{name} of an unknown label within jit is not NaN"
+            require(blank[unknown].all(), what, "y_support: leave it to jaxgen where y is a label")
+            what = f"{name} of a known label within jit is NaN"
+            require(not blank[~unknown].any(), what, _LABEL)
     return f"{len(got)} verbs"
 
 
@@ -81,22 +91,60 @@ def _traced(model, names, params, key, x, y, noise):
 
 
 def shares(subject: Subject) -> str:
-    """Probabilities of classes, or of components in EM, sum to one however small densities are."""
+    """Probabilities of classes, or of components in EM, sum to one however small densities are.
+
+    The joint densities of a mixture's components sum to its density, and draws come from each
+    component as often as the components' shares in the draws say.
+    """
     model = subject.model
     is_mixture = model.learning.method == "em" and model.y_shape is None
-    is_mixture = is_mixture and _has_components(subject.params)
-    if model.classes is None and not is_mixture:
-        raise NotApplicable("the model has no classes, and is no mixture that EM learns")
+    is_mixture = is_mixture and _has_stacked_components(model, subject.params)
+    if model.classes is None and not is_mixture and model.traits.components is None:
+        raise NotApplicable("the model has no classes and no components")
     worst = 0.0
     if model.classes is not None:
         worst = _gap_of_classes(subject)
     if is_mixture:
         worst = max(worst, _gap_of_components(subject))
+    if model.traits.components is not None and model.classes is None:
+        _check_components(subject)
     return f"largest gap {worst:.1g}"
 
 
-def _has_components(params):
+def _check_components(subject):
+    """Raise unless the joint densities and the drawn components of a mixture agree with it."""
+    x, which, joint, log_p = map(np.asarray, _components(subject.model, subject.params, subject.y))
+    joint, log_p = joint.astype(np.float64), log_p.astype(np.float64)
+    total = np.logaddexp.reduce(joint, 1)
+    advice = "traits.components.joint: return log w_k + log p_k(x) of each component"
+    what = "log p(x) as the sum over components"
+    require_close(total, log_p, what, 1e-4, 1e-4, advice=advice, events=x)
+    shares = np.exp(joint - total[:, None])
+    gap = (which[:, None] == np.arange(joint.shape[1])) - shares
+    error = np.sqrt((shares * (1 - shares)).sum(0)) + 1
+    deviations = np.abs(gap.sum(0)) / error
+    require(
+        deviations.max() < 6,
+        f"component {deviations.argmax()} is drawn {deviations.max():.1f} standard errors more or "
+        "less often than the responsibilities say",
+        "push or log_prob: they give the components other weights; or traits.components.which",
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _components(model, params, y):
+    """Draws, the components that they come from, and joint and whole log densities of them."""
+    key, start = jax.random.key(3), np.zeros(2, np.uint32)
+    y = None if y is None else jnp.broadcast_to(y, (FEW, *y.shape))
+    x, which = batch.sample_rows(model, params, key, start, FEW, y, with_labels=True)
+    joint = batch.joint_rows(model, params, x, y)
+    return x, which, joint, batch.log_prob_rows(model, params, x, y)
+
+
+def _has_stacked_components(model, params):
     """Whether params are ``logits`` (k,) and params of components, stacked on an axis of k."""
+    if model.traits.components is None or any(one.copies is None for one in inner_of(model)):
+        return False
     if not isinstance(params, dict) or np.ndim(params.get("logits", 0)) != 1:
         return False
     count = len(params["logits"])
@@ -128,6 +176,7 @@ def _gap_of_classes(subject):
         gaps.max() <= _SUM_TOLERANCE,  # NaN fails too
         f"p(y|x) sums to {np.exp(log_p[magnitude, row]).sum():.6g} at log densities of about "
         f"-{_MAGNITUDES[magnitude]:g}",
+        _SHARES,
     )
     return gaps.max()
 
@@ -156,7 +205,7 @@ def _gap_of_components(subject):
             gap = np.abs(got - wanted).max() / np.abs(wanted).max()
             what = f"a component learns {got.ravel()[:1]}, but alone it would learn"
             where = f"{wanted.ravel()[:1]}, at log densities of about -{magnitude:g}"
-            require(gap <= 1e-3, f"{what} {where}: responsibilities do not sum to one")
+            require(gap <= 1e-3, f"{what} {where}: responsibilities do not sum to one", _SHARES)
             worst = max(worst, gap)
     return worst
 

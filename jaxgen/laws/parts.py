@@ -22,8 +22,22 @@ from jaxgen.laws.subject import (
     Subject,
     require,
     require_close,
+    require_each,
+    shown,
 )
 
+_PARTS = (
+    "marginal or given: features are indices into the flattened event, in the order given; given "
+    "returns the other features in their order, and its values are those of features"
+)
+_OBSERVED = (
+    "log_prob: with `observed`, return the log density of the observed features alone, the others "
+    "integrated out; x is 0 where it is not observed"
+)
+_COMPLETED = (
+    "complete: return jnp.where(observed, x, drawn), with drawn from the conditional given the "
+    "observed features"
+)
 _DRAWS = 8192  # completions of an event
 _LEVELS = 64  # a feature with at most so many values counts as discrete
 _AWKWARD = (np.inf, 1e30, -np.inf, -1e30, 0.37)
@@ -51,10 +65,11 @@ def missing(subject: Subject) -> str:
     x = subject.few_samples.astype(subject.dtype)
     observed = np.random.default_rng(5).random(x.shape) < 0.5
     completed = _complete(subject, x, observed)[: len(x)]
-    require(completed.dtype == x.dtype, f"complete turns {x.dtype} into {completed.dtype}")
+    what = f"complete turns {x.dtype} into {completed.dtype}"
+    require(completed.dtype == x.dtype, what, _COMPLETED)
     _require_kept(completed, x, observed)
-    possible = np.isfinite(subject.log_prob(completed)).all()
-    require(possible, "a completed event has zero density")
+    possible = np.isfinite(subject.log_prob(completed))
+    require_each(possible, completed, "a completed event has zero density", _COMPLETED)
     _check_impossible(subject, subject.conditions(FEW))
     if model.classes is not None:
         _check_impossible(subject, None)
@@ -64,7 +79,11 @@ def missing(subject: Subject) -> str:
         return "observed values and scores hold; no closed form to compare completions with"
     ps = list(_completion_p(subject, splits))
     p = min(ps) * len(ps)
-    require(p > P_VALUE, f"completions do not follow `given`: p = {p:.2g}")
+    require(
+        p > P_VALUE,
+        f"completions of {shown(subject.few_samples[1])} do not follow `given`: p = {p:.2g}",
+        f"{_COMPLETED}; or given: it returns another conditional",
+    )
     return f"p {min(p, 1):.2g} of {len(ps)} completions"
 
 
@@ -108,8 +127,10 @@ def _chain_gap(subject, splits, tolerance):
     worst = 0.0
     whole = _score(subject, subject.few_samples)
     for (features, rest), (one, other) in zip(splits, _parts(subject, splits), strict=True):
-        what = f"log p{features} + log p({rest} given them)"
-        worst = max(worst, require_close(one + other, whole, what, tolerance, atol=tolerance))
+        what = f"log p of features {features} + log p of {rest} given them"
+        x = subject.few_samples
+        gap = require_close(one + other, whole, what, tolerance, tolerance, advice=_PARTS, events=x)
+        worst = max(worst, gap)
     return worst
 
 
@@ -128,12 +149,15 @@ def _check_observed_scores(subject, tolerance):
         masks[name].reshape(len(x), -1)[:, list(features)] = True
     for name, observed in masks.items():
         got = _score_observed(subject, x, observed)
-        what = f"score with {name} observed"
-        require_close(got, wanted[name], what, tolerance, atol=tolerance)
+        what = f"log_prob with features {name} observed"
+        require_close(got, wanted[name], what, tolerance, tolerance, advice=_OBSERVED, events=x)
 
 
 def _require_kept(completed, x, observed):
-    require((completed == x)[observed].all(), "complete changes observed values")
+    kept = ((completed == x) | ~observed).reshape(len(x), -1).all(1)
+    require_each(
+        kept, np.where(observed, x, np.nan), "complete changes observed values", _COMPLETED
+    )
 
 
 def _check_impossible(subject, y):
@@ -150,11 +174,15 @@ def _check_impossible(subject, y):
     known = possible.reshape(FEW, *[1] * (x.ndim - 1)) | observed
     for row in np.flatnonzero((np.isnan(completed) == known).reshape(FEW, -1).any(1)):
         values, drawn = x[row][observed[row]], completed[row][~observed[row]]
-        require(False, f"for observed {values}, which score {score[row]}, complete draws {drawn}")
+        require(
+            False,
+            f"for observed {values}, of log_prob {score[row]}, complete draws {drawn}",
+            "log_prob: with `observed`, -inf means that an observed value is outside the support",
+        )
     y = None if y is None else y[possible]
     finite = np.isfinite(subject.log_prob(completed[possible], y=y))
-    text = f"a completed event has zero density: {completed[possible][~finite][:1]}"
-    require(finite.all(), text)
+    what = "a completed event has zero density"
+    require_each(finite, completed[possible], what, _COMPLETED)
 
 
 def _score(subject, x):

@@ -37,25 +37,42 @@ class NotApplicable(Exception):
     """The law does not apply to this model; the text says why."""
 
 
-def require(condition: Any, message: str) -> None:
-    """Raise AssertionError with the message unless the condition is true."""
+def require(condition: Any, message: str, advice: str = "") -> None:
+    """Raise AssertionError unless the condition is true.
+
+    Args:
+      message: what was found, with the values of an example.
+      advice: which method to look at, and the likely cause; a line of its own in the report.
+    """
     if not condition:
-        raise AssertionError(message)
+        raise AssertionError(f"{message}\n{advice}" if advice else message)
 
 
 def require_close(
-    got: ArrayLike, wanted: ArrayLike, what: str, rtol: float, atol: float = 0.0
+    got: ArrayLike,
+    wanted: ArrayLike,
+    what: str,
+    rtol: float,
+    atol: float = 0.0,
+    *,
+    advice: str = "",
+    events: ArrayLike | None = None,
 ) -> float:
     """The largest relative gap between two arrays of one shape, which must be at most ``rtol``.
 
     The gap of an entry is relative to its size plus the typical size of its column. Infinities and
     NaN must match exactly.
 
+    Args:
+      what: the name of the arrays.
+      advice: as in ``require``.
+      events: (n, *event_shape), the event of each row, which the error shows; None for none.
+
     Raises:
-      AssertionError: the shapes differ, or a gap is larger; ``what`` names the arrays.
+      AssertionError: the shapes differ, or a gap is larger.
     """
     got, wanted = (np.atleast_1d(np.asarray(v, np.float64)) for v in (got, wanted))
-    require(got.shape == wanted.shape, f"{what}: shape {got.shape} is not {wanted.shape}")
+    require(got.shape == wanted.shape, f"{what}: shape {got.shape} is not {wanted.shape}", advice)
     if not got.size:
         return 0.0
     same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
@@ -65,12 +82,30 @@ def require_close(
         gap = np.where(same, 0.0, np.abs(got - wanted) / (np.abs(wanted) + typical + atol / rtol))
     gap = np.where(np.isnan(gap), np.inf, gap)
     worst = np.unravel_index(gap.argmax(), gap.shape)
+    place = f"entry {tuple(map(int, worst))}"
+    if events is not None:
+        place = f"event {shown(np.asarray(events)[worst[0]])}"
     require(
         gap[worst] <= rtol,
-        f"{what}: {got[worst]:.9g} is not {wanted[worst]:.9g} at {tuple(map(int, worst))}, "
+        f"{what}: {got[worst]:.9g} is not {wanted[worst]:.9g} at {place}, "
         f"relative gap {gap[worst]:.2g} > {rtol:g}",
+        advice,
     )
     return float(gap.max())
+
+
+def require_each(good: Any, events: Any, message: str, advice: str = "") -> None:
+    """Raise AssertionError that shows the first event (n, ...) whose entry in ``good`` is false."""
+    good = np.asarray(good)
+    if not good.all():
+        require(False, f"{message} at {shown(np.asarray(events)[good.argmin()])}", advice)
+
+
+def shown(values: Any) -> str:
+    """The first numbers of an array, for an error: "[0.5, -1.25]"."""
+    flat = np.asarray(values, np.float64).ravel()
+    numbers = ", ".join(f"{v:.7g}" for v in flat[:6])
+    return f"[{numbers}{', ...' if flat.size > 6 else ''}]"
 
 
 DEFAULT_Y: Any = object()  # stands for the subject's condition, repeated for every row
@@ -85,6 +120,8 @@ class Subject:
       key: a typed PRNG key.
       y: one condition (y_shape), or None.
       rows: number of samples that the statistical laws use.
+      fitted: the model and params, without names of labels.
+      named: the Fitted to save in files, which may have names of columns and labels.
     """
 
     def __init__(
@@ -95,6 +132,7 @@ class Subject:
         key: jax.Array | None = None,
         y: Any = None,
         rows: int = ROWS,
+        named: Fitted | None = None,
     ):
         self.model = model
         self.key = jax.random.key(0) if key is None else key
@@ -107,6 +145,7 @@ class Subject:
         self.params = away_from_init(model, self.key, y) if params is None else params
         self.params = tree_map(_on_device, self.params)
         self.fitted = Fitted(model, self.params)
+        self.named = self.fitted if named is None else named
         self.integrals: dict[str, Any] = {}  # results of ``integrate``, by name
         self._double: Subject | None = None
         self.dtype = np.dtype(float_dtype(self.params))

@@ -181,7 +181,8 @@ def tile_of(widest: int) -> int:
 def _dense(key: jax.Array, shape: tuple[int, ...], scale: Any) -> Params:
     """Normal weights, with a scale for each input or one for all, and biases of 0."""
     w = jax.random.normal(key, shape)
-    return {"w": w * jnp.asarray(scale, w.dtype), "b": jnp.zeros(shape[:-1])}
+    scales = jnp.asarray(np.broadcast_to(scale, shape), w.dtype)
+    return {"w": w * scales, "b": jnp.zeros(shape[:-1])}
 
 
 def _each_hidden(params: Params) -> list[Params]:

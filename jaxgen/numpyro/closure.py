@@ -1,4 +1,4 @@
-"""What a function reads besides its arguments: globals, closures, defaults and attributes."""
+"""The values that a function reads besides its arguments: globals, closures, attributes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONG = 1000  # entries; a longer container is summarised by the identities of i
 
 
 def contents(call: Callable[..., Any]) -> dict[str, Any]:
-    """What a function reads, by name, as summaries that compare equal while nothing changes.
+    """Summaries of the values that a function reads, by name; equal while nothing changes.
 
     The search follows functions of the user, but not those of installed packages. Modules, classes
     and objects contribute the attributes that the code names. Arrays are summarised by their

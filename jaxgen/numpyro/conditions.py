@@ -52,7 +52,7 @@ class Conditions:
 
     @property
     def wanted(self) -> str:
-        """What a condition must do, for messages."""
+        """The requirement on a condition, for messages."""
         program = self.program
         wanted = [] if program.y_domain is None else ["suit its y_domain"]
         named = program.program.covariates

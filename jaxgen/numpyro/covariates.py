@@ -190,7 +190,7 @@ def made_up(covariates: Covariates, uniform: np.ndarray) -> np.ndarray:
 
 
 def wanted(covariates: Covariates) -> str:
-    """What a condition must hold, for messages; "" if any floats will do."""
+    """The requirement on a condition, for messages; "" if it may hold any floats."""
     parts = []
     for one in covariates:
         if one.categories is not None:

@@ -34,7 +34,7 @@ _map = jax.tree_util.tree_map
 def diagnose(
     program: ProgramSpec, params: Params, x: Any, y: Any, weights: Any, key: Any, scores: Any
 ) -> tuple[dict[str, Any], str]:
-    """What the history records of a fitted posterior, and a warning, or "" if it can be trusted.
+    """Entries of the history for a fitted posterior, and a warning, or "" if it can be trusted.
 
     Args:
       program: a program with globals.

@@ -139,7 +139,7 @@ class Function(Spec):
 
     @property
     def note_at_save(self) -> str:
-        """What to say when a file is saved that holds the name of the function; "" for nothing."""
+        """A warning for a file that holds the name of the function; "" for none."""
         if not self.name.startswith("__main__."):
             return ""
         read = list(self.data_read())

@@ -120,7 +120,7 @@ class ProgramSpec(Model):
         return self.sites.bounded or not self.large_counts
 
     def row_argument(self, y: Any) -> Any:
-        """What the function is called with for one row: its condition y, or the number 1."""
+        """The argument of the function for one row: its condition y, or the number 1."""
         return 1 if self.y_shape is None else y[None]
 
     def observed_keyword(self, value: Any) -> dict[str, Any]:

@@ -73,19 +73,19 @@ def fit_each(
     if isinstance(x, (list, tuple)) and x and dataframes.is_table(x[0]):
         columns = dataframes.column_names(x[0])
         x = [dataframes.select(one, columns, f"x of data set {i}") for i, one in enumerate(x)]
-    model = model_for_data(model, np.empty(np.shape(x)[1:]))
-    check_own(model)
-    if model.classes is not None or model.learning.method not in ("gradient", "mcmc"):
+    spec: Model = model_for_data(model, np.empty(np.shape(x)[1:]))
+    check_own(spec)
+    if spec.classes is not None or spec.learning.method not in ("gradient", "mcmc"):
         raise ValueError(
-            f"model must be fitted by gradients or mcmc, without labels of its own, got {model}"
+            f"model must be fitted by gradients or mcmc, without labels of its own, got {spec}"
         )
     key = inputs.as_key(key)
-    data = _data_sets(model, x, y)
+    data = _data_sets(spec, x, y)
     together = [None if v[0] is None else np.concatenate(v) for v in zip(*data, strict=True)]
-    model = adapted_to_data(model, *together[:2])
-    if model.learning.method == "mcmc" and not (optimizer is None and epochs is None):
-        raise ValueError(f"optimizer and epochs do not apply: {model} is fitted by mcmc")
-    optimizer = optimizers.Adam(model.learning.rate) if optimizer is None else optimizer
+    spec = adapted_to_data(spec, *together[:2])
+    if spec.learning.method == "mcmc" and not (optimizer is None and epochs is None):
+        raise ValueError(f"optimizer and epochs do not apply: {spec} is fitted by mcmc")
+    optimizer = optimizers.Adam(spec.learning.rate) if optimizer is None else optimizer
     settings = gradient.Settings(
         epochs=None if epochs is None else inputs.as_count(epochs, "epochs", 1),
         batch_size=inputs.as_count(batch_size, "batch_size", 1),
@@ -95,10 +95,10 @@ def fit_each(
         members=None,
         progress=progress,
     )
-    how = How(model.learning.method, settings, noun="data set", warns=False)
-    params, history = _learn_in_standard_units(model, data, member_keys(key, len(data)), how)
+    how = How(spec.learning.method, settings, noun="data set", warns=False)
+    params, history = _learn_in_standard_units(spec, data, member_keys(key, len(data)), how)
     history = {"fits": history["members"], "seconds": time.perf_counter() - began}
-    return Fitted(model, check_params(model, params), history, columns)
+    return Fitted(spec, check_params(spec, params), history, columns)
 
 
 def _learn_in_standard_units(

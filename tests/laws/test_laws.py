@@ -12,6 +12,7 @@ from jaxgen.laws.density import learning
 
 OF_PARAMS = ("support", "normalisation", "goodness_of_fit", "score_identity", "totality")
 OF_CLASSES = (
+    "methods",
     "batches",
     "eager",
     "pure",

@@ -4,6 +4,7 @@ A model may break other laws too; the law named beside it must reject it.
 """
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from cases import Gamma, LinearGaussian
 from jax.custom_batching import custom_vmap
 from numpyro.distributions import constraints
 
-from jaxgen import Model, bijectors, compose, models
+from jaxgen import Fitted, Learning, Model, bijectors, compose, models
 from jaxgen.core.model import Traits
 from jaxgen.core.random import Uniform
 from jaxgen.laws import LAWS, LawError, Subject, check
@@ -49,6 +50,30 @@ class WrongGradient(Honest):
     def log_prob(self, params, x, y=None):
         score = super().log_prob(params, x)
         return score + 0.01 * (x - jax.lax.stop_gradient(x)).sum()
+
+
+class WrongSign(Honest):
+    """Adds the log-determinant that it should subtract."""
+
+    def log_prob(self, params, x, y=None):
+        return super().log_prob(params, x) + 2 * jnp.log(params["scale"]).sum()
+
+
+class OneNoise(Honest):
+    """Makes both features of one noise number."""
+
+    def push(self, params, noise, y=None):
+        return super().push(params, jnp.broadcast_to(noise[0], noise.shape))
+
+
+class StoppedMean(Honest):
+    learning = Learning(rate=0.05)
+
+    def init(self, key, x=None, y=None):
+        return {"mean": jnp.zeros(self.dim), "scale": jnp.ones(self.dim)}
+
+    def log_prob(self, params, x, y=None):
+        return super().log_prob({**params, "mean": jax.lax.stop_gradient(params["mean"])}, x)
 
 
 class WrongPull(Honest):
@@ -222,6 +247,39 @@ class FiniteOutside(Erlang):
         return jnp.maximum(super().log_prob(params, x), -1e4)
 
 
+class FiniteEverywhere(Erlang):
+    """Has no support, and a density that grows where no sample falls."""
+
+    support = constraints.real_vector
+
+    def log_prob(self, params, x, y=None):
+        return (params["rate"] - params["rate"] * x).sum()
+
+
+class MovingBounds(Model):
+    """Uniform between bounds that gradients move."""
+
+    dim: int = 1
+
+    @property
+    def event_shape(self):
+        return (self.dim,)
+
+    def init(self, key, x=None, y=None):
+        x = np.array([[0.0] * self.dim, [1.0] * self.dim]) if x is None else x
+        return {"low": jnp.asarray(x.min(0), float), "high": jnp.asarray(x.max(0), float)}
+
+    def log_prob(self, params, x, y=None):
+        inside = ((x >= params["low"]) & (x <= params["high"])).all()
+        return jnp.where(inside, -jnp.log(params["high"] - params["low"]).sum(), -jnp.inf)
+
+    def noise(self):
+        return Uniform((self.dim,))
+
+    def push(self, params, noise, y=None):
+        return params["low"] + (params["high"] - params["low"]) * noise
+
+
 class OutsideSamples(Erlang):
     def push(self, params, noise, y=None):
         return super().push(params, noise) - 0.01
@@ -374,6 +432,11 @@ PLANTED = {
     "NaN gradient behind a where": ("totality", NaNGradient(), Erlang(), None),
     "finite outside the support": ("totality", FiniteOutside(), Erlang(), None),
     "samples outside the support": ("support", OutsideSamples(), Erlang(), None),
+    "log-determinant added": ("bijection", WrongSign(2), Honest(2), GAUSSIAN),
+    "one noise number for two features": ("goodness_of_fit", OneNoise(2), Honest(2), GAUSSIAN),
+    "density where no sample falls": ("normalisation", FiniteEverywhere(), Erlang(), None),
+    "mean that does not learn": ("learning", StoppedMean(2), Honest(2), GAUSSIAN),
+    "score of shape (1,)": ("methods", VectorScore(2), Honest(2), GAUSSIAN),
     "pull off by 0.1 %": ("bijection", WrongPull(2), Honest(2), GAUSSIAN),
     "cancellation in float32": ("precision", Cancelling(2), Honest(2), GAUSSIAN),
     "float64 within float32": ("dtypes", Leaking(2), Honest(2), GAUSSIAN),
@@ -409,14 +472,44 @@ PLANTED = {
 }
 
 
+ADVICE = {  # what the text of some failures says, in their example or in the advice
+    "samples 5 % too wide": r"have mean .* deviation \[.*\npush or log_prob",
+    "one noise number for two features": r"correlation 1, .*\n.*uses a noise number twice",
+    "dropped log-determinant": r"integrates to .*\nlog_prob: .* a log-determinant",
+    "log-determinant and inverse disagree": r"off by [-\d.]+ nats at every event",
+    "log-determinant added": r"at event \[.*\n.*the log-determinant has the wrong sign",
+    "density where no sample falls": r"most of it beyond all samples, as at \[-.*\n.*-jnp\.inf",
+    "normaliser 1 % off": r"integrates to 1\.01.*\nlog_prob: .* normaliser",
+    "scale in the normaliser": r"d log_prob / d scale .*\nlog_prob: .* depend on scale",
+    "gradient 0.01 off": r"at event \[.*\n.*stop_gradient",
+    "NaN gradient behind a where": r"NaN at \[.*\n.*side of jnp\.where that is not taken",
+    "finite outside the support": r"outside model\.support at \[.*\nlog_prob: return -jnp\.inf",
+    "samples outside the support": r"outside model\.support at \[.*\npush or support",
+    "pull off by 0.1 %": r"push\(pull\(x\)\): .*at event \[.*\npush and pull are not inverses",
+    "cancellation in float32": r"float32, compared with float64.*\n.*subtract before you divide",
+    "float64 within float32": r"float64 with float32 params.*\n.*cast them to x\.dtype",
+    "key ignored": r"another key gave the same samples.*\npush: .* its argument noise",
+    "hidden state": r"within jit.*\npush: .* read or write",
+    "condition ignored": r"the same at y = \[.*\nlog_prob: use y",
+    "conditional that forgets": r"at event \[.*\nmarginal or given",
+    "params left in standard units": r"off at \[.*\nrescale: .* shift \+ scale \* x",
+    "mean that does not learn": r"'mean' is \[0, 0\], not \[.*\n.*stop_gradient",
+    "fit compiled for each n": r"compiled .* programs\ninit or estimate: .* NumPy",
+}
+
+
 @pytest.mark.parametrize("bug", PLANTED)
 def test_law_rejects_bug_and_passes_honest_twin(bug):
     law, planted, honest, params = PLANTED[bug]
     LAWS[law](Subject(honest, params, key=jax.random.key(1)))
     # some bugs raise another error in the law, which check() also counts as a failure
     subject = Subject(planted, params, key=jax.random.key(1))
-    with pytest.raises((AssertionError, TypeError, ValueError)):
+    with pytest.raises((AssertionError, TypeError, ValueError)) as caught:
         LAWS[law](subject)
+    text = str(caught.value)
+    if isinstance(caught.value, AssertionError):
+        assert "\n" in text, f"no advice: {text}"
+    assert re.search(ADVICE.get(bug, ""), text), text
 
 
 def test_every_law_has_a_planted_bug():
@@ -426,6 +519,39 @@ def test_every_law_has_a_planted_bug():
 def test_check_reports_all_failures_in_one_table():
     with pytest.raises(LawError, match=r"1 of 2 laws fail[\s\S]*normalisation +FAILS"):
         check(WrongNormaliser(2), GAUSSIAN, laws=("spec", "normalisation"))
+
+
+def test_the_report_shows_the_example_and_the_advice():
+    with pytest.raises(LawError) as caught:
+        check(WrongNormaliser(2), GAUSSIAN, laws=("normalisation",))
+    found, advice = str(caught.value).split("\n")[1:]
+    assert re.fullmatch(r"  normalisation    FAILS  the density integrates to 1\.0\d*", found)
+    assert re.fullmatch(r" +-> log_prob: .*", advice)
+
+
+def test_the_report_of_rows_that_leave_the_support():
+    """Validation rows may lie beyond the bounds of the others, and bounds may move inwards."""
+    with pytest.raises(LawError, match=r"zero density.*\n *-> a row left the support: .*frozen"):
+        check(MovingBounds(16), laws=("learning",))
+    with (
+        pytest.warns(RuntimeWarning, match="not finite"),
+        pytest.raises(LawError, match=r"stopped: nan at step .*\n *-> a row left the support"),
+    ):
+        check(MovingBounds(1), laws=("learning",))
+
+
+def test_check_of_a_fitted_model_at_its_params_with_its_labels():
+    fitted = Fitted(_TWO_CLASSES, _CLASSES, columns=("a", "b"), labels=("calm", "wild"))
+    report = check(fitted, y="wild", laws=("normalisation", "files"))
+    assert set(report.figures) == {"normalisation", "files"}
+    with pytest.raises(LawError, match=r"normalisation +FAILS"):
+        check(Fitted(WrongNormaliser(2), GAUSSIAN), laws=("normalisation",))
+    with pytest.raises(ValueError, match="y"):
+        check(fitted, y="stormy")
+    with pytest.raises(TypeError, match="params"):
+        check(fitted, _CLASSES)
+    with pytest.raises(TypeError, match="model must be a Model with all its fields"):
+        check(models.Gaussian())
 
 
 def test_check_of_a_model_defined_elsewhere():

@@ -141,7 +141,7 @@ def _padded(program, x, y, weights) -> _Rows:
 
 
 class _Record(NamedTuple):
-    """What a step leaves behind."""
+    """The record of a step."""
 
     values: Any  # globals
     locals: Any
@@ -184,7 +184,7 @@ def _draw_position(program, key, rows):
 def _log_likelihood(program, rows, position):
     """log p(x | position).
 
-    The joint density would not do as a criterion: it is highest where a prior is narrow, such as in
+    The joint density would be a poor criterion: it is highest where a prior is narrow, such as in
     the neck of a funnel, which a chain does not leave.
     """
     joint = density.log_posterior(program, position, *rows)

@@ -54,7 +54,7 @@ def _sites_of(signature, dtype):
 
 
 def observed_site(signature: ProgramSignature) -> str:
-    """The name of the observed site of a program, whatever that in the signature.
+    """The name of the observed site of a program; ``signature.observed`` has no effect.
 
     It is the site that observes an optional parameter of the program, or else "x".
 
@@ -73,7 +73,7 @@ def observed_site(signature: ProgramSignature) -> str:
 
 
 def _may_be_index(signature, error) -> bool:
-    """Whether a program may have failed as y is the index of a group."""
+    """Whether a program may have failed because y is the index of a group."""
     known = signature.classes is not None or signature.y_domain is not None
     known = known or signature.program.covariates is not None
     return signature.y_shape is not None and not known and error.__cause__ is not None

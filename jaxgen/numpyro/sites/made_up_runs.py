@@ -21,7 +21,7 @@ from jaxgen.numpyro.sites.traced_sites import TracedSites, traced_sites
 
 
 class RunInputs(NamedTuple):
-    """What a run starts from.
+    """The inputs of a run.
 
     Attributes:
       shift: changes the made-up values of sites.
@@ -47,7 +47,7 @@ class MadeUpRuns:
         self._candidates = signature.program.observed_parameters(signature.observed)
 
     def inputs(self, n: int, seed: int) -> RunInputs:
-        """What a run for n rows starts from; another seed changes everything."""
+        """The inputs of a run for n rows; another seed changes all of them."""
         signature, shift = self.signature, seed / 3
         if signature.y_shape is None:
             return RunInputs(shift, None)
@@ -202,7 +202,7 @@ class MadeUpRuns:
             )
 
     def _arguments(self, with_x):
-        """What the program is called with, for messages."""
+        """A description of the program's argument, for messages."""
         y_shape, named = self.signature.y_shape, self.signature.program.covariates
         argument = "the number of rows"
         if named is not None:
