@@ -25,9 +25,15 @@ EPOCHS = 200
 # Biernacki, Celeux and Govaert 2003, "Choosing starting values for the EM algorithm".
 SHORT_RUNS = 8
 SHORT_STEPS = 10
-SHORT_ROWS = 16384
+SHORT_ROWS = 4096, 16384  # least and most rows of a short run
+ROWS_EACH = 32  # rows for each number in the params
 
 _RUNNING, _CONVERGED, _LIMIT, _NAN = range(4)
+
+
+def short_runs(restarts: int) -> int:
+    """The number of short runs for each start: fewer where there are several starts."""
+    return SHORT_RUNS if restarts == 1 else SHORT_RUNS // 2
 
 
 class _State(NamedTuple):
@@ -74,7 +80,8 @@ def run(
             here = start
             if start is None:
                 with Names.of_rows(numbers):
-                    here = _start(model, init, jax.random.fold_in(key, i), x, y, weights)
+                    own_key = jax.random.fold_in(key, i)
+                    here = _start(model, init, own_key, x, y, weights, short_runs(restarts))
             params, history = _one(model, here, rows, epochs, bar, volume, tolerance)
             if params is None:
                 failure = here
@@ -99,13 +106,13 @@ def run(
     return params, history
 
 
-def _start(model, init, key, x, y, weights):
-    """The starting params from which a short run on some of the rows scores best."""
+def _start(model, init, key, x, y, weights, runs):
+    """The starting params from which a short run on some of the rows scores best, of ``runs``."""
     if model.learning.method == "closed_form":  # EM serves missing values only
         return as_params(init(key, *for_init(x, y, weights)))
-    n = len(x)
-    if n > SHORT_ROWS:
-        some = np.sort(np.random.default_rng(0).choice(n, SHORT_ROWS, replace=False))
+    n, most = len(x), _short_rows(model)
+    if n > most:
+        some = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
         x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
     else:
         some = np.arange(n)
@@ -116,9 +123,20 @@ def _start(model, init, key, x, y, weights):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
         return (False, -math.inf) if params is None else _rank(history)
 
-    keys = (jax.random.fold_in(key, i) for i in range(SHORT_RUNS))
+    keys = (jax.random.fold_in(key, i) for i in range(runs))
     with Names.of_rows(some):
         return max((as_params(init(k, *data)) for k in keys), key=rank)
+
+
+@functools.lru_cache(maxsize=256)
+def _short_rows(model):
+    """The most rows of a short run: they grow with the numbers in the params."""
+    try:
+        params = jax.eval_shape(model.init, jax.random.key(0))
+    except Exception:  # an init that needs data
+        return SHORT_ROWS[1]
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree_util.tree_leaves(params))
+    return int(np.clip(ROWS_EACH * numbers, *SHORT_ROWS))
 
 
 def _rank(history):
@@ -127,6 +145,7 @@ def _rank(history):
 
 def _one(model, start, rows: Rows, epochs, bar, volume=0.0, tolerance=TOLERANCE):
     length, room = chunk_length(epochs + 1)
+    length = room if bar is None else length  # nothing to show between chunks
     dtype = rows.weights.dtype
     state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
     limits = np.int32(epochs), np.asarray(tolerance, dtype)
