@@ -12,7 +12,7 @@ from learners import KEY, Climber, EMClimber, Exponential, exponential, rate
 from jaxgen.core.model import Learning
 from jaxgen.models import GaussianMixture
 from jaxgen.training import fit
-from jaxgen.training.em import short_runs
+from jaxgen.training.em import SHORT_RUNS
 from jaxgen.training.fitted import Fitted
 
 
@@ -133,7 +133,7 @@ def test_early_stopping_keeps_the_best():
 def starts_of(model, restarts):
     """The height of every start that EM tries: several short runs for each restart."""
     keys = [jax.random.fold_in(KEY, i) for i in range(restarts)]
-    keys = [jax.random.fold_in(key, j) for key in keys for j in range(short_runs(restarts))]
+    keys = [jax.random.fold_in(key, j) for key in keys for j in range(SHORT_RUNS)]
     return np.array([model.init(key)["height"] for key in keys])
 
 

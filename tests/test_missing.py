@@ -142,7 +142,7 @@ def test_one_clear_error():
         (
             lambda: jaxgen.Fitted(flow, {}).impute(holes, KEY),
             NotImplementedError,
-            "does not say",
+            "cannot draw missing values",
         ),
         (lambda: whole.impute(holes[:, :2], KEY), ValueError, "x must have shape"),
     ):

@@ -474,7 +474,11 @@ def events_of_table(
     """The events in a table as an array (..., *event_shape); see ``conditions_of_table``."""
     if not dataframes.is_table(x):
         return x
-    return _in_shape(dataframes.select(x, columns, name), model.event_shape, name, model)
+    try:
+        chosen = dataframes.select(x, columns, name)
+    except ValueError as error:
+        raise ValueError(f"{error}{_swapped(model)}") from None
+    return _in_shape(chosen, model.event_shape, name, model)
 
 
 def _in_shape(array, shape, name, model):

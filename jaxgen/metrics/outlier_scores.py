@@ -115,7 +115,7 @@ def outliers(
 
     The blame of value x_j is E[log p(X_j | rest)] - log p(x_j | rest), in nats, where X_j follows
     the model given the other known values of the row. A model that learns from missing values draws
-    X_j 8 times; else the expectation is a sum over 32 quantiles of the model's draws. Of a large
+    X_j 8 times; else the expectation is a sum over 32 quantiles of the model's draws. For a large
     table the blame is measured for the most unlikely rows, 2**15 values in all.
 
     Args:

@@ -31,11 +31,6 @@ ROWS_EACH = 32  # rows for each number in the params
 _RUNNING, _CONVERGED, _LIMIT, _NAN = range(4)
 
 
-def short_runs(restarts: int) -> int:
-    """The number of short runs for each start: fewer where there are several starts."""
-    return SHORT_RUNS if restarts == 1 else SHORT_RUNS // 2
-
-
 class _State(NamedTuple):
     previous: Any  # params one step back, whose score is known
     params: Any
@@ -80,8 +75,7 @@ def run(
             here = start
             if start is None:
                 with Names.of_rows(numbers):
-                    own_key = jax.random.fold_in(key, i)
-                    here = _start(model, init, own_key, x, y, weights, short_runs(restarts))
+                    here = _start(model, init, jax.random.fold_in(key, i), x, y, weights)
             params, history = _one(model, here, rows, epochs, bar, volume, tolerance)
             if params is None:
                 failure = here
@@ -106,8 +100,8 @@ def run(
     return params, history
 
 
-def _start(model, init, key, x, y, weights, runs):
-    """The starting params from which a short run on some of the rows scores best, of ``runs``."""
+def _start(model, init, key, x, y, weights):
+    """The starting params from which a short run on some of the rows scores best."""
     if model.learning.method == "closed_form":  # EM serves missing values only
         return as_params(init(key, *for_init(x, y, weights)))
     n, most = len(x), _short_rows(model)
@@ -123,7 +117,7 @@ def _start(model, init, key, x, y, weights, runs):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
         return (False, -math.inf) if params is None else _rank(history)
 
-    keys = (jax.random.fold_in(key, i) for i in range(runs))
+    keys = (jax.random.fold_in(key, i) for i in range(SHORT_RUNS))
     with Names.of_rows(some):
         return max((as_params(init(k, *data)) for k in keys), key=rank)
 
