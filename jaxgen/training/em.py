@@ -13,6 +13,7 @@ from jax import lax
 
 from jaxgen.core import inputs
 from jaxgen.core.families import check_observed, mask_argument
+from jaxgen.core.labels import stack
 from jaxgen.core.places import Names
 from jaxgen.core.warn import warn
 from jaxgen.training.progress import Progress, chunk_length
@@ -117,9 +118,29 @@ def _start(model, init, key, x, y, weights):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
         return (False, -math.inf) if params is None else _rank(history)
 
-    keys = (jax.random.fold_in(key, i) for i in range(SHORT_RUNS))
+    keys = [jax.random.fold_in(key, i) for i in range(SHORT_RUNS)]
     with Names.of_rows(some):
-        return max((as_params(init(k, *data)) for k in keys), key=rank)
+        starts = [as_params(init(k, *data)) for k in keys]
+    if most < min(n, SHORT_ROWS[1]):
+        # a small model, whose steps are mostly overhead, and rows for which nothing is compiled yet
+        scores = np.asarray(_short_scores(model, rows, stack(jax.device_get(starts))))
+        finite = np.isfinite(scores).all(1)
+        return starts[int(np.where(finite, scores[:, -1], -np.inf).argmax())]
+    return max(starts, key=rank)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _short_scores(model, rows: Rows, starts):
+    """The scores before each step and after the last of short runs side by side, (runs, steps)."""
+
+    def run(start):
+        def step(params, _):
+            new, score = model.em_step(params, rows.x, rows.y, rows.weights)
+            return jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, params), score
+
+        return lax.scan(step, start, length=SHORT_STEPS + 1)[1]
+
+    return jax.vmap(run)(starts)
 
 
 @functools.lru_cache(maxsize=256)
