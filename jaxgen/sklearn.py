@@ -226,7 +226,8 @@ class Classifier(ClassifierMixin, _Estimator):
         Raises:
           ValueError: a row has zero density under every class.
         """
-        return self.classes_[_most_probable(self.predict_log_proba(X))]
+        columns = _most_probable(self.predict_log_proba(X))
+        return self.classes_[columns]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class given each row of X, (n_samples, n_classes).

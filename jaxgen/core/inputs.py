@@ -213,12 +213,10 @@ def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> 
       TypeError: y holds floats, or is traced and the names are strings.
       ValueError: a label is not among the names.
     """
-    if y is None or (labels is None and isinstance(y, (jax.Array, np.ndarray))):
+    if labels is None or y is None:
         return y
     traced = isinstance(y, jax.core.Tracer)
-    y = y if traced else _label_array(y, name)
-    if labels is None:
-        return y
+    y = label_array(y, name)
     if y.dtype.kind == "f" or (traced and y.dtype.kind not in "biu"):
         raise TypeError(f"{name} must hold labels such as {labels[0]!r}; got dtype {y.dtype}")
     if traced:
@@ -235,12 +233,15 @@ def as_labels(y: Any, labels: tuple[str | int, ...] | None, name: str = "y") -> 
     return np.array([place[v] for v in values], np.int32).reshape(y.shape)
 
 
-def _label_array(y, name):
-    """Labels as a NumPy array, of strings or ints where they were objects.
+def label_array(y: Any, name: str = "y") -> Any:
+    """Labels as a NumPy array, of strings or ints where they were objects; None and JAX arrays
+    unchanged.
 
     Raises:
       ValueError: they are no array, or a label is missing.
     """
+    if y is None or isinstance(y, jax.Array):
+        return y
     y = column_of_labels(y, name=name)
     _check_no_label_masked(y, name)
     try:
@@ -304,7 +305,7 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     if y is None:
         raise ValueError(f"y is missing: {model} is fitted to events and their labels")
     categories = dataframes.categories_of(column_of_labels(y)) or []
-    y = _label_array(y, "y")
+    y = np.asarray(label_array(y))
     if y.dtype.kind == "b":
         y, categories = y.astype(int), list(map(int, categories))
     if y.dtype.kind not in "biuU" or y.ndim != 1:

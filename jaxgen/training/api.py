@@ -225,7 +225,7 @@ def fit_with(
         if spec.classes is None:
             return x, inputs.conditions_of_table(spec, y, y_columns)
         y = inputs.column_of_labels(y, None if y_columns is None else y_columns[0], name)
-        return x, inputs.as_labels(y, labels, name)
+        return x, inputs.as_labels(inputs.label_array(y, name), labels, name)
 
     x, y = arrays(x, y, "y")
     if isinstance(validation, tuple) and len(validation) == 2:

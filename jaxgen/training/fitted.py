@@ -436,7 +436,8 @@ class Fitted:
         if verb is not None and y is None:
             raise ValueError(f"y is missing: {verb} takes the label of an event")
         column = self.y_columns[0] if self.y_columns else None
-        return inputs.as_labels(inputs.column_of_labels(y, column), self.labels)
+        y = inputs.label_array(inputs.column_of_labels(y, column))
+        return inputs.as_labels(y, self.labels)
 
     def _request(self, to_request: Callable[..., Request], *arguments: Any) -> Request:
         return to_request(self.model, self.params, *arguments)
