@@ -17,18 +17,15 @@ class WaitGiven(jaxgen.Model):
     def init(self, key, x=None, y=None):
         return {"w": jnp.zeros(self.y_shape), "b": jnp.zeros(1)}
 
-    def log_rate(self, params, y):
-        return params["w"] @ y + params["b"]
-
     def log_prob(self, params, x, y=None):
-        log_rate = self.log_rate(params, y)
+        log_rate = params["w"] @ y + params["b"]
         return jnp.where(x >= 0, log_rate - jnp.exp(log_rate) * x, -jnp.inf).sum()
 
     def noise(self):
         return jaxgen.random.Uniform((1,))
 
     def push(self, params, noise, y=None):
-        return -jnp.log(noise) * jnp.exp(-self.log_rate(params, y))
+        return -jnp.log(noise) * jnp.exp(-(params["w"] @ y + params["b"]))
 
 
 if __name__ == "__main__":

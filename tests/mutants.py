@@ -300,8 +300,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kmeans_distance",
         "jaxgen/models/kmeans.py",
-        "(centres**2).sum(1) - 2 * product",
-        "(centres**2).sum(1) - product",
+        "(centres**2).sum(1)[:, None] - 2 * product",
+        "(centres**2).sum(1)[:, None] - product",
         ("tests/test_fit*.py", "-k", "em_against or em_recovers"),
     ),
     # files and tables
@@ -434,14 +434,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "inputs_labels_unsorted",
-        "jaxgen/core/inputs.py",
+        "jaxgen/core/label_names.py",
         "found = tuple(np.unique(y).tolist())",
         "found = tuple(dict.fromkeys(y.tolist()))",
         ("tests/test_labelled*.py", "-k", "names_of_labels"),
     ),
     Mutant(
         "inputs_traced_labels_as_places",
-        "jaxgen/core/inputs.py",
+        "jaxgen/core/label_names.py",
         "return _traced_places(y, labels, name)",
         "return y",
         ("tests/laws", "-k", "per_class-0-labels"),

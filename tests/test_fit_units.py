@@ -222,9 +222,10 @@ def test_history_is_in_the_units_of_the_data():
 
 
 def test_a_fit_goes_on_from_params_in_the_units_of_the_data():
-    x = 1e4 * rng().normal(size=(300, 2)) + 1e5
+    x = 1e4 * rng().normal(size=(300, 2)) + 1e5 * (1 + np.arange(300)[:, None] % 2)
     model = models.GaussianMixture(2, 2)
     fitted = jaxgen.fit(model, x, key=KEY)
+    assert fitted.history["stopped"] == "converged"
     again = jaxgen.fit(fitted, x, key=KEY)
     assert again.history["steps"] <= 2
     assert again.history["train"][0] == pytest.approx(fitted.history["train"][-1], abs=1e-4)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxgen.core import places
-from jaxgen.core.inputs import as_count, as_labels, numbers
+from jaxgen.core.inputs import as_count, numbers
+from jaxgen.core.label_names import as_labels
 from jaxgen.core.places import Message
 from jaxgen.metrics.accuracy import mean_and_error
 

@@ -111,10 +111,7 @@ class GaussianMixture(Model):
 
     def _init_some(self, count, key, x, y=None):
         """Params whose first ``count`` components alone have weight."""
-        shares = kmeans.responsibilities(key, x, self.components, count)
-        params = _from_shares(self, jnp.asarray(x, shares.dtype), shares.T)
-        weightless = np.arange(self.components) >= count
-        return without_weight(params, weightless) if weightless.any() else params
+        return _start(self, key, kmeans.centred(x), jnp.asarray(x, float), np.int32(count))
 
     @standard_promotion
     def start(self, x: ArrayLike, means: ArrayLike) -> Params:
@@ -345,12 +342,19 @@ def _tiles(parts, count):
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _start(model, key, centred, x, count):
+    """Params from k-means of centred rows, whose first ``count`` components alone have weight."""
+    shares = kmeans.cluster(key, centred, model.components, count)
+    params = _from_shares(model, x, shares.T)
+    return without_weight(params, jnp.arange(model.components) >= count)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _from_means(model, x, weights, means):
     """Params from the rows nearest to each of the means (components, dim)."""
     return _from_shares(model, x, kmeans.nearest(x, means).T * weights)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _from_shares(model, x, shares):
     """Params by one maximisation step from given shares (components, rows)."""
     centre = jnp.broadcast_to(x.mean(0), (model.components, model.dim))

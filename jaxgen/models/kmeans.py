@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 _ROWS = 16384  # most rows from which the centres are computed
-_STEPS = 30  # Lloyd iterations: a start for EM need not have converged
+_STEPS = 30  # most Lloyd iterations: a start for EM need not have converged
 
 
 def responsibilities(key: jax.Array, x: Any, count: int, used: int | None = None) -> jax.Array:
@@ -26,65 +26,96 @@ def responsibilities(key: jax.Array, x: Any, count: int, used: int | None = None
 
     Source: Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
     """
-    # centred in the precision of the data: in float32 a large offset would cost digits
+    return _cluster(key, centred(x), count, np.int32(count if used is None else used))
+
+
+def centred(x: Any) -> jax.Array:
+    """The events x (n, ...) as flat vectors less their mean.
+
+    The mean is subtracted in the precision of x, since in float32 a large offset costs digits.
+    """
     flat = x.reshape(len(x), -1)
-    flat = flat - flat.mean(0)
-    limit = np.int32(count if used is None else used)
-    return _cluster(key, jnp.asarray(flat, jnp.result_type(float)), count, limit)
+    return jnp.asarray(flat - flat.mean(0), jnp.result_type(float))
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _cluster(key, x, count, used):
-    pick_key, seed_key = jax.random.split(key)
-    sample = x
-    if len(x) > _ROWS:
-        sample = x[jax.random.randint(pick_key, (_ROWS,), 0, len(x))]
-
-    def lloyd(_, centres):
-        shares = nearest(sample, centres, used)
-        size = shares.sum(0)[:, None]
-        return jnp.where(size > 0, (shares.T @ sample) / jnp.maximum(size, 1), centres)
-
-    centres = lax.fori_loop(0, _STEPS, lloyd, _seed(seed_key, sample, count, used))
-    return nearest(x, centres, used)
+    return cluster(key, x, count, used)
 
 
-def nearest(x: jax.Array, centres: jax.Array, used: Any = None) -> jax.Array:
-    """The nearest of the centres (count, dim) for each row of x (n, dim), one-hot (n, count).
+def cluster(key: jax.Array, x: jax.Array, count: int, used: Any) -> jax.Array:
+    """As ``responsibilities``, of centred rows (n, dim), for compiled code."""
+    x = x.T  # rows last, over which the loops run
+    tries, n = 2 + int(math.log(count)), x.shape[1]
+    picks = _ROWS if n > _ROWS else 0
+    # all random numbers at once: each draw takes long to compile
+    draws = jax.random.uniform(key, (picks + 1 + count * tries,), x.dtype)
+    sample = x[:, _index(draws[:picks], n)] if picks else x
+    first, draws = draws[picks], draws[picks + 1 :].reshape(count, tries)
 
-    used: number of centres to choose from, the first ones; None for all.
-    """
-    distances = _distances(x, centres)
-    if used is not None:
-        distances = jnp.where(jnp.arange(len(centres)) < used, distances, jnp.inf)
-    return jax.nn.one_hot(distances.argmin(1), len(centres), dtype=x.dtype)
+    def lloyd(carry):
+        step, centres, _ = carry
+        shares = _nearest(sample, centres, used)
+        size = shares.sum(1)[:, None]
+        means = (shares @ sample.T) / jnp.maximum(size, 1)
+        return step + 1, jnp.where(size > 0, means, centres), centres
+
+    def moving(carry):
+        step, centres, before = carry
+        return (step < _STEPS) & (centres != before).any()
+
+    centres = _seed(first, draws, sample, used)
+    _, centres, _ = lax.while_loop(moving, lloyd, (0, centres, centres + jnp.inf))
+    return _nearest(x, centres, used).T
 
 
-def _seed(key, x, count, used):
-    """Rows of x as the first centres.
+def nearest(x: jax.Array, centres: jax.Array) -> jax.Array:
+    """The nearest of the centres (count, dim) for each row of x (n, dim), one-hot (n, count)."""
+    return _nearest(x.T, centres, len(centres)).T
+
+
+def _nearest(x, centres, used):
+    """The nearest of the first ``used`` centres for each row, one-hot (count, n); x is (dim, n)."""
+    product = jnp.matmul(centres, x, precision=lax.Precision.HIGHEST)
+    distances = (centres**2).sum(1)[:, None] - 2 * product  # |x|^2 is the same for every centre
+
+    def closer(k, carry):
+        least, label = carry
+        return jnp.minimum(distances[k], least), jnp.where(distances[k] < least, k, label)
+
+    # a loop over the centres is several times as fast as argmin
+    n = x.shape[1]
+    start = jnp.full(n, jnp.inf, x.dtype), jnp.zeros(n, jnp.int32)
+    _, label = lax.fori_loop(0, used, closer, start)
+    return (label == jnp.arange(len(centres), dtype=label.dtype)[:, None]).astype(x.dtype)
+
+
+def _index(uniform, n):
+    """Indices 0 .. n - 1 from numbers between 0 and 1."""
+    return (uniform * n).astype(int).clip(max=n - 1)
+
+
+def _seed(first, draws, x, used):
+    """Rows of x (dim, n) as the first centres, by uniform numbers: one, and draws (count, tries).
 
     Each is the best of a few candidates, which are drawn in proportion to the squared distance to
     the nearest of the centres before it.
     """
-    tries = 2 + int(math.log(count))
-    keys = jax.random.split(key, count)
-    centres = jnp.zeros((count, x.shape[1]), x.dtype)
-    centres = centres.at[0].set(x[jax.random.randint(keys[0], (), 0, len(x))])
-    distances = ((x - centres[0]) ** 2).sum(1)
+    row = lambda i: x[:, i]  # noqa: E731
+    dim, n = x.shape
+    centres = jnp.zeros((len(draws), dim), x.dtype).at[0].set(row(_index(first, n)))
+    distances = ((x - centres[0][:, None]) ** 2).sum(0)
 
     def add(k, carry):
         centres, distances = carry
         cdf = jnp.cumsum(distances)
-        draws = jax.random.uniform(keys[k], (tries,), x.dtype) * cdf[-1]
-        rows = jnp.searchsorted(cdf, draws, side="right").clip(max=len(x) - 1)
-        candidates = lax.map(lambda row: jnp.minimum(distances, ((x - x[row]) ** 2).sum(1)), rows)
+        rows = jnp.searchsorted(cdf, draws[k] * cdf[-1], side="right").clip(max=n - 1)
+
+        def with_centre(i):
+            return jnp.minimum(distances, ((x - row(i)[:, None]) ** 2).sum(0))
+
+        candidates = lax.map(with_centre, rows)
         best = candidates.sum(1).argmin()
-        return centres.at[k].set(x[rows[best]]), candidates[best]
+        return centres.at[k].set(row(rows[best])), candidates[best]
 
     return lax.fori_loop(1, used, add, (centres, distances))[0]
-
-
-def _distances(x, centres):
-    """Squared distances (n, count), up to a constant for each row."""
-    product = jnp.matmul(x, centres.T, precision=lax.Precision.HIGHEST)
-    return (centres**2).sum(1) - 2 * product  # |x|^2 is the same for every centre

@@ -71,7 +71,7 @@ def as_distribution(fitted: Fitted, y: ArrayLike | None = None) -> Distribution:
         raise ValueError(f"fitted must have a density, but {model} has none")
     batch_shape: tuple[int, ...] = ()
     if y is not None and model.y_shape is not None:
-        y = inputs.as_labels(y, fitted.labels)
+        y = fitted.conditions_of(y)
         dims = np.ndim(y) - len(model.y_shape)
         if dims < 0 or np.shape(y)[dims:] != model.y_shape:
             expected = _with_batch(model.y_shape)

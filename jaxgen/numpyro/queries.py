@@ -215,7 +215,7 @@ def _conditions(fitted, y, count, dtype):
     """Checked conditions (count, *y_shape); None for a program without conditions."""
     if y is None and fitted.model.y_shape is not None:
         raise ValueError(f"y is missing: the rows of {fitted.model} depend on it")
-    return inputs.as_conditions(fitted.model, inputs.as_labels(y, fitted.labels), (count,), dtype)
+    return inputs.as_conditions(fitted.model, fitted.conditions_of(y), (count,), dtype)
 
 
 def _map_rows(function, program, rows):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.compose import Mixture
-from jaxgen.core import dataframes, inputs
+from jaxgen.core import dataframes, inputs, label_names
 from jaxgen.core.families import mask_argument
 from jaxgen.core.methods import check_own
 from jaxgen.core.model import Model, Params
@@ -218,14 +218,14 @@ def fit_with(
     if y_columns is None and spec.y_shape is not None and spec.traits.covariates is None:
         y_columns = _names_of_conditions(y)
     if spec.classes is not None and not isinstance(model, Fitted):
-        labels = inputs.names_of_labels(spec, y)
+        labels = label_names.names_of_labels(spec, y)
 
     def arrays(x: Any, y: Any, name: str) -> tuple[Any, Any]:
         x = inputs.events_of_table(spec, x, columns)
         if spec.classes is None:
             return x, inputs.conditions_of_table(spec, y, y_columns)
-        y = inputs.column_of_labels(y, None if y_columns is None else y_columns[0], name)
-        return x, inputs.as_labels(inputs.label_array(y, name), labels, name)
+        column = None if y_columns is None else y_columns[0]
+        return x, label_names.as_labels(y, labels, name, column)
 
     x, y = arrays(x, y, "y")
     if isinstance(validation, tuple) and len(validation) == 2:
@@ -288,7 +288,7 @@ def spec_for_data(model: Model | Template, x: Any, y: Any) -> Model:
     spec: Any = model
     if isinstance(model, Template):
         x = inputs.numbers(dataframes.select(x, None), "x")
-        spec = model.for_data(x, inputs.column_of_labels(y) if model.needs_labels else y)
+        spec = model.for_data(x, label_names.column_of_labels(y) if model.needs_labels else y)
     check_own(spec)
     return spec
 

@@ -13,7 +13,6 @@ from jax import lax
 
 from jaxgen.core import inputs
 from jaxgen.core.families import check_observed, mask_argument
-from jaxgen.core.labels import stack
 from jaxgen.core.places import Names
 from jaxgen.core.warn import warn
 from jaxgen.training.progress import Progress, chunk_length
@@ -60,6 +59,10 @@ def run(
       components in excess have no weight. None for its own programs.
     """
     epochs = EPOCHS if epochs is None else epochs
+    components = model.traits.components
+    starts, runs = restarts, SHORT_RUNS
+    if components is not None and components.count == 1:
+        starts = runs = 1  # all starts of a single component are the same
     wanted, init = model, model.init
     if largest is not None:
         sizes = wanted.traits.components.sizes
@@ -70,13 +73,13 @@ def run(
         check_observed(~np.isnan(x))
     rows, volume = pad(x, y, weights), data.log_volume()
     results, failure = [], None
-    with Progress(progress, epochs * restarts) as bar:
-        for i in range(restarts):
-            bar.label(f"{label} start {i + 1}/{restarts}".strip() if restarts > 1 else label)
+    with Progress(progress, epochs * starts) as bar:
+        for i in range(starts):
+            bar.label(f"{label} start {i + 1}/{starts}".strip() if starts > 1 else label)
             here = start
             if start is None:
                 with Names.of_rows(numbers):
-                    here = _start(model, init, jax.random.fold_in(key, i), x, y, weights)
+                    here = _start(model, init, jax.random.fold_in(key, i), x, y, weights, runs)
             params, history = _one(model, here, rows, epochs, bar, volume, tolerance)
             if params is None:
                 failure = here
@@ -101,8 +104,8 @@ def run(
     return params, history
 
 
-def _start(model, init, key, x, y, weights):
-    """The starting params from which a short run on some of the rows scores best."""
+def _start(model, init, key, x, y, weights, runs):
+    """The starting params from which one of ``runs`` short runs on some of the rows scores best."""
     if model.learning.method == "closed_form":  # EM serves missing values only
         return as_params(init(key, *for_init(x, y, weights)))
     n, most = len(x), _short_rows(model)
@@ -118,29 +121,12 @@ def _start(model, init, key, x, y, weights):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
         return (False, -math.inf) if params is None else _rank(history)
 
-    keys = [jax.random.fold_in(key, i) for i in range(SHORT_RUNS)]
+    keys = [jax.random.fold_in(key, i) for i in range(runs)]
     with Names.of_rows(some):
         starts = [as_params(init(k, *data)) for k in keys]
-    if most < min(n, SHORT_ROWS[1]):
-        # a small model, whose steps are mostly overhead, and rows for which nothing is compiled yet
-        scores = np.asarray(_short_scores(model, rows, stack(jax.device_get(starts))))
-        finite = np.isfinite(scores).all(1)
-        return starts[int(np.where(finite, scores[:, -1], -np.inf).argmax())]
+    if runs == 1:
+        return starts[0]
     return max(starts, key=rank)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _short_scores(model, rows: Rows, starts):
-    """The scores before each step and after the last of short runs side by side, (runs, steps)."""
-
-    def run(start):
-        def step(params, _):
-            new, score = model.em_step(params, rows.x, rows.y, rows.weights)
-            return jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, params), score
-
-        return lax.scan(step, start, length=SHORT_STEPS + 1)[1]
-
-    return jax.vmap(run)(starts)
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxgen.core import engine, inputs, verbs
+from jaxgen.core import engine, inputs, label_names, verbs
 from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
@@ -436,8 +436,7 @@ class Fitted:
         if verb is not None and y is None:
             raise ValueError(f"y is missing: {verb} takes the label of an event")
         column = self.y_columns[0] if self.y_columns else None
-        y = inputs.label_array(inputs.column_of_labels(y, column))
-        return inputs.as_labels(y, self.labels)
+        return label_names.as_labels(y, self.labels, column=column)
 
     def _request(self, to_request: Callable[..., Request], *arguments: Any) -> Request:
         return to_request(self.model, self.params, *arguments)

@@ -1,0 +1,155 @@
+"""Labels by name: strings, ints, categories and columns of tables, as indices 0, 1, ... or back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import dataframes, places
+from jaxgen.core.places import Message
+
+
+def as_labels(
+    y: Any, labels: tuple[str | int, ...] | None, name: str = "y", column: str | None = None
+) -> Any:
+    """The indices of the labels y among the names ``labels``; without names, y as an array.
+
+    Within a trace, where a value cannot raise an error, the index of an unknown label is -1.
+
+    Args:
+      y: labels, or a table that holds them; None stays None.
+      labels: the names, or None.
+      name: the name of the argument y, for errors.
+      column: the name of the column of labels in a table with several.
+
+    Raises:
+      TypeError: y holds floats, or is traced and the names are strings.
+      ValueError: a label is missing or not among the names, or the table has no such column.
+    """
+    y = _label_array(column_of_labels(y, column, name), name)
+    if labels is None or y is None:
+        return y
+    traced = isinstance(y, jax.core.Tracer)
+    if y.dtype.kind == "f" or (traced and y.dtype.kind not in "biu"):
+        raise TypeError(f"{name} must hold labels such as {labels[0]!r}; got dtype {y.dtype}")
+    if traced:
+        return _traced_places(y, labels, name)
+    place = {name: i for i, name in enumerate(labels)}
+    values = y.ravel().tolist()
+    unknown = next((i for i, v in enumerate(values) if v not in place), None)
+    if unknown is not None:
+        known = _listed(labels)
+        parts: list[Any] = [f"{name}: unknown label {values[unknown]!r}; known are {known}"]
+        if y.ndim:
+            parts += [" (", places.row(np.unravel_index(unknown, y.shape)[0]), ")"]
+        raise ValueError(Message(*parts))
+    return np.array([place[v] for v in values], np.int32).reshape(y.shape)
+
+
+def _label_array(y: Any, name: str) -> Any:
+    """Labels as a NumPy array, of strings or ints where they were objects; None and JAX arrays
+    unchanged.
+
+    Raises:
+      ValueError: they are no array, or a label is missing.
+    """
+    if y is None or isinstance(y, jax.Array):
+        return y
+    _check_no_label_masked(y, name)
+    try:
+        y = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"{name} must hold one label for each event: {error}") from None
+    if y.dtype.kind in "OTf" and y.ndim:
+        missing = [dataframes.is_missing(v) for v in y.ravel().tolist()]
+        if any(missing):
+            row = np.unravel_index(missing.index(True), y.shape)[0]
+            raise ValueError(Message(f"{name} must be known, but is missing in ", places.row(row)))
+    for label_types in ((str,), (int, np.integer)):  # in an array of objects, such as of pandas
+        if y.dtype.kind in "OT" and all(isinstance(v, label_types) for v in y.ravel()):
+            y = np.array(y.tolist())
+    return y
+
+
+def _traced_places(y, labels, name):
+    if any(isinstance(label, str) for label in labels):
+        raise TypeError(
+            f"{name} must be a label such as {labels[0]!r}, and a string cannot be an argument of "
+            "jit, grad or vmap: pass it as a constant, or use indices 0, 1, ... with "
+            "Fitted(fitted.model, fitted.params), which has no names"
+        )
+    y = y.astype(np.int32) if y.dtype == bool else y
+    info = jnp.iinfo(y.dtype)
+    order = sorted(range(len(labels)), key=lambda i: labels[i])
+    places = [i for i in order if info.min <= labels[i] <= info.max]
+    if not places:
+        return jnp.full(y.shape, -1, np.int32)
+    known = jnp.array([labels[i] for i in places], y.dtype)
+    nearest = jnp.searchsorted(known, y).clip(max=len(places) - 1)
+    return jnp.where(known[nearest] == y, jnp.array(places, np.int32)[nearest], -1)
+
+
+def column_of_labels(y: Any, column: str | None = None, name: str = "y") -> Any:
+    """The labels in a table: its only column, or the one with a name; other values unchanged.
+
+    Raises:
+      ValueError: the table has several columns and not that one.
+    """
+    if not dataframes.is_table(y):
+        return y
+    columns = dataframes.column_names(y, name) or (0,)
+    if column in columns:
+        return y[column]
+    if len(columns) > 1:
+        wanted = "one column" if column is None else f"a column {column!r}"
+        raise ValueError(f"{name} must hold labels in {wanted}; its columns are {columns}")
+    return y[columns[0]]
+
+
+def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
+    """The names of a model's labels in training data; None if they are 0 .. classes - 1.
+
+    The names are sorted, except that those of a categorical column keep its order.
+
+    Raises:
+      TypeError, ValueError: y is missing or not labels, or has more or fewer than the model.
+    """
+    if y is None:
+        raise ValueError(f"y is missing: {model} is fitted to events and their labels")
+    y = column_of_labels(y)
+    categories = dataframes.categories_of(y) or []
+    y = np.asarray(_label_array(y, "y"))
+    if y.dtype.kind == "b":
+        y, categories = y.astype(int), list(map(int, categories))
+    if y.dtype.kind not in "biuU" or y.ndim != 1:
+        raise TypeError(
+            f"y must hold labels, one int or string for each event; got dtype {y.dtype} and "
+            f"shape {y.shape}"
+        )
+    in_order = categories == sorted(categories)
+    is_number = in_order and y.dtype.kind in "biu" and len(y) > 0
+    if is_number and y.min() >= 0 and y.max() < model.classes:
+        return None
+    found = tuple(np.unique(y).tolist())
+    if not in_order:
+        found = tuple(name for name in categories if name in found)
+    if len(found) != model.classes:
+        raise ValueError(
+            f"y must hold {model.classes} labels for {model}; it holds {len(found)}: "
+            f"{_listed(found)}"
+        )
+    return found
+
+
+def _listed(labels):
+    listed = ", ".join(map(repr, labels[:10]))
+    return listed + (", ..." if len(labels) > 10 else "")
+
+
+def _check_no_label_masked(y, name):
+    if np.ma.is_masked(y):
+        row = int(np.argwhere(np.ma.getmaskarray(y))[0][0])
+        raise ValueError(Message(f"{name} must be known, but is masked in ", places.row(row)))
