@@ -63,6 +63,16 @@ def test_pull_of_whole_numbers_gives_noise_that_makes_them(fitted):
     assert found.dtype == np.int32
 
 
+def test_noise_does_not_depend_on_the_data():
+    """Data are often made from the seed 0, as is the noise of careless code."""
+    model = compose.Quantized(models.Gaussian(1), levels=2)
+    scales = []
+    for seed in (0, 1):
+        coins = 1 * (np.random.default_rng(seed).random((500, 1)) > 0.5)
+        scales.append(float(jaxgen.fit(model, coins, key=KEY).params["base"]["scale_tril"][0, 0]))
+    np.testing.assert_allclose(scales, 1.8, rtol=0.08)
+
+
 def test_a_flow_learns_labelled_levels():
     y = np.random.default_rng(1).integers(0, 2, 600)
     x = np.stack([6 * y + np.random.default_rng(2).integers(0, 2, 600), 7 - 6 * y], 1)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import load_iris
 
 import jaxgen
 from jaxgen import compose, models
@@ -109,3 +110,29 @@ def test_mixtures_inside_other_models_are_fitted_by_themselves():
     specs = [compose.PerClass(mixture) for mixture in MIXTURES[:2]]
     found = jaxgen.select(specs, X, labels, key=KEY)
     np.testing.assert_allclose(found.scores, [f.bic(X, labels) for f in found.fits], rtol=1e-6)
+
+
+def test_collapsed_components_are_not_chosen():
+    """The values of iris are rounded, and components that hold equal rows score high."""
+    mixtures = [models.GaussianMixture(components=k) for k in (2, 4)]
+    found = jaxgen.select(mixtures, load_iris().data, key=KEY, restarts=4)
+    assert found.best.model.components == 2
+    assert found.scores[1] > 600  # 335 with a collapsed component
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "spherical"])
+def test_a_component_that_collapses_is_warned_of(covariance):
+    x = np.where(
+        np.arange(300)[:, None] % 2 == 0, 7.0, np.random.default_rng(1).normal(size=(300, 1))
+    )
+    model = models.GaussianMixture(components=2, covariance=covariance)
+    with pytest.warns(
+        RuntimeWarning, match="a component has collapsed onto rows that hardly differ"
+    ):
+        jaxgen.fit(model, x, key=KEY)
+
+
+def test_data_without_variance_in_a_direction_is_not_collapsed(recwarn):
+    x = np.asarray(X)[:, :1] * [1.0, 2.0] + [0.0, 1.0]
+    jaxgen.fit(models.GaussianMixture(components=2), x, key=KEY)
+    assert not recwarn

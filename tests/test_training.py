@@ -31,7 +31,7 @@ class Pure(Noisy):
 
 def test_a_loss_with_noise_is_minimised():
     x = np.random.default_rng(0).normal(3, 1, 4000)
-    fitted = fit(Noisy(), x, key=KEY, epochs=40, optimizer=optax.adam(0.02))
+    fitted = fit(Noisy(), x, key=KEY, epochs=40, optimizer=optax.adam(0.02), validation=0.1)
     # x + noise has deviation sqrt(2), and 3600 rows train
     assert float(fitted.params["mean"]) == pytest.approx(3, abs=5 * np.sqrt(2 / 3600))
     assert fitted.history["validation"][-1] == pytest.approx(-2, abs=5 * np.sqrt(8 / 400))
@@ -39,6 +39,7 @@ def test_a_loss_with_noise_is_minimised():
 
 def test_noise_is_new_at_every_step_and_fixed_for_validation():
     settings = {"key": KEY, "epochs": 6, "batch_size": 1, "optimizer": optax.sgd(0.0)}
+    settings["validation"] = 0.1
     history = fit(Pure(), np.zeros(400), **settings).history
     assert len(set(history["train"])) == 6
     assert len(set(history["validation"])) == 1

@@ -17,7 +17,7 @@ from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.families import modulate
 from jaxgen.core.model import Model
 from jaxgen.core.numerics import logsumexp
-from jaxgen.core.random import Uniform, uniform
+from jaxgen.core.random import Uniform, fixed, uniform
 from jaxgen.core.spec import Count
 from jaxgen.core.wrapper import Inner, Wrapper
 
@@ -25,9 +25,9 @@ from jaxgen.core.wrapper import Inner, Wrapper
 class Quantized(Wrapper):
     """x = floor(z) with z from a continuous model on [0, levels], so x is 0 .. levels - 1.
 
-    It is fitted to raw whole numbers: uniform noise on [0, 1) is added to them, anew in each step
-    of gradients, and once in a closed form or EM. The mean loss is then an upper bound on
-    -log p(x), where
+    It is fitted to raw whole numbers: uniform noise on [0, 1) is added to them, new noise in each
+    step of gradients, and in a closed form or EM the same noise for every key. The mean loss is
+    then an upper bound on -log p(x), where
 
         p(x) = integral of the density of z over the cell [x, x + 1)
 
@@ -149,5 +149,5 @@ def _within(x, place):
 def _dequantized(x):
     """Events (n, *event_shape) plus noise on (0, 1), the same in each call."""
     if isinstance(x, np.ndarray):
-        return x + np.random.default_rng(0).uniform(1e-6, 1 - 1e-6, x.shape)
-    return _within(x, uniform(jax.random.key(0), x.shape, dtype=x.dtype))
+        return x + fixed.generator().uniform(1e-6, 1 - 1e-6, x.shape)
+    return _within(x, uniform(jax.random.key(fixed.SEED), x.shape, dtype=x.dtype))

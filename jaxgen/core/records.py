@@ -67,6 +67,9 @@ class Traits(NamedTuple):
       support_at: for a support that depends on params, such as bounds, a function of the params
         that returns it as a NumPyro constraint; None if ``support`` is the support.
       covariates: names of the numbers in y, for a model whose conditions have names.
+      bijector: for a model whose events are x = f(z) with f a bijector, the functions ``forward``
+        and ``inverse`` of f, like those of ``jaxgen.bijectors.Bijector`` but with the params of the
+        model; None for other models.
 
     >>> jaxgen.Traits(reparameterized=True).density
     'exact'
@@ -83,6 +86,7 @@ class Traits(NamedTuple):
     log_prob_and_k: Any = None
     support_at: Any = None
     covariates: Covariates | None = None
+    bijector: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
 
 class Covariates(NamedTuple):
@@ -110,6 +114,8 @@ class Components(NamedTuple):
       which: function of (params, noise, y) that returns the index of the component whose event
         ``push`` makes of the noise. y may be left out.
       sizes: how the family gives mixtures with other numbers of components; None if it does not.
+      collapsed: function of params that returns whether a component has collapsed onto rows that
+        hardly differ, so that its likelihood means little; None if the family cannot tell.
 
     >>> mixture = jaxgen.models.GaussianMixture(2, components=3)
     >>> components, params = mixture.traits.components, mixture.init(key)
@@ -122,6 +128,7 @@ class Components(NamedTuple):
     joint: Callable[..., Any]
     which: Callable[..., Any]
     sizes: Sizes | None = None
+    collapsed: Callable[[Any], bool] | None = None
 
 
 class Sizes(NamedTuple):

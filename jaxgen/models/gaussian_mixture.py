@@ -32,6 +32,7 @@ from jaxgen.models.normal.em import (
     component_moments,
     em_step_observed,
     em_tile,
+    is_collapsed,
     maximise,
     no_moments,
     row_shares,
@@ -84,7 +85,10 @@ class GaussianMixture(Model):
     @functools.cached_property
     def traits(self):
         sizes = Sizes(self._of_size, self._resize, self._init_some)
-        components = Components(self.components, self._joint_of_event, self._which, sizes)
+        collapsed = functools.partial(is_collapsed, covariance=self.covariance, jitter=self.jitter)
+        components = Components(
+            self.components, self._joint_of_event, self._which, sizes, collapsed
+        )
         return Traits(components=components, degrees_of_freedom=self._degrees_of_freedom)
 
     @property

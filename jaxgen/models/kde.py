@@ -13,7 +13,7 @@ from jaxgen.core.families import namespace, others
 from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.numerics import logsumexp_of_tiles
 from jaxgen.core.places import Message, feature
-from jaxgen.core.random import Bits, Normal
+from jaxgen.core.random import Bits, Normal, fixed
 from jaxgen.core.random.choice import choose
 from jaxgen.core.sizes import size_class
 from jaxgen.core.spec import Count
@@ -190,7 +190,7 @@ def _drawn(share, count):
 
     One row is drawn from each of ``count`` strata of equal total share.
     """
-    rng, xp = np.random.default_rng(0), namespace(share)
+    rng, xp = fixed.generator(), namespace(share)
     positions = rng.permutation((np.arange(count) + rng.random(count)) / count)
     cdf = xp.cumsum(share)
     return xp.searchsorted(cdf, cdf[-1] * positions.astype(cdf.dtype), side="right").clip(
@@ -201,7 +201,7 @@ def _drawn(share, count):
 def _subsample(share, count):
     """A subsample of at most ``count`` rows: indices in random order, and the rows' shares."""
     if np.count_nonzero(share) <= count:
-        rows = np.random.default_rng(0).permutation(np.flatnonzero(share))
+        rows = fixed.generator().permutation(np.flatnonzero(share))
         return rows, share[rows]
     rows, first, times = np.unique(_drawn(share, count), return_index=True, return_counts=True)
     order = np.argsort(first)

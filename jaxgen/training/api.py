@@ -17,6 +17,7 @@ from jaxgen.core.methods import check_own
 from jaxgen.core.model import Model, Params
 from jaxgen.core.places import Names
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.random import fixed
 from jaxgen.core.template import Template
 from jaxgen.core.units import standard_units
 from jaxgen.core.wrapper import (
@@ -122,8 +123,9 @@ def fit(
       batch_size: rows in a minibatch (256); gradient only.
       optimizer: an optax GradientTransformation, a ``jaxgen.training.Adam``, or a list of Adams for
         the members of an ensemble; by default Adam at ``model.learning.rate``. Gradient only.
-      validation: share of the rows held out (0.1), or held-out data, as x or as a tuple (x, y);
-        with 0 the training rows decide which params are best. Gradient only.
+      validation: share of the rows held out, or held-out data, as x or as a tuple (x, y); with 0
+        the training rows decide which params are best. By default 0.1, or 0 if at most 100 numbers
+        are learnt from at least 100 rows each: such a fit hardly overfits. Gradient only.
       patience: number of epochs without a better score after which training stops; by default
         training runs all epochs, as the low learning rates at the end help most. The best params
         are kept either way. Gradient only.
@@ -340,6 +342,10 @@ def _learn(run: _Run, how: How) -> tuple[Model, Params, dict[str, Any]]:
         return model, *_closed_form(model, data)
     if how.method != "gradient":
         run = run._replace(validation=0.0)  # all rows are learnt from
+    elif run.validation is None:
+        numbers = freezing.count_learnt(model, run.start, how.settings.freeze)
+        share = held_out.default_share(model, numbers, len(data.x))
+        run = run._replace(validation=share)
     if run.checkpoint is not None:
         how = how._replace(checkpoint=functools.partial(_checkpoint, run))
     count = how.settings.members
@@ -391,7 +397,7 @@ def _closed_form(spec: Model, data: Data) -> tuple[Params, dict[str, Any]]:
         params = as_params(spec.estimate(what, y, weights, **mask_argument(observed)))
     numbers_held = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
     count = int(np.clip(_READ // max(numbers_held, 1), 64, _CHECKED))  # a KDE's grow with the rows
-    some = np.random.default_rng(0).permutation(len(x))[:count]
+    some = fixed.generator().permutation(len(x))[:count]
     few = (v if v is None else v[some] for v in (x, y, weights))
     check_scores(spec, params, pad(*few), numbers[some], "x", "the fitted")
     history: dict[str, Any] = {"method": "closed_form", "steps": 0, "epochs": 0}

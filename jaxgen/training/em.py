@@ -14,6 +14,7 @@ from jax import lax
 from jaxgen.core import inputs
 from jaxgen.core.families import check_observed, mask_argument
 from jaxgen.core.places import Names
+from jaxgen.core.random import fixed
 from jaxgen.core.warn import warn
 from jaxgen.training.progress import Progress, chunk_length
 from jaxgen.training.rows import Data, Rows, as_params, check_scores, for_init, pad
@@ -91,11 +92,17 @@ def run(
             f"x cannot be fitted: EM of {wanted} starts from params that are not finite"
         )
 
-    params, history = max(results, key=lambda result: _rank(result[1]))
+    params, history = max(results, key=lambda result: _rank(model, *result))
     if history["stopped"].startswith("nan"):
         warn(
             f"EM of {wanted} stopped: the log-likelihood was not finite at step "
             f"{history['steps']}; the last finite params are returned"
+        )
+    elif _is_collapsed(model, params):
+        warn(
+            f"EM of {wanted}: a component has collapsed onto rows that hardly differ, so jitter sets "
+            "its variance and the likelihood means little; take fewer components, more restarts or "
+            "a larger jitter"
         )
     if restarts > 1:
         history["restarts"] = [other["train"][-1] for _, other in results]
@@ -110,7 +117,7 @@ def _start(model, init, key, x, y, weights, runs):
         return as_params(init(key, *for_init(x, y, weights)))
     n, most = len(x), _short_rows(model)
     if n > most:
-        some = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+        some = np.sort(fixed.generator().choice(n, most, replace=False))
         x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
     else:
         some = np.arange(n)
@@ -119,7 +126,7 @@ def _start(model, init, key, x, y, weights, runs):
 
     def rank(start):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
-        return (False, -math.inf) if params is None else _rank(history)
+        return (False, False, -math.inf) if params is None else _rank(model, params, history)
 
     keys = [jax.random.fold_in(key, i) for i in range(runs)]
     with Names.of_rows(some):
@@ -140,8 +147,17 @@ def _short_rows(model):
     return int(np.clip(ROWS_EACH * numbers, *SHORT_ROWS))
 
 
-def _rank(history):
-    return not history["stopped"].startswith("nan"), history["train"][-1]
+def _rank(model, params, history):
+    """A key that sorts runs: by score, those with a collapsed component before, and NaN first."""
+    is_finite = not history["stopped"].startswith("nan")
+    return is_finite, not _is_collapsed(model, params), history["train"][-1]
+
+
+def _is_collapsed(model, params):
+    components = model.traits.components
+    return (
+        components is not None and components.collapsed is not None and components.collapsed(params)
+    )
 
 
 def _one(model, start, rows: Rows, epochs, bar, volume=0.0, tolerance=TOLERANCE):

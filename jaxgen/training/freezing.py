@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxgen.core.model import Model
+from jaxgen.core.spec import Params
+
 
 class Layout(NamedTuple):
     """How params are laid out for training. Hashable: it is a static argument of programs.
@@ -79,6 +82,28 @@ def learnt(params: Any, freeze: Any, always: tuple[str, ...] = ()) -> tuple[bool
             "learning.frozen, covers all of them that are floats"
         )
     return mask
+
+
+def count_learnt(model: Model, start: Params | None, freeze: Any) -> int | None:
+    """How many numbers a fit learns; None if ``model.init`` needs data to tell.
+
+    Args:
+      model: the spec.
+      start: params to start from, or None for those of ``model.init``.
+      freeze: names of params, as in ``learnt``.
+
+    Raises:
+      TypeError, ValueError: as ``learnt``.
+    """
+    shapes = start
+    if start is None:
+        try:
+            shapes = jax.eval_shape(model.init, jax.random.key(0))
+        except Exception:  # whatever an init raises that takes data for granted
+            return None
+    mask = learnt(shapes, freeze, model.learning.frozen)
+    sizes = [math.prod(np.shape(leaf)) for leaf in jax.tree_util.tree_leaves(shapes)]
+    return sum(size for size, m in zip(sizes, mask, strict=True) if m)
 
 
 def below(part: str, freeze: Any, always: tuple[str, ...]) -> tuple[str, ...]:

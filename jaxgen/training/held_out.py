@@ -13,17 +13,31 @@ from jaxgen.core.places import Message
 from jaxgen.training.rows import Data, training_data
 
 SHARE = 0.1
+# A small model that has many rows for each of its numbers hardly overfits, while few held-out rows
+# decide by chance which params are best.
+FEW_NUMBERS = 100
+ROWS_EACH = 100
 
 
-def share_of(model: Model) -> float:
-    """The default validation share; 0 if the model keeps its last params."""
-    return SHARE if model.learning.keep == "best" else 0.0
+def default_share(model: Model, numbers: int | None, n: int) -> float:
+    """The default validation share.
+
+    It is 0 if the model keeps its last params, or if training has at most ``FEW_NUMBERS`` numbers
+    to learn and ``ROWS_EACH`` rows for each of them.
+
+    Args:
+      model: the spec.
+      numbers: how many numbers are learnt; None if that is not known.
+      n: number of training rows.
+    """
+    small = numbers is not None and numbers <= min(FEW_NUMBERS, n / ROWS_EACH)
+    return 0.0 if small or model.learning.keep != "best" else SHARE
 
 
-def checked(model: Model, validation: Any) -> float | Data:
-    """The share of rows to hold out, or checked validation data."""
+def checked(model: Model, validation: Any) -> float | Data | None:
+    """The share of rows to hold out, checked validation data, or None for the default share."""
     if validation is None:
-        return share_of(model)
+        return None
     if isinstance(validation, numbers.Real) and not isinstance(validation, bool):
         share = float(validation)
         if not 0 <= share < 1:

@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.spec import Params
-from jaxgen.models.normal.covariances import Form, expand, form_of
+from jaxgen.models.normal.covariances import Form, expand, form_of, scale_name
 from jaxgen.models.normal.density import condition, log_density
 from jaxgen.models.normal.matrices import cholesky, matmul, smallest_variance
 
@@ -99,6 +100,40 @@ def maximise(moments: tuple, mean: jax.Array, covariance: str, jitter: float) ->
         broad = jnp.diag(jnp.maximum(whole, floor))
         matrix = jnp.where(empty[:, :, None], broad, matrix + jnp.diag(floor))
     return {"logits": logits, "mean": mean, "scale_tril": cholesky(matrix, floor)}
+
+
+def is_collapsed(params: Params, covariance: str, jitter: float) -> bool:
+    """Whether jitter makes up half of a component's variance in some direction, or more.
+
+    Such a component has collapsed onto rows that hardly differ, and its likelihood grows without
+    bound as jitter decreases. A direction without variance in all the data does not count.
+
+    Args:
+      params: of a ``GaussianMixture``, with concrete values.
+      covariance, jitter: those of the ``GaussianMixture``.
+
+    Source: McLachlan and Peel 2000, "Finite mixture models", section 3.10.
+    """
+    arrays = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
+    weights = np.exp(arrays["logits"] - arrays["logits"].max())
+    weights /= weights.sum()
+    mean, scale = arrays["mean"], arrays[scale_name(covariance)]
+    if covariance == "spherical":
+        scale = np.broadcast_to(scale[:, None], mean.shape)
+    if form_of(covariance) == "full":
+        scale = np.tril(scale)
+        matrix = np.broadcast_to(scale @ scale.swapaxes(-1, -2), (*mean.shape, mean.shape[1]))
+    else:
+        matrix = scale[..., None] ** 2 * np.eye(mean.shape[1])
+    between = mean - weights @ mean
+    whole = np.tensordot(weights, matrix + between[:, :, None] * between[:, None, :], 1)
+    within = weights @ np.diagonal(matrix, axis1=1, axis2=2)
+    unit = np.sqrt(jitter * np.clip(within, _MIN_VARIANCE, 1))
+    if not (unit > 0).all() or not np.isfinite(matrix).all() or not np.isfinite(whole).all():
+        return False
+    each = np.concatenate([whole[None], matrix[weights > 0]]) / (unit[:, None] * unit)
+    least = np.linalg.eigvalsh(each)[:, 0]
+    return bool(least[0] >= 2 and least[1:].min() < 2)
 
 
 def em_step_observed(
