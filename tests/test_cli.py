@@ -1,5 +1,6 @@
 """The command line, run on files as a user would run it."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -116,20 +117,22 @@ def test_missing_columns_are_an_error(place, tmp_path, capsys):
 class Unit(jaxgen.Model):
     """Uniform on [0, 1], with no support for missing values."""
 
-    event_shape = (1,)
+    event_shape = (2,)
 
     def log_prob(self, params, x, y=None):
         return jnp.where((x >= 0) & (x <= 1), 0 * params["zero"], -jnp.inf).sum()
 
 
 def test_score_names_events_of_no_density(tmp_path, capsys):
-    jaxgen.Fitted(Unit(), {"zero": jnp.zeros(1)}).save(tmp_path / "m")
-    tables.write(tmp_path / "x.csv", [[0.5], [2], [np.nan], [3]])
+    jaxgen.Fitted(Unit(), {"zero": jnp.zeros(2)}).save(tmp_path / "m")
+    tables.write(tmp_path / "x.csv", [[np.nan, np.nan], [0.5, 0], [0, 2], [np.nan, 0], [3, 0]])
     assert run("score", tmp_path / "m", tmp_path / "x.csv") == 0
     out = capsys.readouterr().out
-    assert "zero density    2 events, the first in line 2" in out
-    assert "NaN             1 events, the first in line 3" in out
-    tables.write(tmp_path / "x.npy", [[0.5], [2]])
+    assert "events          4\n" in out
+    assert "zero density    2 events, the first in line 3" in out
+    assert "NaN             1 events, the first in line 4" in out
+    assert "1 rows without any value were left out" in out
+    tables.write(tmp_path / "x.npy", [[0.5, 0], [2, 0]])
     assert run("score", tmp_path / "m", tmp_path / "x.npy") == 0
     assert "zero density    1 events, the first in row 1" in capsys.readouterr().out
 
@@ -291,6 +294,8 @@ def test_world_is_called_with_its_options(monkeypatch, tmp_path):
         ("fit gone.csv --model Gaussian --out o", "No such file or directory: gone.csv"),
         ("fit x.txt --model Gaussian --out o", r"ending must be one of \.csv"),
         ("fit x.csv --model Gaussian --out o --epochs 0", "--epochs: .* at least 1, got '0'"),
+        ("sample m -n 1.5e0 --out o.csv", "at least 1, got '1.5e0'"),
+        ("sample m -n inf --out o.csv", "at least 1, got 'inf'"),
         ("fit x.csv --model Gaussian --out o --seed -1", "seed"),
         ("fit x.csv --model Gaussian --out o --seed 4294967296", r"below 2\*\*32"),
         ("sample m -n 5 --out o.xyz", "ending must be one of"),
@@ -462,6 +467,20 @@ def test_the_table_of_the_world_is_strict_json(tmp_path, monkeypatch, capsys):
     assert found["notes"] == {"kl": "inf", "kl_error": "nan"}
     assert found["kl"] is found["kl_error"] is None
     assert found["on_land"] == 0.5
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"jaxgen {importlib.metadata.version('jaxgen')}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("12", 12), ("1e3", 1000), ("1.5e3", 1500), ("2.0", 2), ("1E+2", 100)]
+)
+def test_counts_may_be_written_as_floats(text, count):
+    assert cli._parser().parse_args(["sample", "m", "-n", text, "--out", "x"]).n == count
 
 
 def test_help_is_complete(capsys):

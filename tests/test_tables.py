@@ -100,6 +100,7 @@ def test_images(ending, tmp_path):
         ("nan,2\n", None, [[np.nan, 2]]),
         ("x\n1\n2\n", ("x",), [[1], [2]]),
         ("0.1", None, [[0.1]]),
+        ("x,y\nTrue,false\nFALSE,\ntrue ,TRUE\n", ("x", "y"), [[1, 0], [0, np.nan], [1, 1]]),
     ],
     ids=repr,
 )
@@ -121,11 +122,26 @@ def test_csv(text, columns, values, tmp_path):
         ("1,2\n3\n", "line 2, column 2: expected 2 cells, got 1"),
         ("1,2\n3,4,5\n", "line 2, column 3: expected 2 cells, got 3"),
         ("x,y\n1,2,3\n4,5,6\n", "line 2, column 3: expected 2 cells, got 3"),
-        ("x;y\n1;2,5\n", "line 2, column 2 (y): '2,5' is not a number: write the decimal comma"),
+        (
+            "x;y\n1;2,5\n",
+            "line 2, column 2 (y): '2,5' is not a number: write the decimal comma as a point, 2.5",
+        ),
+        (
+            'x,y\n1,"3,750"\n',
+            "'3,750' is not a number: if the comma is a decimal comma, write "
+            "3.750; if it separates thousands, write 3750",
+        ),
+        ('x,y\n1,"1,234,567.5"\n', "write it without the commas between thousands, 1234567.5"),
+        ('x,y\n1,"12,34,5"\n', "'12,34,5' is not a number"),
+        (
+            "x,y\nTrue,1\n0.5,2\n",
+            "line 2, column 1 (x): 'True' in a column with other numbers than 0 and 1, such as 0.5",
+        ),
+        ("x,y\nTrue,1\nno,2\n", "line 3, column 1 (x): 'no' is not a number"),
         ("x|y\n1|2\n", "line 2, column 1 (x|y): '1|2' is not a number"),
         ("# made by hand\n1,2\n", "line 2, column 2: expected 1 cells, got 2"),
         ('"x\ny",z\n1,2\n"3\n",no\n', "line 4, column 2 (z): 'no' is not a number"),
-        (",x\n0,1\n", "line 1, column 1: the column has no name"),
+        (",x\n0,1\n", "column 1 has no name; is it an index?"),
         ("x,x\n0,1\n", "columns 1 and 2 have one name, 'x'"),
         ('x\n"' + "a" * 200_000, "field larger than field limit"),
     ],
@@ -378,3 +394,64 @@ def test_columns_that_a_format_cannot_hold(tmp_path):
     table = tables.read(tmp_path / "t.npz", "kind")
     assert table.values.shape == (2, 3, 4)
     assert table.labels.tolist() == ["a", "b"]
+
+
+def test_tabs_between_the_cells_of_a_tsv(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("a,b\tkind\n1\tx\n\ty\n")
+    table = tables.read(path, "kind")
+    assert table.columns == ("a,b",)
+    assert table.labels.tolist() == ["x", "y"]
+    np.testing.assert_array_equal(table.values, [[1], [np.nan]])
+    assert tables.row_name(path, 1) == "line 3"
+    with pytest.raises(ValueError, match=r"line 3, column 2 \(kind\): 'y'|line 2.*'x' is not"):
+        tables.read(path)
+    tables.write(path, {"a": np.array([1, 2]), "b, c": np.array(["x\ty", "z"])})
+    assert path.read_bytes() == b'a\tb, c\n1\t"x\ty"\n2\tz\n'
+    assert tables.cells(path)["b, c"].tolist() == ["x\ty", "z"]
+    path.write_text("a|b\n1|2\n")
+    assert tables.read(path, reading=tables.Reading(delimiter="|")).columns == ("a", "b")
+
+
+def test_dates_and_missing_entries_in_text(tmp_path):
+    day = np.array(["2020-01-01", "NaT", "2020-01-03"], "datetime64[ns]")
+    columns = {
+        "day": day,
+        "time": day + np.timedelta64(36001, "ms"),
+        "took": np.array([93600, -1, 0], "timedelta64[s]"),
+        "id": np.ma.masked_array([2**60 + 1, 0, 3], [False, True, False]),
+        "flag": np.array([True, False, True]),
+        "none": np.array([None, "a", None], object),
+    }
+    tables.write(tmp_path / "t.csv", columns)
+    assert (tmp_path / "t.csv").read_text() == (
+        "day,time,took,id,flag,none\n"
+        "2020-01-01,2020-01-01T00:00:36.001,1 days 02:00:00,1152921504606846977,True,\n"
+        ",,-1 days +23:59:59,,False,a\n"
+        "2020-01-03,2020-01-03T00:00:36.001,0 days 00:00:00,3,True,\n"
+    )
+    tables.write(tmp_path / "t.npz", columns)
+    held = np.load(tmp_path / "t.npz")
+    assert held["id"].tolist() == ["1152921504606846977", "", "3"]  # floats would not be exact
+    np.testing.assert_array_equal(held["day"], day)
+    assert held["columns"].tolist() == ["flag"]
+    with pytest.raises(ValueError, match="complex numbers"):
+        tables.write(tmp_path / "t.csv", np.ones((2, 2), complex))
+
+
+def test_a_column_without_a_name(tmp_path):
+    path = csv(tmp_path, ",a,b\n0,1,2\n1,3,4\n")
+    for options in ({"ignore": ("",)}, {"columns": ("a", "b")}):
+        table = tables.read(path, **options)
+        assert table.columns == ("a", "b")
+        np.testing.assert_array_equal(table.values, [[1, 2], [3, 4]])
+    assert list(tables.cells(path)) == ["", "a", "b"]
+
+
+def test_arrays_of_an_npz_that_are_left_out(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, x=np.ones((2, 2)), y=np.zeros(2), columns=np.array(["a", "b"]))
+    assert tables.extra_arrays(path) == ["y"]
+    assert tables.names(path) == ("a", "b")
+    np.savez(path, events=np.ones((2, 2)))
+    assert tables.extra_arrays(path) == []

@@ -178,6 +178,9 @@ def test_labels_in_parquet(tmp_path):
         tables.read(path, "kind")
     with pytest.raises(ValueError, match="no column 'y'; the columns are 'x', 'kind'"):
         tables.read(path, "y")
+    write(x=[1.0, 2.0], kind=np.array([1, 2], "datetime64[ns]"))
+    with pytest.raises(ValueError, match="must hold text or numbers"):
+        tables.read(path, "kind")
     write(kind=["a"])
     with pytest.raises(ValueError, match="no columns except that of the labels, 'kind'"):
         tables.read(path, "kind")
@@ -197,3 +200,18 @@ def test_a_large_csv_with_labels_is_fast(tmp_path):
     assert time.perf_counter() - began < 3  # 0.3 s on an idle machine
     np.testing.assert_array_equal(table.values, x)
     np.testing.assert_array_equal(table.labels, kinds)
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz", "parquet"])
+def test_labels_may_be_missing(ending, tmp_path):
+    path = tmp_path / f"t.{ending}"
+    for given, expected in (
+        (["pear", "", "?", "apple"], ["pear", None, None, "apple"]),
+        (["2", "", "?", "7"], [2, None, None, 7]),
+    ):
+        labelled(path, given)
+        reading = tables.Reading(na=("?",))
+        table = tables.read(path, "kind", reading=reading, missing_labels=True)
+        assert table.labels.tolist() == expected
+        with pytest.raises(ValueError, match="label"):
+            tables.read(path, "kind", reading=reading)

@@ -23,13 +23,11 @@ def fit(args: Namespace) -> None:
     own = families.import_modules(args.modules)
     family, fields = families.family(args.model, own), families.settings(args.set)
     columns, x, labels = events.read_training(args)
+    x = x[:, None] if x.ndim == 1 else x
+    some, left_out = events.known_rows(args.data, x, labels)
+    x, labels = x[some], None if labels is None else np.array(labels[some].tolist())
     if labels is not None and len(set(labels.tolist())) == 1:
         raise ValueError(f"{args.data}: {args.label!r} has the same label for all events")
-    x = x[:, None] if x.ndim == 1 else x
-    some = np.flatnonzero(~np.isnan(x).reshape(len(x), -1).all(1))
-    empty = len(x) - len(some)
-    if 0 < empty < len(x):
-        x, labels = x[some], None if labels is None else labels[some]
     model = families.build(family, fields, x, labels, columns, args.domain)
     names = ("epochs", "batch_size", "restarts", "validation", "patience")
     options = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
@@ -44,8 +42,8 @@ def fit(args: Namespace) -> None:
     missing = np.isnan(x).sum()
     if missing:
         print(f"{missing:,} of {x.size:,} values were missing")
-    if empty:
-        print(f"{empty:,} rows without any value were left out")
+    for sentence in left_out:
+        print(sentence)
 
 
 def sample(args: Namespace) -> None:
@@ -79,22 +77,26 @@ def score(args: Namespace) -> None:
     fitted = _load(args)
     if fitted.model.traits.density == "none":
         raise ValueError(f"{type(fitted.model).__name__} has no log density to score with")
-    x, y = events.read_events(args, fitted, args.data, args.label)
-    with events.names(args, args.data, fitted.columns):
+    x, y, some, left_out, n = events.known_events(args, fitted, args.data)
+    with events.names(args, args.data, fitted.columns), places.Names.of_rows(some):
         log_p = events.in_chunks(
             len(x), "score", lambda _, rows: fitted.log_prob(x[rows], _cut(y, rows))
         )
     mean = mean_and_error(log_p)
     if args.out is not None:
-        identity = events.ids(args, len(x), None)
-        events.write_columns(args.out, identity, {"log_prob": log_p}, log_p)
+        scores = np.ma.masked_all(n, log_p.dtype)
+        scores[some] = log_p
+        identity = events.ids(args, n, numbered=False)
+        events.write_columns(args.out, identity, {"log_prob": scores}, scores)
     print(f"events          {len(log_p):,}")
     print(f"log-likelihood  {mean.value:.6g} +- {mean.se:.2g} nats per event")
     print(f"bits/dim        {bits_per_dim(mean.value, events.size(fitted)):.6g}")
     for name, found in (("zero density", log_p == -np.inf), ("NaN", np.isnan(log_p))):
         if found.any():
-            first = tables.row_name(args.data, found.argmax(), events.reading(args))
+            first = tables.row_name(args.data, some[found.argmax()], events.reading(args))
             print(f"{name:<15} {found.sum():,} events, the first in {first}")
+    for sentence in left_out:
+        print(sentence)
 
 
 def classify(args: Namespace) -> None:
@@ -108,7 +110,7 @@ def classify(args: Namespace) -> None:
         output.check_figure(args.figure, others=[args.model, args.data, args.out])
     fitted = _load(args)
     names = events.label_names(fitted)
-    x, y = events.read_events(args, fitted, args.data, args.label)
+    x, y = events.read_events(args, fitted, args.data, args.label, missing_labels=True)
     with events.names(args, args.data, fitted.columns):
         log_p = events.in_chunks(len(x), "classify", lambda _, rows: fitted.classify(x[rows]))
     p = np.exp(log_p)
@@ -120,9 +122,14 @@ def classify(args: Namespace) -> None:
     if y is None:
         print(f"{len(log_p):,} events, in {args.out}")
         return
-    with events.names(args, args.data, fitted.columns):
-        found = metrics.calibration(log_p, y, labels=fitted.labels)
+    some = np.flatnonzero(events.has_label(y))
+    if not len(some):
+        raise ValueError(f"{args.data}: no row has a label")
+    with events.names(args, args.data, fitted.columns), places.Names.of_rows(some):
+        found = metrics.calibration(log_p[some], y[some].tolist(), labels=fitted.labels)
     print(f"events             {found.events:,}\n{found}")
+    if len(some) < len(y):
+        print(f"{len(y) - len(some):,} rows without a label were left out of the measures")
     if args.figure is not None:
         output.write_figure(metrics.reliability_figure(found), args.figure)
 
@@ -165,21 +172,24 @@ def outliers(args: Namespace) -> None:
     x, y = events.read_events(args, fitted, args.data, args.label)
     options = {} if args.samples is None else {"n_samples": args.samples}
     with events.names(args, args.data, fitted.columns):
-        found = metrics.outliers(fitted, x, y, key=jax.random.key(args.seed), **options)
+        labels = None if y is None else y.tolist()
+        found = metrics.outliers(fitted, x, labels, key=jax.random.key(args.seed), **options)
     identity = events.ids(args, len(x))
     if args.out is not None:
         most = found.most_blamed()
         blame = np.where(most < 0, np.nan, found.blame[np.arange(len(x)), most])
         blamed = [None if j < 0 else found.columns[j] for j in most]
-        numbers = np.array([found.percentile, found.log_prob, blame], np.float32)
+        numbers = np.array([100 * found.percentile, found.log_prob, blame], np.float32)
         percentile, log_p, blame = numbers
         scores = {"percentile": percentile, "log_prob": log_p}
         columns = {**scores, "column": np.array(blamed, object), "blame": blame}
         events.write_columns(args.out, identity, columns, numbers.T)
 
+    shown = None if args.id is None else identity[args.id].tolist()
+
     def name(row: int) -> Any:
-        if args.id is not None:
-            return identity[args.id][row]
+        if shown is not None:
+            return shown[row]
         return tables.row_name(args.data, row, events.reading(args))
 
     print(found.table(args.n, name))
@@ -195,17 +205,21 @@ def evaluate(args: Namespace) -> None:
     if args.figure is not None:
         output.check_figure(args.figure, others=[*read, args.json])
     fitted = _load(args)
-    x_test, y_test = events.read_events(args, fitted, args.data, args.label)
+    x_test, y_test, some, left_out, _ = events.known_events(args, fitted, args.data)
+    left_out = [f"{args.data}: {sentence}" for sentence in left_out]
     x_train, y_train = None, None
     if args.train is not None:
-        x_train, y_train = events.read_events(args, fitted, args.train, args.label)
+        x_train, y_train, _, more, _ = events.known_events(args, fitted, args.train)
+        left_out += [f"{args.train}: {sentence}" for sentence in more]
     options = {} if args.samples is None else {"n_samples": args.samples}
     key = jax.random.key(args.seed)
-    with events.names(args, args.data, fitted.columns):
+    with events.names(args, args.data, fitted.columns), places.Names.of_rows(some):
         report = metrics.evaluate(
             fitted, x_test, y_test, x_train=x_train, y_train=y_train, key=key, **options
         )
     print(report)
+    for sentence in left_out:
+        print(sentence)
     if args.json is not None:
         output.write_json(args.json, report.to_dict())
     if args.figure is not None:

@@ -26,9 +26,23 @@ _DELAY = 2.0  # seconds after which a progress bar shows
 
 
 def read_training(args: Namespace) -> tables.Table:
-    """The table to fit a model to, without the columns that are no features."""
-    columns = tuple(_names_in(args.columns)) or None
-    ignore = _names_in(args.ignore)
+    """The table to fit a model to, without the columns that are no features.
+
+    Labels that are missing are None.
+    """
+    known = tables.names(args.data, reading(args)) or ()
+    extra = tables.extra_arrays(args.data)
+    columns = tuple(_names_in(args.columns, known)) or None
+    ignore = _names_in(args.ignore, (*known, *extra))
+    others = [name for name in extra if name not in (args.label, *ignore)]
+    if others and columns is None:
+        listed = ", ".join(map(repr, others))
+        first = "use --label NAME if one is the label, and " if args.label is None else "use "
+        raise ValueError(
+            f"{args.data}: it holds {listed} beside 'x'; {first}--ignore "
+            f"{' '.join(map(shlex.quote, others))} for arrays to leave out"
+        )
+    ignore = [name for name in ignore if name not in extra]
     table = _read(args, args.data, columns, ignore, fitting=True)
     if columns is not None and table.columns is None:
         raise ValueError(f"{args.data}: its columns have no names, so --columns does not apply")
@@ -36,13 +50,64 @@ def read_training(args: Namespace) -> tables.Table:
 
 
 def read_events(
-    args: Namespace, fitted: Fitted, path: str | os.PathLike[str], label: str | None = None
-) -> tuple[np.ndarray, list[str | int] | None]:
-    """The events of a table, with the model's columns by name, and their labels."""
+    args: Namespace,
+    fitted: Fitted,
+    path: str | os.PathLike[str],
+    label: str | None = None,
+    missing_labels: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The events of a table, with the model's columns by name, and their labels.
+
+    missing_labels: whether labels may be missing, which are then None.
+    """
     _, x, labels = _read(args, path, fitted.columns, (), label=label)
     with names(args, path, fitted.columns):
-        y = None if labels is None else _labels_of_texts(fitted, map(str, labels))
+        y = None if labels is None else _labels_of_texts(fitted, labels)
+        if y is not None and not missing_labels and not has_label(y).all():
+            where = places.row(has_label(y).argmin())
+            raise ValueError(
+                places.Message(f"{path}: {label!r} has no label in ", where, "; fill it in, or "
+                               "leave the row or --label out")
+            )  # fmt: skip
     return with_event_shape(x, fitted.model), y
+
+
+def known_events(
+    args: Namespace, fitted: Fitted, path: str
+) -> tuple[np.ndarray, list[str | int] | None, np.ndarray, list[str], int]:
+    """The events that have a value, and a label if --label is given, as ``read_events`` does.
+
+    Returns:
+      The events, their labels, the numbers of their rows, sentences about the other rows, and the
+      number of all rows.
+    """
+    x, y = read_events(args, fitted, path, args.label, missing_labels=True)
+    rows, sentences = known_rows(path, x, y)
+    return x[rows], None if y is None else y[rows].tolist(), rows, sentences, len(x)
+
+
+def has_label(y: np.ndarray) -> np.ndarray:
+    """Where labels, an array of objects, are not None."""
+    return np.array([label is not None for label in y.tolist()], bool)
+
+
+def known_rows(path: str, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
+    """Numbers of the rows that have a value and a label, and sentences about the other rows.
+
+    Without y rows need no label.
+
+    Raises:
+      ValueError: no row has a value, or none has a label.
+    """
+    n = len(x)
+    empty = np.isnan(x).all(axis=tuple(range(1, x.ndim)))
+    unlabelled = np.zeros(n, bool) if y is None else ~has_label(y)
+    rows = np.flatnonzero(~(empty | unlabelled))
+    if n and not len(rows):
+        what = "any value" if empty.all() else "a label" if unlabelled.all() else "value and label"
+        raise ValueError(f"{path}: no row has {what}")
+    counts = {"any value": empty.sum(), "a label": (unlabelled & ~empty).sum()}
+    return rows, [f"{k:,} rows without {what} were left out" for what, k in counts.items() if k]
 
 
 def labels_of_rows(
@@ -52,22 +117,22 @@ def labels_of_rows(
 
     The labels are those of the column ``--label``, or of the model's own label if the data have it.
     """
-    held = None if fitted.model.classes is None else tables.cells(args.data, reading(args))
+    held = (*(tables.names(args.data, reading(args)) or ()), *tables.extra_arrays(args.data))
     name = args.label or (fitted.y_columns or ("",))[0]
     if args.label is not None:
         label_names(fitted)  # raises if there are none
-        if held is None:
+        if not held:
             raise ValueError(f"{args.data}: no column {name!r}, as its columns have no names")
-        check_known(args.data, list(held), [name])
-    if held is None or name not in held:
+        check_known(args.data, held, [name])
+    if fitted.model.classes is None or name not in held:
         return [(np.arange(n), None)]
-    blank = {"", "None", "nan", *reading(args).na}
-    texts = list(map(str, held[name].tolist()))
-    blank -= set(map(str, label_names(fitted)))
-    known = np.array([text not in blank for text in texts])
-    labels = _labels_of_texts(fitted, [text for text, k in zip(texts, known, strict=True) if k])
-    found = [(np.flatnonzero(known), labels), (np.flatnonzero(~known), None)]
-    return [(rows, y) for rows, y in found if len(rows)]
+    labels = _read(args, args.data, fitted.columns, (), label=name).labels
+    assert labels is not None
+    blank = {"None", "nan"} - set(map(str, label_names(fitted)))
+    y = _labels_of_texts(fitted, [None if str(text) in blank else text for text in labels])
+    known = has_label(y)
+    found = [(np.flatnonzero(known), y[known].tolist()), (np.flatnonzero(~known), None)]
+    return [(rows, labels) for rows, labels in found if len(rows)]
 
 
 def _read(
@@ -81,18 +146,24 @@ def _read(
 ) -> tables.Table:
     label = args.label if fitting else label
     try:
-        return tables.read(path, label, columns, ignore=ignore, reading=reading(args))
+        return tables.read(
+            path, label, columns, ignore=ignore, reading=reading(args), missing_labels=True
+        )
     except tables.NotANumber as error:
         raise ValueError(f"{error}{_hint(error, label, fitting)}") from None
+    except tables.UnknownColumn as error:
+        only = error.names[0] if len(error.names) == 1 else ""
+        raise ValueError(f"{error}{_delimiter_hint(only)}") from None
 
 
 def _hint(error: tables.NotANumber, label: str | None, fitting: bool) -> str:
     """A hint for an error about cells of text."""
     hints = []
-    for character in ";|\t":
-        if len(error.texts) == 1 and character in next(iter(error.texts)):
-            name = "tab" if character == "\t" else repr(character)
-            return f"; use --delimiter {name} if that separates the columns"
+    if error.text_alone == [""]:
+        leave = "use --ignore '' to leave it out, or --columns with the features"
+        return f"; {leave}" if fitting else ""
+    if len(error.texts) == 1 and (hint := _delimiter_hint(next(iter(error.texts)))):
+        return hint
     alone = list(error.text_alone)
     listed = " ".join(map(shlex.quote, alone))
     if fitting and len(alone) == 1 and label is None:
@@ -110,15 +181,30 @@ def _hint(error: tables.NotANumber, label: str | None, fitting: bool) -> str:
     return "".join(f"; {hint}" for hint in hints)
 
 
+def _delimiter_hint(name: str) -> str:
+    """A hint for a table whose columns may all be in one, by the name of that column."""
+    for character in ",;|\t:":
+        if character in name:
+            shown = "tab" if character == "\t" else repr(character)
+            return f"; use --delimiter {shown} if that separates the columns"
+    return ""
+
+
 def reading(args: Namespace) -> tables.Reading:
     """How the cells of the data are read."""
     return tables.Reading(tuple(_names_in(args.na)), args.delimiter)
 
 
-def _names_in(texts: list[str]) -> list[str]:
-    """Names that are separated by commas; a name in double quotes may hold commas."""
-    rows = csv.reader(texts, skipinitialspace=True)
-    return [name.strip() for row in rows for name in row]
+def _names_in(texts: list[str], known: Iterable[str] = ()) -> list[str]:
+    """Names that are separated by commas; a name in double quotes may hold commas.
+
+    A text that is a known name is that name.
+    """
+    found, known = [], set(known)
+    for text in texts:
+        rows = [[text]] if text in known else csv.reader([text], skipinitialspace=True)
+        found += [name.strip() for row in rows for name in row]
+    return found
 
 
 def check_missing(args: Namespace, x: np.ndarray, model: Model) -> None:
@@ -143,13 +229,16 @@ def names(
     return places.Names.known(columns, row=lambda row: tables.row_name(path, row, reading(args)))
 
 
-def ids(args: Namespace, n: int, name: str | None = "row") -> dict[str, np.ndarray]:
-    """The column that identifies rows of an output: that of --id, else row numbers.
+def ids(args: Namespace, n: int, numbered: bool = True) -> dict[str, Any]:
+    """The column that identifies rows of an output: that of --id, else numbers of the rows.
 
-    name is that of the column of row numbers; None for none.
+    The numbers are those of lines in a text file, as in errors, else of rows from 0 on.
+
+    numbered: whether to number the rows if there is no --id.
     """
     if args.id is None:
-        return {} if name is None else {name: np.arange(n)}
+        lines = tables.row_numbers(args.data, reading(args)) if numbered else None
+        return {"line": lines} if lines is not None else {"row": np.arange(n)} if numbered else {}
     held = tables.cells(args.data, reading(args))
     if held is None:
         raise ValueError(f"{args.data}: its columns have no names, so --id does not apply")
@@ -158,7 +247,7 @@ def ids(args: Namespace, n: int, name: str | None = "row") -> dict[str, np.ndarr
 
 
 def write_columns(
-    path: str, identity: dict[str, np.ndarray], columns: dict[str, Any], numbers: Any
+    path: str, identity: dict[str, Any], columns: dict[str, Any], numbers: Any
 ) -> None:
     """Write columns beside those that identify rows; an .npy gets an array of numbers alone."""
     if not tables.holds_names(path):
@@ -177,20 +266,36 @@ def label_names(fitted: Fitted) -> tuple[str | int, ...]:
     return fitted.labels or tuple(range(fitted.model.classes))
 
 
-def _labels_of_texts(fitted: Fitted, texts: Iterable[str]) -> list[str | int]:
-    """The model's labels from texts; numbers in one table may be text in another."""
+def _labels_of_texts(fitted: Fitted, labels: Iterable[Any]) -> np.ndarray:
+    """The model's labels, as objects, from texts or numbers; None is kept.
+
+    Numbers in one table may be text in another.
+    """
     known = {str(name): name for name in label_names(fitted)}
-    texts = list(texts)
-    unknown = [text for text in texts if text not in known]
+    texts = [None if label is None else str(label) for label in labels]
+    unknown = [text for text in texts if text is not None and text not in known]
     if unknown:
         message = f"unknown label {unknown[0]!r}; the labels are {', '.join(known):.200}"
         where = () if len(texts) == 1 else (" (", places.row(texts.index(unknown[0])), ")")
         raise ValueError(places.Message(message, *where, nearest(unknown[0], list(known))))
-    return [known[text] for text in texts]
+    found = np.empty(len(texts), object)
+    found[:] = [None if text is None else known[text] for text in texts]
+    return found
 
 
 def given(fitted: Fitted, pairs: list[str]) -> tuple[Any, dict[int | str, float]]:
     """The values of ``--given``: the label or conditions or None, and features' values by index."""
+    try:
+        return _given(fitted, pairs)
+    except ValueError as error:
+        joined = [pair for pair in pairs if re.search(",[^,=]+=", pair.partition("=")[2])]
+        if not joined:
+            raise
+        apart = " ".join(map(shlex.quote, re.split(",(?=[^,=]+=)", joined[0])))
+        raise ValueError(f"{error}; separate values by spaces: --given {apart}") from None
+
+
+def _given(fitted: Fitted, pairs: list[str]) -> tuple[Any, dict[int | str, float]]:
     values = dict[int | str, float]()
     conditions: dict[str, str] = {}
     known = _condition_names(fitted)
@@ -290,22 +395,37 @@ def in_chunks(n: int, what: str, answer: Callable[[int, slice], Any]) -> np.ndar
 def completed(args: Namespace, fitted: Fitted, x: np.ndarray, done: np.ndarray) -> tuple[Any, Any]:
     """The columns of the data with their missing values filled, as ``tables.write`` takes them.
 
-    Columns that are no features, and cells of a .csv that had a value, stay as they are.
+    Columns without new values stay as they are, and so do the texts of cells that had a value.
     """
-    missing = np.isnan(x)
+    filled, new = np.array(x, np.float64), np.isnan(x) & ~np.isnan(done)
     # the shortest decimals that give the number back in float32
-    filled = np.array(x, np.float64)
-    filled[missing] = [float(str(value)) for value in done[missing]]
+    filled[new] = [float(str(value)) for value in done[new]]
     held = tables.cells(args.data, reading(args)) if tables.holds_names(args.out) else None
     if held is None:
         return filled, fitted.columns
     features = fitted.columns or tuple(held)[: size(fitted)]
-    as_text = args.out.lower().endswith(".csv")
+    to_text = tables.is_text(args.out)
     for j, name in enumerate(features):
-        gaps, cells = missing.reshape(len(x), -1)[:, j], held[name]
-        new = filled.reshape(len(x), -1)[:, j]
-        if cells.dtype == object and not as_text:
-            held[name] = new
-        elif gaps.any():
-            held[name] = np.where(gaps, new.astype(object), cells) if as_text else new
+        gaps, values = new.reshape(len(x), -1)[:, j], filled.reshape(len(x), -1)[:, j]
+        if gaps.any() or (tables.is_text(args.data) and not to_text):
+            held[name] = _filled(held[name], gaps, values, to_text)
     return held, None
+
+
+def _filled(column: Any, gaps: np.ndarray, values: np.ndarray, to_text: bool) -> np.ndarray:
+    """A column whose gaps hold values; the other cells keep their texts and types if they can.
+
+    Args:
+      column: as ``tables.cells`` returns it.
+      gaps: where the values are new, (n,).
+      values: all values of the column, as numbers (n,).
+      to_text: whether the cells will be written as texts.
+    """
+    held = column.plain() if hasattr(column, "plain") else column
+    if held.dtype.kind == "f":
+        return np.where(gaps, values, np.ma.getdata(held)).astype(held.dtype)
+    cells = column.tolist()
+    # numbers and True in one column could not be read again
+    if not to_text or any(str(cell).strip().lower() in ("true", "false") for cell in cells):
+        return values
+    return np.where(gaps, values.astype(object), np.array(cells, object))

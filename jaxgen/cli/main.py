@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NoReturn
 
 from jaxgen.cli import commands
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
       The exit status: 0, or 2 after an error, which is one line on stderr.
 
     Raises:
-      SystemExit: with status 0, after ``--help``.
+      SystemExit: with status 0, after ``--help`` and ``--version``.
 
     >>> main(["score", "gaussian.jaxgen", "events.csv"])
     events          200
@@ -104,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = importlib.metadata.version("jaxgen")
+    parser.add_argument("--version", action="version", version=f"jaxgen {version}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
@@ -126,7 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_label(sub, "column of labels, text or whole numbers: learn p(x|y) and p(y)")
     sub.add_argument(
         "--columns", nargs="+", action="extend", default=[], metavar="COLUMN",
-        help="features to learn, such as a,b or a b; by default all columns but the label",
+        help="features to learn, such as a,b or a b; by default all columns but the label; an "
+        "argument that is the name of a column is that column, whether it holds commas or not",
     )  # fmt: skip
     sub.add_argument(
         "--ignore", nargs="+", action="extend", default=[], metavar="COLUMN",
@@ -193,7 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_label(sub, "column of labels: compare rows with draws from p(x|y)")
     sub.add_argument(
         "--out", metavar="FILE",
-        help="write each row's percentile among draws of the model, its log density, and the "
+        help="write each row's percentile among draws of the model, from 0 to 100, its log "
+        "density, and the "
         f"column most to blame: {_TABLES}",
     )  # fmt: skip
     sub.add_argument("-n", type=_count, default=20, metavar="N", help="rows to print; default: 20")
@@ -242,7 +249,7 @@ def _add_reading(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--delimiter", type=_delimiter, metavar="CHARACTER",
         help="character between the cells of a .csv, or 'tab'; by default a comma, or else a "
-        "semicolon or tab, whichever is in the first line",
+        "semicolon or tab, whichever is in the first line, and in a .tsv a tab",
     )  # fmt: skip
 
 
@@ -273,9 +280,11 @@ def _delimiter(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    number = re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9]{1,2})?", text, re.IGNORECASE)
+    count = Fraction(text) if number else Fraction(0)
+    if count < 1 or count.denominator != 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
+    return int(count)
 
 
 def _seed(text: str) -> int:

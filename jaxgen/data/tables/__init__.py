@@ -9,12 +9,23 @@ from jaxgen.data.tables.files import (
     cells,
     check_output,
     endings,
+    extra_arrays,
     holds_names,
+    is_text,
+    names,
     read,
     row_name,
+    row_numbers,
     write,
 )
-from jaxgen.data.tables.records import Format, NotANumber, Reading, Selection, Table
+from jaxgen.data.tables.records import (
+    Format,
+    NotANumber,
+    Reading,
+    Selection,
+    Table,
+    UnknownColumn,
+)
 
 __all__ = [
     "FORMATS",
@@ -23,11 +34,16 @@ __all__ = [
     "Reading",
     "Selection",
     "Table",
+    "UnknownColumn",
     "cells",
     "check_output",
     "endings",
+    "extra_arrays",
     "holds_names",
+    "is_text",
+    "names",
     "read",
     "row_name",
+    "row_numbers",
     "write",
 ]

@@ -43,7 +43,7 @@ class Reading(NamedTuple):
         that is a number, such as "-999", stands for that number, in files of any format. The texts
         also mark missing labels, as empty cells do.
       delimiter: the character between the cells of a .csv; None takes that of the first line: a
-        comma if there is one, else a semicolon or a tab.
+        comma if there is one, else a semicolon or a tab. For a .tsv, None is a tab.
 
     >>> Reading(na=("?", "-999")).numbers
     (-999.0,)
@@ -79,6 +79,7 @@ class Selection(NamedTuple):
       label: name of the column of labels, or None.
       columns: names of the features, in order; None for all columns.
       ignore: names of columns that are no features.
+      missing_labels: whether rows may have no label.
 
     >>> Selection("kind", ignore=("id",)).columns_of(Path("x.csv"), ("id", "kind", "a"))
     ('a',)
@@ -87,6 +88,7 @@ class Selection(NamedTuple):
     label: str | None = None
     columns: Columns = None
     ignore: tuple[str, ...] = ()
+    missing_labels: bool = False
 
     def columns_of(self, path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
         """The names of the features among the names of a file's columns, in order.
@@ -106,11 +108,26 @@ class Selection(NamedTuple):
         if not columns:
             without = f"except that of the labels, {label!r}" if label else "that are not ignored"
             raise ValueError(f"{path}: no columns {without}")
+        if "" in columns:
+            where = f"{path}: column {names.index('') + 1} has no name"
+            raise NotANumber(f"{where}{'; is it an index?' if not names[0] else ''}", {}, [""])
         return columns
 
 
+class UnknownColumn(ValueError):
+    """An error about a name that no column of a file has.
+
+    Attributes:
+      names: those of the columns.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]):
+        super().__init__(message)
+        self.names = names
+
+
 class NotANumber(ValueError):
-    """An error about a cell of text in a column of numbers.
+    """An error about a column that holds text, or has no name, and so may be no feature.
 
     Attributes:
       texts: different texts in each column that holds text, at most three a column, by name.
@@ -131,22 +148,37 @@ class Format(NamedTuple):
       ending: of its paths, in lower case, such as ".csv".
       read: ``read(path, selection, reading)`` returns a ``Table`` with unchecked labels.
       cells: ``cells(path, reading)`` returns all columns by name, or None if they have no names.
+        A column is an array, or an object of a type that the format ``keeps``; its ``plain()`` is
+        an array, and ``is_index`` says whether it is an index, which other formats leave out.
       write: ``write(file, values, columns)`` writes to a binary file; see ``files.write``.
+      names: ``names(path, reading)`` returns the names of the columns, or None.
       events_of_any_shape: whether values may be (n, ...), or only (n, d).
       holds_names: whether columns may have names, and then text in them.
       check_columns: ``check_columns(columns)`` raises ValueError for names that cannot be written.
       row_name: ``row_name(path, row, reading)`` is the name of a row in error messages, or None.
+      lines: ``lines(path, reading)`` returns the number of each row's first line in the file, (n,);
+        None for a format without lines.
+      extra: ``extra(path)`` returns the names of arrays that ``read`` leaves out if no columns are
+        named.
+      is_text: whether the cells of the format are texts.
+      keeps: ``keeps(column)`` says whether a column is of the format, so that ``write`` takes it as
+        it is.
       check_installed: raises ImportError if a package that the format needs is missing.
     """
 
     ending: str
     read: Callable[[Path, Selection, Reading], Table]
-    cells: Callable[[Path, Reading], dict[str, np.ndarray] | None]
+    cells: Callable[[Path, Reading], dict[str, Any] | None]
     write: Callable[[IO[bytes], Any, Columns], None]
+    names: Callable[[Path, Reading], Columns]
     events_of_any_shape: bool = False
     holds_names: bool = True
     check_columns: Callable[[tuple[str, ...]], None] = lambda columns: None
     row_name: Callable[[Path, int, Reading], str | None] = lambda path, row, reading: None
+    lines: Callable[[Path, Reading], np.ndarray] | None = None
+    extra: Callable[[Path], list[str]] = lambda path: []
+    is_text: bool = False
+    keeps: Callable[[Any], bool] = lambda column: False
     check_installed: Callable[[], Any] = lambda: None
 
 
@@ -155,9 +187,10 @@ def check_known(path: Path, names: Sequence[str], wanted: Sequence[str | None]) 
     known = set(names)
     missing = [name for name in wanted if name is not None and name not in known]
     if missing:
-        raise ValueError(
+        raise UnknownColumn(
             f"{path}: no column {', '.join(map(repr, missing))}; the columns are "
-            f"{', '.join(map(repr, names))}{nearest(missing[0], names)}"
+            f"{', '.join(map(repr, names))}{nearest(missing[0], names)}",
+            names,
         )
 
 
@@ -185,3 +218,42 @@ def check_different(path: Path, columns: Sequence[str]) -> None:
 def places_of(names: Sequence[str]) -> dict[str, int]:
     """The place of each name."""
     return {name: j for j, name in enumerate(names)}
+
+
+def iso_texts(moments: np.ndarray, zone: str = "") -> list[str | None]:
+    """Dates as ISO 8601 texts with as few digits as hold them all; None where one is missing.
+
+    Durations are texts such as "1 days 02:00:00" and "-1 days +22:00:00", as in pandas.
+
+    Args:
+      moments: datetime64 or timedelta64, (n,).
+      zone: text after each time, such as "Z".
+
+    >>> iso_texts(np.array(["2020-01-01", "NaT"], "datetime64[ns]"))
+    ['2020-01-01', None]
+    """
+    missing, is_date = np.isnat(moments), moments.dtype.kind == "M"
+    known = moments[~missing]
+    found = known
+    for unit in ("s", "ms", "us") if zone or not is_date else ("D", "s", "ms", "us"):
+        found = known.astype(f"{moments.dtype.kind}8[{unit}]")
+        if (found == known).all():
+            break
+    else:
+        unit, found = "ns", known.astype(f"{moments.dtype.kind}8[ns]")
+    if is_date:
+        texts = [f"{text}{zone}" for text in np.datetime_as_string(found).tolist()]
+    else:
+        digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[unit]
+        texts = [_duration(int(count), digits) for count in found.astype(np.int64)]
+    known_texts = iter(texts)
+    return [None if gap else next(known_texts) for gap in missing.tolist()]
+
+
+def _duration(count: int, digits: int) -> str:
+    """A duration of count units of 10**-digits seconds as text."""
+    seconds, part = divmod(count, 10**digits)
+    days, seconds = divmod(seconds, 86400)
+    clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    sign = "+" if days < 0 else ""
+    return f"{days} days {sign}{clock}{f'.{part:0{digits}}' if digits else ''}"
