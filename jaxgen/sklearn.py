@@ -13,6 +13,7 @@ They need scikit-learn: ``pip install 'jaxgen[sklearn]'``. Their ``fit`` is ``ja
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Self
 
 import jax
@@ -22,6 +23,7 @@ from jaxgen.compose import PerClass
 from jaxgen.core import places
 from jaxgen.core.model import Model
 from jaxgen.core.places import Message
+from jaxgen.core.spec import Spec
 from jaxgen.core.template import Template, model_for_data
 from jaxgen.models import Gaussian, GaussianMixture
 from jaxgen.training.api import fit
@@ -42,6 +44,8 @@ _JITTER = 1e-6  # of the default models, which are then fitted to constant featu
 
 class _Estimator(BaseEstimator):
     """The arguments, the fit and the draws that the estimators share.
+
+    ``set_params`` and grid searches also take the fields of the model, as "model__components".
 
     Args:
       model: a model; its number of features and of labels may be left out, as in ``Gaussian()``.
@@ -66,6 +70,25 @@ class _Estimator(BaseEstimator):
         self.model = model
         self.options = options
         self.random_state = random_state
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments by name; with ``deep``, also the fields of the model, as "model__dim"."""
+        params = super().get_params(deep)
+        return params | _nested("model", self.model) if deep else params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set arguments by name, and fields of the model by names such as "model__components".
+
+        Raises:
+          ValueError: an argument or a field is unknown.
+          TypeError: a field of the model has another type.
+        """
+        nested = {name: value for name, value in params.items() if name.startswith("model__")}
+        super().set_params(**{k: v for k, v in params.items() if k not in nested})
+        for name, value in nested.items():
+            model = self._default if self.model is None else self.model
+            self.model = _with_field(model, name.split("__")[1:], value, name)
+        return self
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draws from the model, (n_samples, n_features)."""
@@ -159,6 +182,10 @@ class Clusterer(ClusterMixin, DensityEstimator):
     Attributes:
       fitted_: the ``jaxgen.Fitted``.
       labels_: the component of each row of the data, (n_samples,).
+      weights_: the weights of the components, (components,), if the model has ``weights``.
+      means_: their means, (components, n_features), if the model has ``means``.
+      covariances_: their covariances, (components, n_features, n_features) for every kind of
+        covariance, if the model has ``covariances``.
       n_features_in_, feature_names_in_: as in scikit-learn.
 
     >>> from jaxgen.sklearn import Clusterer
@@ -183,6 +210,28 @@ class Clusterer(ClusterMixin, DensityEstimator):
         """The probability of each component given each row of X, (n_samples, components)."""
         X = self._validated(X)
         return np.asarray(self.fitted_.responsibilities(X))
+
+    @property
+    def weights_(self) -> np.ndarray:
+        """The weights of the components, (components,)."""
+        return self._of_components("weights")
+
+    @property
+    def means_(self) -> np.ndarray:
+        """The means of the components, (components, n_features)."""
+        return self._of_components("means")
+
+    @property
+    def covariances_(self) -> np.ndarray:
+        """The covariances of the components, (components, n_features, n_features)."""
+        return self._of_components("covariances")
+
+    def _of_components(self, name: str) -> np.ndarray:
+        check_is_fitted(self)
+        found = getattr(self.fitted_.model, name, None)
+        if found is None:
+            raise AttributeError(f"{name}_ is not known: {self.fitted_.model} has no {name}")
+        return np.asarray(found(self.fitted_.params))
 
     def _clusters(self, X: Any) -> np.ndarray:
         return _most_probable(np.asarray(self.fitted_.responsibilities(X)))
@@ -261,6 +310,39 @@ def _has_labels(model: Any) -> bool:
     if isinstance(model, Template):
         return model.has_field("classes")
     return model.classes is not None
+
+
+def _nested(name: str, spec: Any) -> dict[str, Any]:
+    """The fields of a spec, and of the specs in them, by names such as "model__components"."""
+    found: dict[str, Any] = {}
+    for field, value in _fields(spec).items():
+        found[f"{name}__{field}"] = value
+        found |= _nested(f"{name}__{field}", value)
+    return found
+
+
+def _with_field(spec: Any, path: list[str], value: Any, name: str) -> Any:
+    """The spec with another value of the field that the path leads to."""
+    field, *rest = path
+    fields = _fields(spec)
+    follows = isinstance(spec, Template) and spec.has_field(field)  # such as dim, from data
+    if field not in fields and not follows:
+        raise ValueError(
+            f"Invalid parameter {name!r}: {spec!r:.80} has the fields {', '.join(fields) or '()'}"
+        )
+    changed = _with_field(fields.get(field), rest, value, name) if rest else value
+    if isinstance(spec, Template):
+        return spec.replace(**{field: changed})
+    return dataclasses.replace(spec, **{field: changed})
+
+
+def _fields(spec: Any) -> dict[str, Any]:
+    """The values of the fields of a spec or of a template; none of any other value."""
+    if isinstance(spec, Template):
+        return spec.fields()
+    if not isinstance(spec, Spec):
+        return {}
+    return {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}  # type: ignore[arg-type]
 
 
 def _key(random_state: Any) -> jax.Array:

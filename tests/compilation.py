@@ -16,7 +16,7 @@ import jax
 from jax._src import compiler as jaxs_compiler  # JAX has no public default for compiler options
 
 # Most programs of the tests run once, so compiling them takes longer than running them. Without
-# LLVM's optimizations, by XLA's older emitters, and each in one piece instead of several for several
+# LLVM's optimizations, by XLA's older emitters, and each in one piece, not in several for several
 # threads, they compile in a third of the time.
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 if jax.__version_info__ >= (0, 10):  # jaxlib 0.7 crashes at this level

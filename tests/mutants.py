@@ -505,8 +505,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "commands_seed_lost",
         "jaxgen/cli/commands.py",
-        "labels, key=jax.random.key(args.seed), **options)",
-        "labels, key=jax.random.key(0), **options)",
+        "x, labels, key=jax.random.key(args.seed), **options)\n    fitted.save",
+        "x, labels, key=jax.random.key(0), **options)\n    fitted.save",
         ("tests/test_cli*.py", "-k", "fields_seed"),
     ),
     Mutant(
@@ -993,6 +993,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/laws/test_planted*.py", "-k", "key"),
     ),
     Mutant(
+        "check_bijector_one_way",
+        "jaxgen/laws/calculus.py",
+        '(("forward", of_forward, 1), ("inverse", of_inverse, -1))',
+        '(("inverse", of_inverse, -1),)',
+        ("tests/laws/test_planted*.py", "-k", "forward"),
+    ),
+    Mutant(
         "check_gradient_limit",
         "jaxgen/laws/calculus.py",
         "                1e-3,\n                1e-6,\n",
@@ -1069,6 +1076,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "    if found != program.described:\n",
         "    if False:\n",
         ("tests/test_numpyro_rows.py", "-k", "other_sites"),
+    ),
+    Mutant(
+        "file_takes_any_data",
+        "jaxgen/numpyro/recognition.py",
+        "        if not what:\n",
+        "        if True:\n",
+        ("tests/test_numpyro_rows.py", "-k", "other_data"),
+    ),
+    Mutant(
+        "unread_latents_sampled",
+        "jaxgen/numpyro/sites/inspection.py",
+        "    unread = _unread(runs, structure, continuous)\n",
+        "    unread = ()\n",
+        ("tests/test_numpyro_rows.py", "-k", "left_out"),
+    ),
+    Mutant(
+        "params_always_converge",
+        "jaxgen/numpyro/diagnosis.py",
+        "    if not gain > max(_RISE[0], _RISE[1] * size):\n",
+        "    if True:\n",
+        ("tests/test_numpyro_program_fits.py", "-k", "has_not_converged"),
     ),
     Mutant(
         "padding_is_scored",

@@ -119,7 +119,7 @@ def test_classify(fruit, tmp_path, capsys):
     assert run("classify", path / "m", path / "x.csv", "--out", out) == 0
     assert capsys.readouterr().out == f"300 events, in {out}\n"
     probabilities = ("p(apple)", "p(big fig)", "p(pear)")
-    assert tuple(tables.cells(out)) == ("row", "predicted_kind", *probabilities)
+    assert tuple(tables.cells(out)) == ("line", "predicted_kind", *probabilities)
     _, p, predicted = tables.read(out, "predicted_kind", probabilities)
     np.testing.assert_array_equal(predicted, np.array(fitted.labels)[p.argmax(1)])
     np.testing.assert_allclose(p, np.exp(fitted.classify(x)), rtol=1e-5, atol=1e-30)
@@ -150,7 +150,7 @@ def test_labels_in_order_need_no_names(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x=X, kind=np.arange(400) % 2)
     model, x = tmp_path / "m", tmp_path / "x.npz"
     assert run("fit", x, "--model", "gaussian", "--label", "kind", "--out", model) == 0
-    assert jaxgen.load(model).labels is None
+    assert jaxgen.load(model).labels == (0, 1)
     assert run("classify", model, x, "--label", "kind") == 0
     assert run("sample", model, "-n", 5, "--given", "y=1", "--out", tmp_path / "s.npy") == 0
     assert "unknown label '2'; the labels are 0, 1" in fails_last(
@@ -165,7 +165,14 @@ def test_labels_in_order_need_no_names(tmp_path, capsys):
         ("fit x.csv --model Gaussian --out o",
          "'.*' is not a number; use --label kind if it is the label, or --ignore kind"),
         ("fit one.csv --model Gaussian --label kind --out o", "'kind' has the same label for all"),
-        ("fit gap.csv --model Gaussian --label kind --out o", "line 3, .* the label is missing"),
+        ("fit gap.csv --model Gaussian --label kind --out o", "'kind' has the same label for all"),
+        ("fit none.csv --model Gaussian --label kind --out o", "none.csv: no row has a label"),
+        ("classify m gaps.csv --label kind", "gaps.csv: no row has a label"),
+        ("outliers m gap.csv --label kind",
+         "gap.csv: 'kind' has no label in line 3; fill it in, or leave the row or --label out"),
+        ("sample m -n 5 --given a=1,b=2 --out o.csv",
+         "a must be a number, got '1,b=2'; separate values by spaces: --given a=1 b=2"),
+        ("sample m -n 5 --given kind=pear,a=2 --out o.csv", "by spaces: --given kind=pear a=2"),
         ("sample m -n 5 --given y=plum --out o.csv",
          "unknown label 'plum'; the labels are apple, big fig, pear"),
         ("sample m -n 5 --given y=pear y=apple --out o.csv", "kind is given twice"),
@@ -198,7 +205,9 @@ def test_errors_of_labels_are_one_line(args, why, fruit, tmp_path, monkeypatch, 
     for name in ("x.csv", "m", "numbers"):
         (tmp_path / name).write_bytes((fruit[0] / name).read_bytes())
     (tmp_path / "one.csv").write_text("a,kind\n1,pear\n2,pear\n")
-    (tmp_path / "gap.csv").write_text("a,kind\n1,pear\n2,\n")
+    (tmp_path / "gap.csv").write_text("a,b,kind\n1,1,pear\n2,2,\n")
+    (tmp_path / "none.csv").write_text("a,kind\n1,\n2,\n")
+    (tmp_path / "gaps.csv").write_text("a,b,kind\n1,1,\n2,2,\n")
     (tmp_path / "other.csv").write_text("a,b,kind\n1,2,pear\n3,4,plum\n")
     box = jaxgen.Fitted(models.Box(2), {"low": jnp.zeros(2), "high": jnp.ones(2)})
     box.save(tmp_path / "plain")

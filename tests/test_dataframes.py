@@ -5,6 +5,8 @@ import pickle
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -14,6 +16,7 @@ import jaxgen
 from jaxgen import compose, models
 from jaxgen.core import dataframes
 from jaxgen.core.template import Template
+from jaxgen.training import frames
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -111,7 +114,7 @@ def test_blanks_of_pandas_are_missing_values(gaussian):
     done = gaussian.impute(blank, KEY, as_frame=True)
     assert list(done.columns) == list(NAMES)
     assert done.index.equals(blank.index)
-    assert np.isfinite(done.to_numpy()).all()
+    assert np.isfinite(done.to_numpy(float)).all()
     np.testing.assert_allclose(done["a"], X[:, 0], rtol=1e-6)
 
 
@@ -273,10 +276,16 @@ def test_bools_and_whole_numbers_are_labels(dtype, tmp_path):
     labels = pd.Series(np.arange(60) % 2 == 1)
     labels = labels.astype(int if dtype in (object, "Int64") else bool).astype(dtype)
     fitted = jaxgen.fit(compose.PerClass(models.Box()), FRAME, labels, key=KEY)
-    assert fitted.labels is None
+    assert fitted.labels == (0, 1)
+    assert type(fitted.labels[0]) is (int if dtype in (object, "Int64") else bool)
     fitted.save(tmp_path / "m")
     loaded = jaxgen.load(tmp_path / "m")
+    assert list(map(type, loaded.labels)) == list(map(type, fitted.labels))
     np.testing.assert_array_equal(loaded.log_prob(X, labels), fitted.log_prob(X, np.arange(60) % 2))
+    best = np.array(loaded.labels)[loaded.classify(X).argmax(-1)]
+    assert best.dtype.kind == ("i" if dtype in (object, "Int64") else "b")
+    drawn = loaded.sample(KEY, 4, as_frame=True)["y"]
+    assert drawn.dtype == best.dtype
 
 
 BAD_NAMES = {
@@ -332,3 +341,123 @@ def test_only_fields_that_are_left_out_follow_from_data():
     assert OtherInit().dim == 3
     with pytest.raises(TypeError):
         Roundness(2)
+
+
+BLANKS = pd.DataFrame(
+    {
+        "income": np.arange(60) ** 2 * 10**6 + 852_117_983,
+        "age": np.where(np.arange(60) == 3, np.nan, X[:, 1]),
+        "children": pd.array([1, None, 3] * 20, dtype="Int64"),
+        "size": X[:, 0].astype(np.float32),
+    },
+    index=np.arange(60) + 7,
+)
+FORMS = {
+    "pandas": lambda frame: frame,
+    "arrow dtypes": lambda frame: frame.convert_dtypes(dtype_backend="pyarrow"),
+    "polars": pl.from_pandas,
+    "pyarrow": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
+    "dict": lambda frame: {name: frame[name].to_numpy() for name in frame},
+    "masked": lambda frame: {
+        name: np.ma.masked_invalid(frame[name].to_numpy(float, na_value=np.nan))
+        if k
+        else frame[name]
+        for k, name in enumerate(frame)
+    },
+    "array": lambda frame: frame.to_numpy(float, na_value=np.nan),
+}
+
+
+@pytest.fixture(scope="module")
+def incomes():
+    return jaxgen.fit(models.Gaussian(), BLANKS, key=KEY, epochs=2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_imputed_frames_keep_the_values_given(incomes, form):
+    table = FORMS[form](BLANKS)
+    done = incomes.impute(table, KEY, as_frame=True)
+    drawn = np.asarray(incomes.impute(table, KEY))
+    if form != "array":
+        income = table["income"]
+        assert str(done["income"].dtype) == (
+            str(income.dtype) if form == "arrow dtypes" else "int64"
+        )
+        size = {"arrow dtypes": "float[pyarrow]", "masked": "float64"}.get(form, "float32")
+        assert str(done["size"].dtype) == size
+    assert done.index.equals(BLANKS.index if hasattr(table, "iloc") else pd.RangeIndex(60))
+    for j, name in enumerate(BLANKS):
+        given = BLANKS[name].notna().to_numpy()
+        values = done[name].to_numpy(float)
+        np.testing.assert_array_equal(values[given], BLANKS[name][given].to_numpy(float))
+        np.testing.assert_array_equal(values[~given], drawn[~given, j])
+
+
+def test_whole_draws_stay_in_a_column_of_ints():
+    bits = pd.DataFrame({"a": pd.array([1, None, 0] * 4, dtype="Int64"), "b": [1.0, 0.0, 1.0] * 4})
+    column = frames.filled(bits["a"], np.ones(12, np.float32))
+    assert column.dtype == "Int64"
+    assert list(column[:3]) == [1, 1, 0]
+    assert frames.filled(bits["a"], np.full(12, 0.5)).dtype == "Float64"
+    assert frames.filled(bits["b"], np.ones(12)).equals(bits["b"])
+
+
+def treatment(dose, arm, sex, clinic, response=None):
+    shift = numpyro.sample("shift", dist.Normal(0, 1).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(dose)):
+        mean = shift[arm] * dose + sex + 0.1 * clinic
+        numpyro.sample("response", dist.Normal(mean, 1.0), obs=response)
+
+
+PATIENTS = pd.DataFrame(
+    {
+        "dose": np.arange(12) / 7,
+        "arm": pd.Categorical(["b", "a", "b"] * 4, categories=["b", "a"], ordered=True),
+        "sex": np.arange(12) % 3 == 0,
+        "clinic": np.arange(12) % 5,
+    }
+)
+CONDITIONS = {
+    "a frame": lambda frame: frame.sample(3, random_state=0)[["clinic", "sex", "arm", "dose"]],
+    "polars": lambda frame: pl.from_pandas(frame[:3]),
+    "arrays": lambda frame: {name: frame[name].to_numpy()[:3] for name in frame},
+    "one of each": lambda frame: {"dose": 0.5, "arm": "a", "sex": True, "clinic": 3},
+    "a row": lambda frame: frame.iloc[1],
+}
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_frames_hold_covariates_as_they_were_given(kind):
+    program = jaxgen.numpyro.from_program(treatment, covariates=PATIENTS, observed="response")
+    fitted = jaxgen.Fitted(program, program.init(KEY), columns=("response",))
+    y = CONDITIONS[kind](PATIENTS)
+    draws = fitted.sample(KEY, 3, y, as_frame=True)
+    assert list(draws.columns) == ["response", *PATIENTS]
+    for name in PATIENTS:
+        assert list(draws[name]) == list(np.broadcast_to(np.asarray(y[name]), 3))
+        if hasattr(y, "dtypes") and kind != "a row" and kind != "polars":
+            assert draws[name].dtype == y[name].dtype
+    assert [draws[name].dtype.kind for name in ("dose", "sex", "clinic")] == ["f", "b", "i"]
+    again = fitted.log_prob(draws, draws)  # the frame can be fed back
+    np.testing.assert_allclose(again, fitted.log_prob(draws["response"].to_numpy(), y), rtol=1e-6)
+
+
+def test_frames_hold_conditions_and_categories_as_they_were_given(labelled):
+    flow = models.SplineCoupling(2, layers=1, width=4, depth=1, y_shape=(2,))
+    fitted = jaxgen.Fitted(flow, flow.init(KEY), columns=("a", "b"), y_columns=("c", "d"))
+    for y, kinds in (
+        ({"d": [True, False, True], "c": 16_777_217}, "ib"),
+        (pd.DataFrame({"d": [1.5, 2.5, 3.5], "c": [1, 2, 3]}), "if"),
+        (np.arange(6).reshape(3, 2), "ii"),
+        ([1, 2], "ii"),
+    ):
+        draws = fitted.sample(KEY, 3, y, as_frame=True)
+        assert "".join(draws[name].dtype.kind for name in "cd") == kinds
+        np.testing.assert_array_equal(fitted.log_prob(draws, draws), fitted.log_prob(draws, y))
+    assert list(labelled.sample(KEY, 4, as_frame=True)["segment"].dtype.categories) == [
+        "low", "mid", "high",
+    ]  # fmt: skip
+    given = SEGMENT.astype(pd.CategoricalDtype(["low", "mid", "high"], ordered=True))[20:24]
+    held = labelled.sample(KEY, 4, given, as_frame=True)["segment"]
+    assert held.dtype == given.dtype
+    assert list(held) == list(given)

@@ -207,3 +207,21 @@ def test_names_stay_different():
     found = names_of([LONG.format("x") + str(j) + " " * 40 + "end" for j in range(3)])
     assert len(set(found)) == 3
     assert all(len(line) <= 22 for name in found for line in name.split("\n"))
+
+
+def test_pairs_are_of_features_that_vary():
+    """Pixels of flat images: most are 0 in nearly all events, and the samples are noisy there."""
+    test = rng().integers(0, 17, (300, 12)) * (rng(1).random((300, 12)) < 0.6)
+    test[:, :9] *= rng(2).random((300, 9)) < 0.05
+    samples = rng(3).integers(0, 17, (300, 12))
+    assert two_samples.varied(test.astype(float)).tolist() == [9, 10, 11]
+    pairs = two_samples.worst_pairs(test.astype(float), samples.astype(float))
+    assert sorted(pair for _, *pair in pairs) == [[9, 10], [9, 11], [10, 11]]
+    assert len(two_samples.worst_pairs(test[:, :9] * 1.0, samples[:, :9] * 1.0)) == 36
+    axes = report(test, samples).plot().axes
+    left = next(ax for ax in axes if ax.get_title() == "test data")
+    (mesh,) = left.collections
+    shares = np.asarray(mesh.get_array()).ravel()
+    darkness = np.asarray(mesh.norm(shares[shares > 0]))
+    assert (darkness > 0.1).all()  # a share of one event is no white
+    assert mesh.norm.vmax >= shares.max()

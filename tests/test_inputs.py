@@ -8,7 +8,9 @@ import pickle
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
+import scipy.sparse
 from cases import CASES
 
 from jaxgen import Fitted
@@ -257,3 +259,23 @@ def test_float_conditions_are_cast_and_labels_stay_integers():
 
     assert inputs.as_conditions(Takes(1), np.float64(1), (3,), np.float32).dtype == np.float32
     assert inputs.as_conditions(Takes(1), np.arange(3), (3,), np.float32).dtype == np.int32
+
+
+NOT_READ = {
+    "a LazyFrame: call its .collect": lambda x: pl.DataFrame(x).lazy(),
+    "a list of dicts: make a table": lambda x: [{"a": 1.0, "b": 2.0}] * 3,
+    "a csr_array: call its .toarray": scipy.sparse.csr_array,
+}
+
+
+@pytest.mark.parametrize("hint", NOT_READ)
+def test_what_has_to_be_converted_first_is_named(hint):
+    x = NOT_READ[hint](np.arange(6.0).reshape(3, 2))
+    fitted = Fitted(Gaussian(2), {"mean": np.zeros(2), "scale_tril": np.eye(2)})
+    for call in (
+        lambda: fitted.log_prob(x),
+        lambda: fit(Gaussian(2), x, key=KEY),
+        lambda: fit(Gaussian(), x, key=KEY),
+    ):
+        with pytest.raises(TypeError, match=f"x must be an array of numbers, got {hint}"):
+            call()

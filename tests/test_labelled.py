@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
@@ -71,7 +72,7 @@ def test_digits_against_scipy():
 @pytest.mark.parametrize(
     ("names", "labels"),
     [
-        ([0, 1, 2], None),
+        ([0, 1, 2], (0, 1, 2)),
         ([7, -1, 3], (-1, 3, 7)),
         (["pear", "apple", "fig"], ("apple", "fig", "pear")),
     ],
@@ -83,7 +84,7 @@ def test_names_of_labels(names, labels, tmp_path):
     fitted.save(tmp_path / "model")
     loaded = jaxgen.load(tmp_path / "model")
     assert loaded.labels == labels
-    known = np.array(labels or [0, 1, 2])
+    known = np.array(fitted.labels)
     for own in (fitted, loaded, jaxgen.fit(fitted, x, y, key=KEY)):
         assert (known[np.asarray(own.classify(x)).argmax(1)] == y).all()
         drawn = np.asarray(own.sample(KEY, 100, names[0]))
@@ -270,13 +271,16 @@ def test_traced_labels():
 def test_traced_labels_of_the_wrong_type_are_refused():
     x, _, named = gaussians(("a", "b", "c"))
     numbered = gaussians((11, 3, 7))[2]
+    of_names = lambda y: named.log_prob(x[:3], y)  # noqa: E731
+    of_numbers = lambda y: numbered.log_prob(x[:3], y)  # noqa: E731
     for call, y in (
-        (lambda y: named.log_prob(x[:3], y), np.arange(3)),
-        (lambda y: numbered.log_prob(x[:3], y), np.array([11.0, 3.0, 7.0])),
+        (of_names, np.arange(3)),
+        (jax.jit(of_names), np.arange(3)),
+        (of_numbers, np.array([11.0, 3.5, 7.0])),
+        (jax.jit(of_numbers), np.array([11.0, 3.0, 7.0])),
     ):
-        for own in (call, jax.jit(call)):
-            with pytest.raises((TypeError, ValueError), match=r"^y(:| must)"):
-                own(y)
+        with pytest.raises((TypeError, ValueError), match=r"^y(:| must)"):
+            call(y)
     with pytest.raises(TypeError, match="a string cannot be an argument"):
         jax.vmap(lambda y: named.sample(KEY, 1, y))(np.arange(3))
 
@@ -374,3 +378,76 @@ def test_a_model_with_fields_for_a_condition_gets_the_label():
     assert compose.Labelled(inside, 3).model == compose.Quantized(of_labels, levels=4)
     with pytest.raises(ValueError, match=r"must have y_shape \(\)"):
         compose.Labelled(models.Gaussian(2), 3)
+
+
+PRIOR = {"fig": 0.7, "apple": 0.1, "pear": 0.2}
+
+
+@pytest.mark.parametrize("kind", [dict, pd.Series])
+def test_a_prior_is_taken_by_label(kind):
+    x, _, fitted = gaussians(("pear", "apple", "fig"))
+    by_position = fitted.classify(x, prior=[0.1, 0.7, 0.2])
+    np.testing.assert_array_equal(fitted.classify(x, prior=kind(PRIOR)), by_position)
+    for wrong, text in (
+        ({"fig": 1.0, "apple": 1.0}, "'pear' is missing"),
+        ({**PRIOR, "plum": 0.1}, "unknown label 'plum'; known are 'apple', 'fig', 'pear'"),
+        ({0: 0.1, 1: 0.2, 2: 0.7}, "unknown label 0"),
+    ):
+        with pytest.raises(ValueError, match=f"prior.*{text}"):
+            fitted.classify(x, prior=kind(wrong))
+    twice = pd.Series([0.1, 0.2, 0.3, 0.4], index=[*PRIOR, "fig"])
+    with pytest.raises(ValueError, match=r"each of the labels .* once"):
+        fitted.classify(x, prior=twice)
+    other = jaxgen.classify(fitted.model, fitted.params, x, pd.Series({2: 0.2, 0: 0.1, 1: 0.7}))
+    np.testing.assert_allclose(other, by_position, rtol=1e-5, atol=1e-5)
+    traced = jax.jit(lambda p: fitted.classify(x[:5], {"fig": p, "pear": 0.2, "apple": 0.1}))
+    np.testing.assert_allclose(traced(0.7), by_position[:5], rtol=1e-4, atol=1e-4)
+
+
+def test_whole_floats_are_ints():
+    x, y, fitted = gaussians((11, 3, 7))
+    for floats in (y.astype(float), y.astype(np.float32), jnp.array(y, float), y.astype("O") * 1.0):
+        np.testing.assert_array_equal(fitted.log_prob(x, floats), fitted.log_prob(x, y))
+        assert jaxgen.fit(GAUSSIANS, x, floats, key=KEY).labels == (3, 7, 11)
+    for labels in (np.where(y == 3, 3.5, y), jnp.where(y == 3, 3.5, y)):
+        for call in (
+            lambda y: fitted.log_prob(x, y),
+            lambda y: jaxgen.fit(GAUSSIANS, x, y, key=KEY),
+        ):
+            with pytest.raises(TypeError, match=r"y must hold labels.*3.5 is no int.*astype"):
+                call(labels)
+
+
+def test_every_model_of_labels_lists_them():
+    """Labels 0, 1, ... and bools too, and files and pickles of 0.3.0, which held no such names."""
+    x, y, fitted = gaussians()
+    again = jaxgen.Fitted(fitted.model, fitted.params)
+    old = jaxgen.Fitted.__new__(jaxgen.Fitted)
+    state = {name: value for name, value in vars(fitted).items() if name != "y_columns"}
+    old.__setstate__({**state, "labels": None})
+    for one in (fitted, again, old, jax.tree_util.tree_map(lambda v: v, fitted)):
+        assert (one.labels, one.y_columns) == ((0, 1, 2), None)
+        assert (np.array(one.labels)[one.classify(x).argmax(-1)] == y).mean() > 0.99
+    assert jaxgen.Fitted(models.Gaussian(2), {}).labels is None
+    with pytest.raises(ValueError, match="unknown label 'setosa'; known are 0, 1, 2"):
+        fitted.log_prob(x, "setosa")
+    two = y < 2
+    bools = jaxgen.fit(compose.PerClass(models.Gaussian(2), 2), x[two], y[two] == 1, key=KEY)
+    assert bools.labels == (False, True)
+    drawn = bools.sample(KEY, 6, as_frame=True)["y"]
+    assert drawn.dtype == bool
+    np.testing.assert_array_equal(
+        bools.log_prob(x[:6], drawn), bools.log_prob(x[:6], np.asarray(drawn, int))
+    )
+    assert bools.bic(x[two], y[two] == 1) == pytest.approx(bools.bic(x[two], y[two]))
+
+
+def test_given_names_labels_and_features():
+    x, y, _ = gaussians()
+    frame = pd.DataFrame(x, columns=["width", "height"])
+    species = pd.Series(np.array(["a", "b", "c"])[y], name="species")
+    named = jaxgen.fit(GAUSSIANS, frame, species, key=KEY)
+    with pytest.raises(ValueError, match=r"no feature 'species'.*'species' is its y, an argument"):
+        named.given({"species": "a"})
+    with pytest.raises(ValueError, match=r"left, got all of them: {'width': 1.0, 'height': 2.0}"):
+        named.given({0: 1.0, 1: 2.0})

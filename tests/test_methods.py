@@ -136,20 +136,39 @@ def test_fit_and_check_name_the_method(what):
         (log_prob_of_numpy, jax.errors.TracerArrayConversionError, "jax.numpy"),
         (lambda self, params, x: x.sum(), TypeError, "(2,), None)"),
         (lambda self, params, x, y=None: params["scale"], KeyError, "{'rate': (2,)}"),
+        (lambda self, params, x, y=None: params["scale"], KeyError, "`init` returns: it must"),
     ],
 )
-def test_an_error_of_a_method_has_a_note(method, kind, note):
+def test_an_error_of_a_method_is_one_sentence(method, kind, note):
     model = changed(log_prob=method)
-    with pytest.raises(kind) as caught:
-        check_own(model)
-    notes = "\n".join(caught.value.__notes__)
-    assert "Changed.log_prob raised this when called with" in notes
-    assert note in notes
+    with pytest.raises(TypeError) as caught:
+        jaxgen.fit(model, np.ones((20, 2)), key=jax.random.key(0))
+    assert isinstance(caught.value.__cause__, kind)
+    assert f"Changed.log_prob raised {kind.__name__}: " in str(caught.value)
+    assert note in str(caught.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(jaxgen.laws.LawError) as failed:
         jaxgen.check(model)
     assert note in str(failed.value)
     if kind is not TypeError:  # the caller raised that one
         assert "test_methods.py, line" in str(failed.value)
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: RNG.normal(size=2), lambda: jax.random.key(RNG.integers(1 << 30))]
+)
+def test_random_numbers_must_come_from_the_noise(draw):
+    def push(self, params, noise, y=None):
+        drawn = draw()
+        drawn = drawn if isinstance(drawn, np.ndarray) else jax.random.uniform(drawn, (2,))
+        return Exponential.push(self, params, noise) + jnp.asarray(drawn, noise.dtype)
+
+    with pytest.raises(jaxgen.laws.LawError, match=r"push gives another .* noise only") as caught:
+        jaxgen.check(changed(push=push))
+    assert list(caught.value.report.failures) == ["methods"]
 
 
 def test_a_model_that_changes_itself():

@@ -18,7 +18,7 @@ import pytest
 
 import jaxgen
 from jaxgen.numpyro import Guide, Point, from_program, predictive
-from jaxgen.numpyro.covariates import Covariate
+from jaxgen.numpyro.covariates import Covariate, _covariate
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -103,6 +103,26 @@ KINDS = {
 }
 
 
+def test_single_values_are_one_example_row():
+    single = {"x": 0.5, "group": 3}
+    assert from_program(hierarchical, covariates=single) == from_program(
+        hierarchical, covariates={"x": X, "group": GROUP}
+    )
+    kinds = [Covariate("a", (), "bool"), Covariate("b", (), "int", ("north",))]
+    assert [_covariate("a", True), _covariate("b", "north")] == kinds
+
+
+def branching(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 1))
+    with numpyro.plate("rows", len(x)):
+        numpyro.sample("obs", dist.Normal(x if slope > 0 else -x, 1), obs=y)
+
+
+def of_numpy(x, y=None):
+    with numpyro.plate("rows", len(x)):
+        numpyro.sample("obs", dist.Normal(np.sin(np.asarray(x)), 1), obs=y)
+
+
 def test_dtypes_reach_the_program():
     model = from_program(kinds, covariates=KINDS)
     assert model.program.covariates == (
@@ -174,14 +194,53 @@ def test_swapped_arguments(fitted):
             call()
 
 
+def seen(dose, y=None):
+    level = numpyro.sample("level", dist.Normal(0, 1))
+    with numpyro.plate("rows", len(dose)):
+        numpyro.sample("obs", dist.Poisson(jnp.exp(level * dose)), obs=y)
+
+
+def test_swapped_counts_and_one_covariate():
+    dose, counts = np.linspace(0.1, 0.9, 6), np.arange(6)
+    model = from_program(seen, covariates={"dose": dose}, posterior=Point())
+    for y in (counts, {"dose": counts}):
+        with pytest.raises(ValueError, match=r"row 0 is outside .*'dose': did you swap them\?"):
+            jaxgen.fit(model, dose, y, key=KEY)
+    with pytest.raises(ValueError, match=r"row 0 is outside$"):
+        jaxgen.fit(model, counts - 0.5, {"dose": dose}, key=KEY)
+
+
+def test_other_shapes_are_not_called_swapped(fitted):
+    for call in (
+        lambda: fitted.log_prob(0.5, FRAME),
+        lambda: fitted.log_prob(Y, FRAME[:5]),
+        lambda: fitted.log_prob(Y[:, None], FRAME),
+        lambda: fitted.sample(KEY, 4, FRAME[:3]),
+    ):
+        with pytest.raises(ValueError, match="must have shape") as caught:
+            call()
+        assert "swap" not in str(caught.value)
+        assert "Program(" not in str(caught.value)
+
+
 BAD_EXAMPLES = [
     (
         None,
         r"hierarchical: it must run when called with the number of rows.*\['x', 'group'\]",
     ),
     ({"x": X}, "covariates must hold 'group', which the program takes; it holds 'x'"),
+    ({"x": X}, "If 'group' is the observed value, write group=None in the program"),
+    (
+        {"x": X, "group": pd.array([0, None, 2], "Int64")},
+        r"'group' has a missing value in row 1, which hides whether it holds ints",
+    ),
+    (
+        {"x": X, "group": np.array([0, 1, np.nan])},
+        r"'group' has a missing value in row 2, which hides whether it holds ints",
+    ),
+    ({"x": X, "group": np.array(["a", None], object)}, r"'group' has a missing value in row 1"),
     ({"x": X, "groups": GROUP, "group": GROUP}, "holds 'groups', but.*'x', 'group', 'y'"),
-    ({"x": X, "group": 3}, r"'group' must have a value for each.*partial\(program, group=\.\.\.\)"),
+    ({"x": X, "group": np.array([])}, r"'group' must have at least one value"),
     (["x", "group"], "covariates must be example rows"),
     (FRAME.astype({"group": float}), r"integer or boolean.*'x' \(float\), 'group' \(float\)"),
 ]
@@ -341,3 +400,21 @@ def test_partial_functions_have_names_of_their_own():
         from_program(functools.partial(bound, table=TABLE[:3]))
     model = from_program(functools.partial(bound, table=0.5))
     assert re.fullmatch(r".*\.bound\(table=\.\.\.\)", model.name)
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [(branching, "a Python `if`, .* cannot depend on a latent"), (of_numpy, "use jax.numpy in pl")],
+)
+def test_a_program_that_needs_plain_values(program, text):
+    with pytest.raises(ValueError, match=text) as caught:
+        from_program(program, covariates={"x": X})
+    assert "example rows" not in str(caught.value)
+
+
+def test_messages_name_a_program_in_short():
+    model = from_program(seen, covariates={"dose": X}, posterior=Point())
+    assert str(model) == f"program {__name__}.seen"
+    assert repr(model).startswith("Program(program=Function(")
+    text = str(jaxgen.compose.Transformed(model, jaxgen.bijectors.Permute((0,))))
+    assert text == f"Transformed(base=program {__name__}.seen, bijector=Permute(order=(0,)))"

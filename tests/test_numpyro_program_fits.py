@@ -437,3 +437,36 @@ def test_arviz_reads_a_fit():
     assert found.posterior["slope"].shape == (2, 20, 2)
     assert found.log_likelihood["x"].shape == (2, 20, 100)
     assert found.posterior_predictive["x"].shape == (2, 20, 100)
+
+
+def located(n, x=None):
+    """Normal numbers whose mean and scale are params."""
+    mean = numpyro.param("mean", 0.0)
+    scale = numpyro.param("scale", 1.0, constraint=dist.constraints.positive)
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Normal(mean, scale), obs=x)
+
+
+def always(n, x=None):
+    """A share whose maximum-likelihood value is at the end of its range."""
+    share = numpyro.param("share", 0.5, constraint=dist.constraints.unit_interval)
+    with numpyro.plate("rows", n):
+        numpyro.sample("x", dist.Bernoulli(share), obs=x)
+
+
+@pytest.mark.parametrize("epochs", [5, 60])
+def test_a_program_of_params_that_has_not_converged_warns(epochs):
+    x = 3 + 0.5 * np.random.default_rng(0).normal(size=120)
+    with pytest.warns(RuntimeWarning, match=r"has not converged: one more step raises .* nats"):
+        fitted = jaxgen.fit(from_program(located), x, key=KEY, epochs=epochs)
+    assert fitted.history["converged"] is False
+
+
+@pytest.mark.parametrize("program", [located, always])
+def test_a_program_of_params_that_has_converged(program):
+    x = 3 + 0.5 * np.random.default_rng(0).normal(size=120)
+    x = np.ones(120) if program is always else x
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = jaxgen.fit(from_program(program), x, key=KEY, epochs=4000)
+    assert fitted.history["converged"] is True

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -99,3 +100,43 @@ def test_networks_of_labels_and_rows_without_density():
         boxes.predict([[100.0, 0.0, 0.0, 0.0]])
     with pytest.raises(TypeError, match="model must be a model"):
         DensityEstimator(3).fit(X)
+
+
+def test_fields_of_the_model_are_parameters():
+    clusters = Clusterer(models.GaussianMixture(components=2), random_state=0)
+    params = clusters.get_params()
+    assert (params["model__components"], params["model__covariance"]) == (2, "full")
+    assert set(clusters.get_params(deep=False)) == {"model", "options", "random_state"}
+    assert clusters.set_params(**params).model == clone(clusters).model
+    clusters.set_params(model__components=3, model__covariance="tied", model__dim=4)
+    assert clusters.model == models.GaussianMixture(4, components=3, covariance="tied")
+    assert clusters.set_params(model__components=5).model.components == 5
+    assert Clusterer().set_params(model__components=4).model.components == 4
+    both = Classifier(compose.PerClass(models.Gaussian()))
+    both.set_params(model__model__covariance="diagonal")
+    assert both.model == compose.PerClass(models.Gaussian(covariance="diagonal"))
+    assert both.get_params()["model__model__covariance"] == "diagonal"
+    for wrong in ("model__component", "model__components__size", "model__"):
+        with pytest.raises(ValueError, match=f"Invalid parameter '{wrong}'"):
+            clusters.set_params(**{wrong: 3})
+    with pytest.raises(ValueError, match="components must be at least 1"):
+        clusters.set_params(model__components=0)
+    grid = {"model__components": [1, 2]}
+    unknown = Clusterer(models.GaussianMixture(components=5), options={"epochs": 5})
+    search = GridSearchCV(unknown, grid, cv=2).fit(X[::2])
+    assert search.best_estimator_.model.components == search.best_params_["model__components"]
+
+
+def test_clusterers_have_the_attributes_of_mixtures():
+    model = models.GaussianMixture(components=2, covariance="diag")
+    clusters = Clusterer(model, random_state=0, options={"epochs": 5})
+    with pytest.raises(NotFittedError):
+        clusters.means_  # noqa: B018
+    clusters.fit(X)
+    fitted = clusters.fitted_
+    np.testing.assert_array_equal(clusters.weights_, fitted.model.weights(fitted.params))
+    assert (clusters.means_.shape, clusters.covariances_.shape) == ((2, 4), (2, 4, 4))
+    mixture = compose.MixtureGeneral((models.Gaussian(), models.Box()))
+    clusters = Clusterer(mixture, options={"epochs": 2}).fit(X)
+    assert clusters.weights_.shape == (2,)
+    assert not hasattr(clusters, "means_")

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+import jaxgen
+from jaxgen import compose, models
 from jaxgen.core.spec import AtLeast, Count, NonNegative, Spec, from_json, spec_name, to_json
 
 
@@ -80,6 +82,7 @@ def test_fields_are_cast():
         ("kind", None, ValueError),
         ("shape", (1.5,), TypeError),
         ("shape", "ab", TypeError),
+        ("shape", None, TypeError),
         ("pair", (1,), ValueError),
         ("pair", (1, 2, 3), ValueError),
         ("bounds", ((0.0,),), ValueError),
@@ -155,3 +158,88 @@ def test_names_in_json():
 def test_malformed_json_is_refused(data):
     with pytest.raises(ValueError, match=r"\w"):
         from_json(data)
+
+
+class Shaped(jaxgen.Model):
+    dim: int
+    y_shape: tuple[int, ...]
+
+
+WRONG_CALLS = {
+    "scikit-learn's components": (
+        lambda: models.GaussianMixture(n_components=3),
+        "GaussianMixture has no argument 'n_components'; did you mean 'components'",
+    ),
+    "scikit-learn's covariance": (
+        lambda: models.GaussianMixture(2, 3, covariance_type="full"),
+        "'covariance_type'; did you mean 'covariance'",
+    ),
+    "a plural": (
+        lambda: models.SplineCoupling(2, layer=3),
+        "'layer'; did you mean 'layers'",
+    ),
+    "a typing error": (
+        lambda: compose.PerClass(models.Gaussian(2), clases=3),
+        "'clases'; did you mean 'classes'",
+    ),
+    "no name like it": (lambda: models.KDE(width=3), "'width'; its arguments are dim"),
+    "too many": (
+        lambda: models.Gaussian(2, "full", 0.1, 3),
+        r"at most 3 arguments \(dim, covariance, jitter\), got 4",
+    ),
+    "one missing": (lambda: models.GaussianMixture(2), "GaussianMixture: .*'components'"),
+    "no tuple": (
+        lambda: compose.MixtureGeneral(models.Gaussian(), models.Box()),
+        r"at most 1 argument \(components\), got 2: write MixtureGeneral\(\(a, b\)\)",
+    ),
+    "a value of a template": (
+        lambda: models.GaussianMixture(components=3, covariance="ful"),
+        "GaussianMixture: covariance must be one of",
+    ),
+    "a count of a template": (lambda: models.GaussianMixture(components=0), "at least 1, got 0"),
+    "parts of unknown size": (
+        lambda: compose.Product((models.Gaussian(), models.Box(1))),
+        r"Product: parts holds Gaussian\(\), whose dim must be given",
+    ),
+    "an inherited None": (lambda: Shaped(2), "Shaped: y_shape must be a tuple, got None"),
+    "a fitted model": (
+        lambda: compose.PerClass(jaxgen.Fitted(models.Gaussian(2), {}), 2),
+        "PerClass: model must be a Model, got a Fitted: pass its attribute model",
+    ),
+    "a fitted model beside a template": (
+        lambda: compose.MixtureGeneral((jaxgen.Fitted(models.Gaussian(2), {}), models.Box())),
+        "components must be a Model, got a Fitted: pass its attribute model",
+    ),
+    "fitted components": (
+        lambda: compose.MixtureGeneral((jaxgen.Fitted(models.Gaussian(2), {}), models.Box(2))),
+        r"got a Fitted.*\(\(a.model, b.model\)\).*params_of",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_wrong_calls_of_models_say_what_to_write(case):
+    call, text = WRONG_CALLS[case]
+    with pytest.raises((TypeError, ValueError), match=text):
+        call()
+
+
+def test_templates_in_a_tuple_follow_from_data():
+    template = compose.MixtureGeneral([models.Gaussian(), models.Box()])
+    assert template == compose.MixtureGeneral((models.Gaussian(), models.Box()))
+    assert hash(template) == hash(compose.MixtureGeneral((models.Gaussian(), models.Box())))
+    assert repr(template) == "MixtureGeneral(components=(Gaussian(), Box()))"
+    wanted = compose.MixtureGeneral((models.Gaussian(2), models.Box(2)))
+    assert template.for_data(np.zeros((4, 2))) == wanted
+    both = compose.PerClass(compose.MixtureGeneral((models.Gaussian(2), models.Box())))
+    assert both.for_data(np.zeros((4, 2)), np.arange(4)) == compose.PerClass(wanted, 4)
+    with pytest.raises(AttributeError, match="no log_prob before jaxgen"):
+        template.log_prob  # noqa: B018
+    with pytest.raises(AttributeError, match=r"^MixtureGeneral has no set_params$"):
+        template.set_params  # noqa: B018
+
+
+def test_templates_cast_their_fields():
+    assert models.Gaussian(jitter=1) == models.Gaussian(jitter=1.0)
+    assert repr(models.Gaussian(jitter=np.int64(1))) == "Gaussian(jitter=1.0)"
+    assert models.Gaussian(jitter=1).fields() == {"covariance": "full", "jitter": 1.0}

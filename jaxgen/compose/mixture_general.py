@@ -31,7 +31,8 @@ class MixtureGeneral(Wrapper):
     copies of one model.
 
     Args:
-      components: models of the same event shape, without labels. Some may be conditional, on a y of
+      components: a tuple of models of the same event shape, without labels; their ``dim`` may be
+        left out, as in ``MixtureGeneral((Gaussian(), Box()))``. Some may be conditional, on a y of
         the same shape; the others do not depend on it.
 
     Params: ``logits`` (count,), log weights up to a constant; ``components``, a tuple with the
@@ -47,6 +48,13 @@ class MixtureGeneral(Wrapper):
     same_events = True
 
     def __post_init__(self):
+        held = self.components if isinstance(self.components, (tuple, list)) else ()
+        if any(hasattr(one, "params") for one in held):
+            raise TypeError(
+                "MixtureGeneral: components must be models, got a Fitted. For fitted models a and "
+                "b, write mixture = MixtureGeneral((a.model, b.model)) and then "
+                "jaxgen.Fitted(mixture, mixture.params_of([0.5, 0.5], a, b))"
+            )
         super().__post_init__()
         if not self.components:
             raise ValueError("MixtureGeneral: components must hold at least one model, got ()")

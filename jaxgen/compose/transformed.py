@@ -59,8 +59,15 @@ class Transformed(Wrapper):
                 reparameterized=self.base.traits.reparameterized,
                 components=self._components(),
                 degrees_of_freedom=self._degrees_of_freedom,
+                bijector=(self._forward, self._inverse),
             )
         )
+
+    def _forward(self, params, z):
+        return self.bijector.forward(params["bijector"], z)
+
+    def _inverse(self, params, x):
+        return self.bijector.inverse(params["bijector"], x)
 
     @property
     def support(self):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import dataframes, places
+from jaxgen.core import dataframes, label_names, places
 from jaxgen.core.constraints import innermost
 from jaxgen.core.places import Message, Place
 from jaxgen.core.random import is_leaf
@@ -137,8 +138,14 @@ def as_conditions(model: Any, y: Any, batch_shape: tuple[int, ...], dtype: Any) 
     if model.classes is not None and y.dtype.kind not in "biu":
         raise TypeError(f"y must hold labels 0 .. {model.classes - 1}, ints; got dtype {y.dtype}")
     if y.shape not in (shape, (*batch_shape, *shape)):
-        wanted = f"{(*batch_shape, *shape)}, one row for each event, or {shape}"
-        raise ValueError(f"y must have shape {wanted}; got {y.shape}{_swapped(model)}")
+        wanted = f"{(*batch_shape, *shape)}, one row for each event, or " if batch_shape else ""
+        x_shape = (*batch_shape, *model.event_shape)
+        swapped = x_shape == (*x_shape[:1], *shape) and y.shape == (
+            *x_shape[:1],
+            *model.event_shape,
+        )
+        hint = _swapped(model, swapped)
+        raise ValueError(f"y must have shape {wanted}{shape}; got {y.shape}{hint}")
     if not isinstance(y, jax.core.Tracer) and model.y_support is not None and y.size:
         _check_conditions(model, np.asarray(y))
     y = narrowed(y, dtype, "y")
@@ -185,14 +192,20 @@ def _check_conditions(model, y):
 
 
 def as_prior(model: Any, prior: Any, dtype: Any) -> Any:
-    """log p(y) (classes,) of a prior that may not be normalised; None stays None."""
+    """log p(y) (classes,) of a prior that may not be normalised; None stays None.
+
+    A dict or a pandas Series is taken by label, where labels are 0 .. classes - 1.
+    """
     if model.classes is None:
         raise TypeError(f"{model} has no labels to classify: see compose.PerClass and Labelled")
     if prior is None:
         return None
-    prior = numbers(prior, "prior")
+    prior = numbers(label_names.in_order(prior, tuple(range(model.classes)), "prior"), "prior")
     if prior.shape != (model.classes,):
-        raise ValueError(f"prior must have shape ({model.classes},); got {prior.shape}")
+        raise ValueError(
+            f"prior must have shape ({model.classes},), with a number for each label in their "
+            f"order, or be a dict by label; got shape {prior.shape}"
+        )
     if isinstance(prior, jax.core.Tracer):
         prior = jnp.where(prior < 0, jnp.nan, prior.astype(dtype))
         return jax.nn.log_softmax(jnp.log(prior))
@@ -222,9 +235,7 @@ def training_data(
     raw = _batched(numbers(events_of_table(model, x), "x"), model.event_shape, "x", model)
     x = np.asarray(raw, np.float64)
     if x.ndim != len(model.event_shape) + 1:
-        raise ValueError(
-            f"x must have one batch dimension, (n, ...); got shape {x.shape}{_swapped(model)}"
-        )
+        raise ValueError(f"x must have one batch dimension, (n, ...); got shape {x.shape}")
     n = x.shape[0]
     if n == 0:
         raise ValueError(f"x must hold at least one event; got shape {x.shape}")
@@ -239,7 +250,9 @@ def training_data(
     if not np.asarray(support(narrow)).all():
         support = innermost(support)  # that of single numbers
         where = first_of(~np.asarray(support(narrow)), x)
-        raise ValueError(Message(f"x must lie in the support of {model}; ", *where, " is outside"))
+        wanted = f"x must lie in the support of {model}; "
+        hint = _swapped(model, _are_events(model, y, n))
+        raise ValueError(Message(wanted, *where, f" is outside{hint}"))
     raw = conditions_of_table(model, y)
     host = np.asarray(raw) if isinstance(raw, jax.Array) else raw  # JAX has no float64 by default
     y = as_conditions(model, host, (n,), np.float64)
@@ -349,23 +362,44 @@ def events_of_table(
     try:
         chosen = dataframes.select(x, columns, name)
     except ValueError as error:
-        raise ValueError(f"{error}{_swapped(model)}") from None
-    return _in_shape(chosen, model.event_shape, name, model)
+        raise ValueError(f"{error}{_swapped(model, _holds_covariates(model, x))}") from None
+    swapped = _holds_covariates(model, x)
+    return _in_shape(chosen, model.event_shape, name, model, swapped)
 
 
-def _in_shape(array, shape, name, model):
+def _in_shape(array, shape, name, model, swapped=False):
     """Columns (..., k) as events or conditions of a shape."""
     size, given = math.prod(shape), array.shape[-1]
     if given != size:
-        hint = _swapped(model)
+        hint = _swapped(model, swapped)
         raise ValueError(f"{name} must have {size} columns for {model}; it has {given}{hint}")
     return array.reshape((*array.shape[:-1], *shape))
 
 
-def _swapped(model):
-    """A hint for errors about shapes, for a model whose arguments have names."""
+def _swapped(model, looks_swapped):
+    """A hint for errors about x or y, if they look swapped and the model's arguments have names."""
     covariates = model.traits.covariates
-    return "" if covariates is None else f" ({covariates.roles}: did you swap them?)"
+    if covariates is None or not looks_swapped:
+        return ""
+    return f" ({covariates.roles}: did you swap them?)"
+
+
+def _holds_covariates(model, table):
+    """Whether a table has all covariates of the model."""
+    covariates = model.traits.covariates
+    names = dataframes.column_names(table) or ()
+    return covariates is not None and {n.split("[")[0] for n in covariates.names} <= set(names)
+
+
+def _are_events(model, y, n):
+    """Whether y holds n events in the support of a model that has covariates."""
+    if model.traits.covariates is None:
+        return False
+    try:
+        y = np.asarray(numbers(conditions_of_table(model, y), "y"), np.float64)
+        return bool(np.asarray(model.support(y.reshape(n, *model.event_shape))).all())
+    except (TypeError, ValueError):
+        return False
 
 
 def _batched(array, event_shape, name, model):
@@ -373,9 +407,9 @@ def _batched(array, event_shape, name, model):
     dims = len(event_shape)
     if array.ndim <= dims or array.shape[array.ndim - dims :] != event_shape:
         wanted = ", ".join(["n", *map(str, event_shape)]) + ("," if not dims else "")
-        raise ValueError(
-            f"{name} must have shape ({wanted}) for {model}; got {array.shape}{_swapped(model)}"
-        )
+        looks_like_y = array.ndim > 1 and array.shape[1:] == model.y_shape
+        hint = _swapped(model, looks_like_y)
+        raise ValueError(f"{name} must have shape ({wanted}) for {model}; got {array.shape}{hint}")
     return array
 
 
@@ -410,6 +444,7 @@ def numbers(value: Any, name: str) -> Any:
     Raises:
       TypeError, ValueError: it is no array of numbers; ``name`` is that of the argument.
     """
+    given = value
     if isinstance(value, (list, tuple)) and any(isinstance(v, np.ma.MaskedArray) for v in value):
         value = np.ma.array(value)
     value = dataframes.unmasked(value)
@@ -421,8 +456,19 @@ def numbers(value: Any, name: str) -> Any:
         except ValueError as error:
             raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
     if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{name} must be an array of numbers, got dtype {value.dtype}")
+        got = _unread(given) or f"dtype {value.dtype}"
+        raise TypeError(f"{name} must be an array of numbers, got {got}")
     return value
+
+
+def _unread(value: Any) -> str:
+    """A value that holds numbers but is no array of them, with the step that makes one; else ""."""
+    for method in ("collect", "toarray"):  # of lazy tables, and of SciPy's sparse arrays
+        if callable(getattr(value, method, None)):
+            return f"a {type(value).__name__}: call its .{method}() first"
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
+        return "a list of dicts: make a table of the rows first, such as a pandas.DataFrame"
+    return ""
 
 
 def _describe(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +12,8 @@ import numpy as np
 
 from jaxgen.core import dataframes, places
 from jaxgen.core.places import Message
+
+_EXACT = 2**53  # whole numbers below it are exact in float64
 
 
 def as_labels(
@@ -26,15 +30,20 @@ def as_labels(
       column: the name of the column of labels in a table with several.
 
     Raises:
-      TypeError: y holds floats, or is traced and the names are strings.
+      TypeError: y holds floats that are not whole, or is traced and the names are strings.
       ValueError: a label is missing or not among the names, or the table has no such column.
     """
     y = _label_array(column_of_labels(y, column, name), name)
     if labels is None or y is None:
         return y
+    if y.dtype.kind in "biu" and labels == tuple(range(len(labels))):
+        return y.astype(np.int32) if y.dtype == bool else y  # which are the indices
     traced = isinstance(y, jax.core.Tracer)
     if y.dtype.kind == "f" or (traced and y.dtype.kind not in "biu"):
-        raise TypeError(f"{name} must hold labels such as {labels[0]!r}; got dtype {y.dtype}")
+        raise TypeError(
+            f"{name} must hold labels such as {labels[0]!r}, strings or ints; got dtype {y.dtype}"
+            f"{_not_whole(y)}"
+        )
     if traced:
         return _traced_places(y, labels, name)
     place = {name: i for i, name in enumerate(labels)}
@@ -49,29 +58,90 @@ def as_labels(
     return np.array([place[v] for v in values], np.int32).reshape(y.shape)
 
 
+def in_order(values: Any, labels: tuple[str | int, ...], name: str) -> Any:
+    """Numbers (count,) in the order of the labels, from a dict or a Series by label.
+
+    Other values are unchanged: an array is in the order of the labels already.
+
+    Args:
+      values: {label: number}, a pandas Series whose index holds labels, or anything else.
+      labels: the names of the labels, in order.
+      name: the name of the argument, for errors.
+
+    Raises:
+      ValueError: a label is missing, unknown or repeated.
+
+    >>> in_order({"pear": 0.2, "apple": 0.8}, ("apple", "pear"), "prior")
+    array([0.8, 0.2])
+    """
+    if isinstance(values, Mapping):
+        keys, entries = list(values), list(values.values())
+    elif np.ndim(values) == 1 and not callable(getattr(values, "index", len)):
+        keys, entries = values.index.tolist(), values.tolist()  # a pandas Series
+    else:
+        return values
+    given, known = dict(zip(keys, entries, strict=True)), set(labels)
+    for key in keys:
+        if key not in known:
+            raise ValueError(f"{name}: unknown label {key!r}; known are {_listed(labels)}")
+    missing = [label for label in labels if label not in given]
+    if missing or len(given) < len(keys):
+        wrong = f"{missing[0]!r} is missing" if missing else "one is repeated"
+        raise ValueError(f"{name} must hold each of the labels {_listed(labels)} once: {wrong}")
+    ordered = [given[label] for label in labels]
+    xp = jnp if any(isinstance(entry, jax.Array) for entry in ordered) else np
+    return xp.array(ordered)
+
+
 def _label_array(y: Any, name: str) -> Any:
-    """Labels as a NumPy array, of strings or ints where they were objects; None and JAX arrays
-    unchanged.
+    """Labels as a NumPy array, of strings or ints where they were objects or whole floats; None and
+    JAX arrays unchanged, except for known whole floats.
 
     Raises:
       ValueError: they are no array, or a label is missing.
     """
-    if y is None or isinstance(y, jax.Array):
+    if y is None or isinstance(y, jax.core.Tracer):
         return y
+    if isinstance(y, jax.Array):
+        return _whole_as_ints(y)
     _check_no_label_masked(y, name)
     try:
         y = np.asarray(y)
     except ValueError as error:
         raise ValueError(f"{name} must hold one label for each event: {error}") from None
     if y.dtype.kind in "OTf" and y.ndim:
-        missing = [dataframes.is_missing(v) for v in y.ravel().tolist()]
-        if any(missing):
-            row = np.unravel_index(missing.index(True), y.shape)[0]
+        is_float = y.dtype.kind == "f"
+        missing = np.isnan(y) if is_float else np.vectorize(dataframes.is_missing, [bool])(y)
+        if missing.any():
+            row = np.argwhere(missing)[0][0]
             raise ValueError(Message(f"{name} must be known, but is missing in ", places.row(row)))
     for label_types in ((str,), (int, np.integer)):  # in an array of objects, such as of pandas
         if y.dtype.kind in "OT" and all(isinstance(v, label_types) for v in y.ravel()):
             y = np.array(y.tolist())
-    return y
+    if y.dtype.kind == "O" and all(isinstance(v, numbers.Real) for v in y.ravel()):
+        y = y.astype(np.float64)
+    return _whole_as_ints(y)
+
+
+def _whole_as_ints(y: Any) -> Any:
+    """Floats as ints if all of them are whole; other values unchanged."""
+    if y.dtype.kind != "f":
+        return y
+    values = np.asarray(y, np.float64)
+    return values.astype(np.int64) if _is_whole(values).all() else y
+
+
+def _is_whole(values: np.ndarray) -> np.ndarray:
+    return (values == np.round(values)) & (np.abs(values) < _EXACT)
+
+
+def _not_whole(y: Any) -> str:
+    """A hint on floats that are no labels, for errors."""
+    if y.dtype.kind != "f" or isinstance(y, jax.core.Tracer):
+        return ""
+    values = np.ravel(y)
+    example = values[np.argmin(_is_whole(values))]
+    return f", as {example} is no int; y.astype(str) makes labels of any numbers"
 
 
 def _traced_places(y, labels, name):
@@ -112,7 +182,8 @@ def column_of_labels(y: Any, column: str | None = None, name: str = "y") -> Any:
 def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     """The names of a model's labels in training data; None if they are 0 .. classes - 1.
 
-    The names are sorted, except that those of a categorical column keep its order.
+    The names are sorted, except that those of a categorical column keep its order. Two labels that
+    are bools are False and True.
 
     Raises:
       TypeError, ValueError: y is missing or not labels, or has more or fewer than the model.
@@ -122,19 +193,19 @@ def names_of_labels(model: Any, y: Any) -> tuple[str | int, ...] | None:
     y = column_of_labels(y)
     categories = dataframes.categories_of(y) or []
     y = np.asarray(_label_array(y, "y"))
-    if y.dtype.kind == "b":
-        y, categories = y.astype(int), list(map(int, categories))
     if y.dtype.kind not in "biuU" or y.ndim != 1:
         raise TypeError(
             f"y must hold labels, one int or string for each event; got dtype {y.dtype} and "
-            f"shape {y.shape}"
+            f"shape {y.shape}{_not_whole(y)}"
         )
-    in_order = categories == sorted(categories)
-    is_number = in_order and y.dtype.kind in "biu" and len(y) > 0
-    if is_number and y.min() >= 0 and y.max() < model.classes:
-        return None
+    are_sorted = categories == sorted(categories)
+    if are_sorted and y.dtype.kind in "biu" and len(y) > 0:
+        if y.dtype.kind == "b" and model.classes == 2:
+            return (False, True)
+        if y.min() >= 0 and y.max() < model.classes:
+            return None
     found = tuple(np.unique(y).tolist())
-    if not in_order:
+    if not are_sorted:
         found = tuple(name for name in categories if name in found)
     if len(found) != model.classes:
         raise ValueError(

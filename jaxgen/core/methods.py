@@ -38,6 +38,7 @@ _HINTS = {  # by the name of an error that an author's method may raise
         "a method stored an array outside of itself: return it, as methods are pure functions"
     ),
     "KeyReuseError": "the method uses its key twice: jax.random.split makes several of it",
+    "KeyError": "params are what `init` returns: it must return every name that the methods read",
 }
 
 
@@ -48,7 +49,7 @@ def check_own(model: Model) -> None:
     methods of a model whose ``init`` fails without data, since ``fit`` gives it data.
 
     Raises:
-      TypeError: as the checks below; and any error of the model's methods.
+      TypeError: as the checks below; or a method raises an error.
     """
     for own in _own_models(model):
         _check_once(own)
@@ -111,7 +112,11 @@ class Start(NamedTuple):
 
 
 def traced_init(model: Model) -> Start:
-    """The result of ``model.init(key)``; an error of ``init`` passes through."""
+    """The result of ``model.init(key)``.
+
+    Raises:
+      TypeError: ``init`` raises an error.
+    """
     types: dict[str, type] = {}
 
     def init(key):
@@ -202,21 +207,74 @@ def check_draws(model: Model, params: Params) -> None:
             )
 
 
+def check_repeatable(model: Model, params: Params) -> None:
+    """Raise if ``log_prob`` or ``push`` draws random numbers, or depends on earlier calls.
+
+    Each is traced twice, and both traces must hold the same constants. Arguments are as in
+    ``check_density``.
+
+    Raises:
+      TypeError: the constants differ; the message names the method.
+    """
+    name, (x, y) = type(model).__name__, _example(model)
+    noise = jax.eval_shape(functools.partial(_one_noise, model.noise(), x.dtype), _key())
+    calls = {"push": (model.push, params, noise, y), "log_prob": (model.log_prob, params, x, y)}
+    if model.traits.density == "none":
+        del calls["log_prob"]
+    for method, (call, *args) in calls.items():
+        first, second = (_constants(call, args) for _ in range(2))
+        if first != second:
+            source = "its argument noise" if method == "push" else "nothing"
+            raise TypeError(
+                f"{name}.{method} gives another result each time it is traced: it may take random "
+                f"numbers from {source} only, not from np.random or a key of its own, and must "
+                "not change what it reads"
+            )
+
+
+def _constants(method: Callable[..., Any], args: list[Any]) -> list[bytes]:
+    """The values of the constants in the operations of a method, in order."""
+    closed = jax.make_jaxpr(lambda *args: method(*args))(*args)  # a new function is traced anew
+    found: list[bytes] = []
+
+    def collect(jaxpr, constants):
+        inputs = [v.val for eqn in jaxpr.eqns for v in eqn.invars if hasattr(v, "val")]
+        for value in (*constants, *inputs):
+            if not jnp.issubdtype(jnp.result_type(value), jax.dtypes.extended):
+                found.append(np.asarray(value).tobytes())
+        for eqn in jaxpr.eqns:
+            for inner in jax.tree_util.tree_leaves(eqn.params, is_leaf=_has_operations):
+                if hasattr(inner, "jaxpr"):
+                    collect(inner.jaxpr, inner.consts)
+                elif hasattr(inner, "eqns"):
+                    collect(inner, ())
+
+    collect(closed.jaxpr, closed.consts)
+    return found
+
+
+def _has_operations(value: Any) -> bool:
+    return hasattr(value, "jaxpr") or hasattr(value, "eqns")
+
+
 def hint(error: BaseException) -> str:
     """Advice for the author of a method that raises the error; "" if there is none."""
     return next((_HINTS[c.__name__] for c in type(error).__mro__ if c.__name__ in _HINTS), "")
 
 
 def _traced(where: str, method: Callable[..., Any], *args: Any) -> Any:
-    """Shapes and dtypes of a method's result. An error of the method gets a note that names it."""
+    """Shapes and dtypes of a method's result. An error of the method becomes one that names it."""
     try:
         return jax.eval_shape(method, *args)
+    except NotImplementedError:
+        raise
     except Exception as error:
         shapes = ", ".join("None" if arg is None else _described(arg) for arg in args)
-        error.add_note(f"{where} raised this when called with ({shapes})")
-        if text := hint(error):
-            error.add_note(text)
-        raise
+        text, advice = str(error).strip().split("\n")[0], hint(error)
+        raise TypeError(
+            f"{where} raised {type(error).__name__}: {text} when called with ({shapes})"
+            + (f": {advice}" if advice else "")
+        ) from error
 
 
 def _require_scalar(where, result, advice):

@@ -54,11 +54,18 @@ class Spec:
         _registry[spec_name(cls)] = cls
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            where = f"{type(self).__name__}: {field.name}"
-            value = _cast(getattr(self, field.name), hints[field.name], where)
+            value = cast_field(type(self), field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
+
+
+def cast_field(cls: type, name: str, value: Any) -> Any:
+    """The value of a field of a spec, as the annotated type.
+
+    Raises:
+      TypeError, ValueError: it is of another type, or out of range; the message names the field.
+    """
+    return _cast(value, _hints(cls)[name], f"{cls.__name__}: {name}")
 
 
 def spec_name(cls: type) -> str:
@@ -145,6 +152,8 @@ def _cast(value: Any, hint: Any, where: str) -> Any:
             raise ValueError(f"{where} must be one of {args}, got {value!r}")
         return value
     if origin is tuple:
+        if value is None:
+            raise TypeError(f"{where} must be a tuple, got None")
         many = hasattr(value, "__iter__") and not isinstance(value, str)
         items = tuple(value) if many else (value,)
         if args[-1] is Ellipsis:
@@ -168,7 +177,8 @@ def _cast(value: Any, hint: Any, where: str) -> Any:
             raise ValueError(f"{where} must be a number, got NaN")
         return value
     if isinstance(hint, type) and not isinstance(value, hint):
-        raise TypeError(
-            f"{where} must be a {hint.__name__}, got {type(value).__name__} {value!r:.60}"
-        )
+        got = f"{type(value).__name__} {value!r:.60}"
+        if isinstance(getattr(value, "model", None), hint):
+            got = f"a {type(value).__name__}: pass its attribute model"
+        raise TypeError(f"{where} must be a {hint.__name__}, got {got}")
     return value

@@ -8,12 +8,16 @@ is a template, and ``fit`` makes it a model.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from jaxgen.core.spec import cast_field
 
 
 def _shape(x: Any, y: Any) -> tuple[int, ...]:
@@ -51,7 +55,8 @@ class Template:
     """
 
     def __init__(self, cls: type, values: dict[str, Any], missing: tuple[str, ...]):
-        self._cls, self._values, self._missing = cls, values, missing
+        self._cls, self._missing = cls, missing
+        self._values = {name: _checked(cls, name, value) for name, value in values.items()}
 
     def for_data(self, x: Any, y: Any = None) -> Any:
         """The model for arrays of events x (n, *event_shape) and labels or conditions y (n, ...).
@@ -83,6 +88,8 @@ class Template:
             raise AttributeError(name)
         if name in self._values:
             return self._values[name]
+        if not (hasattr(self._cls, name) or self.has_field(name)):
+            raise AttributeError(f"{self._cls.__name__} has no {name}")
         fields = " and ".join(self._all_missing())
         raise AttributeError(
             f"{self!r:.80} has no {name} before jaxgen.fit, which takes {fields} from the data; "
@@ -93,6 +100,22 @@ class Template:
         """Whether the model has a field, given or not."""
         return any(field.name == name for field in dataclasses.fields(self._cls))
 
+    def fields(self) -> dict[str, Any]:
+        """The values of the fields that are given or have a default, by name."""
+        names = [field.name for field in dataclasses.fields(self._cls)]
+        defaults = {field.name: field.default for field in dataclasses.fields(self._cls)}
+        values = {**defaults, **self._values}
+        without = (*self._missing, *(k for k in names if values[k] is dataclasses.MISSING))
+        return {name: values[name] for name in names if name not in without}
+
+    def replace(self, **changes: Any) -> Any:
+        """The template, or the model if it is complete, with other values of some fields.
+
+        >>> jaxgen.models.GaussianMixture(components=8).replace(components=3)
+        GaussianMixture(components=3)
+        """
+        return self._cls(**{**self._values, **changes})
+
     @property
     def needs_labels(self) -> bool:
         """Whether the number of labels follows from data."""
@@ -101,8 +124,9 @@ class Template:
     def _all_missing(self) -> list[str]:
         names = list(self._missing)
         for value in self._values.values():
-            if isinstance(value, Template):
-                names += value._all_missing()
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, Template):
+                    names += one._all_missing()
         return list(dict.fromkeys(names))
 
 
@@ -121,17 +145,80 @@ class ModelType(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         missing = _missing(cls, len(args), frozenset(kwargs))
-        if not missing and not any(isinstance(v, Template) for v in (*args, *kwargs.values())):
-            return super().__call__(*args, **kwargs)
-        without = dict.fromkeys(missing)
-        # raises for an unknown field, and for one that is missing and does not follow from data
-        values = cls.__signature__.bind(*args, **kwargs, **without).arguments
+        if not missing and not any(map(_is_template, (*args, *kwargs.values()))):
+            try:
+                return super().__call__(*args, **kwargs)
+            except TypeError:
+                cls._bind(args, kwargs)  # raises if the arguments are not those of the class
+                raise
+        values = cls._bind(args, {**kwargs, **dict.fromkeys(missing)})
         return Template(cls, {k: v for k, v in values.items() if k not in missing}, missing)
+
+    def _bind(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by name.
+
+        Raises:
+          TypeError: a name is unknown, an argument is missing, or there are too many.
+        """
+        signature, name = cls.__signature__, cls.__name__
+        try:
+            return dict(signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            wrong = f": {error}"
+        known = list(signature.parameters)
+        listed = ", ".join(known)
+        for unknown in (key for key in kwargs if key not in known):
+            near = _nearest(unknown, known)
+            raise TypeError(f"{name} has no argument {unknown!r}; {near}its arguments are {listed}")
+        if len(args) > len(known):
+            most = f"{len(known)} argument{'s' * (len(known) != 1)}"
+            wrong = f" takes at most {most} ({listed}), got {len(args)}"
+            first = typing.get_type_hints(cls).get(known[0]) if known else None
+            if typing.get_origin(first) is tuple:
+                wrong += f": write {name}((a, b)), with a tuple"
+        raise TypeError(f"{name}{wrong}")
 
 
 def model_for_data(model: Any, x: Any, y: Any = None) -> Any:
-    """The model that a template makes for arrays x and y; anything else unchanged."""
+    """The model that a template makes for arrays x and y, also of templates in a tuple; anything
+    else unchanged."""
+    if isinstance(model, tuple):
+        return tuple(model_for_data(one, x, y) for one in model) if _is_template(model) else model
     return model.for_data(x, y) if isinstance(model, Template) else model
+
+
+def _is_template(value: Any) -> bool:
+    """Whether a value is a template, or a tuple or a list that holds one."""
+    return isinstance(value, Template) or (
+        isinstance(value, (tuple, list)) and any(isinstance(one, Template) for one in value)
+    )
+
+
+def _checked(cls: Any, name: str, value: Any) -> Any:
+    """The value of a field of a template, cast as in the model if it holds no templates."""
+    if not _is_template(value):
+        known = any(field.name == name for field in dataclasses.fields(cls))
+        return cast_field(cls, name, value) if known else value
+    if isinstance(value, Template):
+        return value
+    if not getattr(cls, "same_events", False):
+        one = next(one for one in value if isinstance(one, Template))
+        fields = " and ".join(one._all_missing())
+        raise TypeError(
+            f"{cls.__name__}: {name} holds {one!r:.60}, whose {fields} must be given, as each of "
+            f"the {name} has its share of the features"
+        )
+    for one in value:
+        if not isinstance(one, Template):
+            cast_field(cls, name, (one,))
+    return tuple(value)
+
+
+def _nearest(unknown: str, known: list[str]) -> str:
+    """A hint of the name that an unknown one may stand for, or ""."""
+    near = [name for name in known if name in unknown or unknown in name]
+    near = near or difflib.get_close_matches(unknown, known, 1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 @functools.cache

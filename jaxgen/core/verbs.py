@@ -255,7 +255,8 @@ def classify(model: Model, params: Params, x: ArrayLike, prior: Any = None) -> j
       model: the spec of a model of labels, such as ``compose.PerClass``.
       params: its params.
       x: events (..., *event_shape), with at least one batch dimension; NaN is as in ``log_prob``.
-      prior: p(y) (classes,), not negative, with a positive sum; None takes the learnt frequencies.
+      prior: p(y) (classes,), not negative, with a positive sum, or a dict or pandas Series that
+        has it by label; None takes the learnt frequencies.
 
     Raises:
       TypeError, ValueError: an argument of the wrong kind or shape; the message names it.

@@ -69,6 +69,12 @@ class Wrapper(Model):
 
     same_events: ClassVar[bool] = False  # do the models inside have the wrapper's events and y?
 
+    def __str__(self) -> str:
+        text = repr(self)
+        for inner in self.inner:
+            text = text.replace(repr(inner.model), str(inner.model))
+        return text
+
     @property
     def inner(self) -> tuple[Inner, ...]:
         """The models inside, at least one."""
@@ -198,7 +204,10 @@ class Wrapper(Model):
         components = self.inner[0].model.traits.components
         if components is None:
             return None
-        return components._replace(joint=self._joint, which=self._which, sizes=None)
+        collapsed = None if components.collapsed is None else self._collapsed
+        return components._replace(
+            joint=self._joint, which=self._which, sizes=None, collapsed=collapsed
+        )
 
     def _joint(self, params, x, y=None, observed=None):
         model, place, *_ = self.inner[0]
@@ -207,6 +216,10 @@ class Wrapper(Model):
     def _which(self, params, noise, y=None):
         model, place, *_ = self.inner[0]
         return model.traits.components.which(params_at(params, place), noise, y)
+
+    def _collapsed(self, params):
+        model, place, *_ = self.inner[0]
+        return model.traits.components.collapsed(params_at(params, place))
 
     def noise(self):
         return self._inside("noise")[0]()

@@ -229,7 +229,7 @@ def _checked(raw: bytes, header: Any) -> SavedModel:
     if columns is not None and not all(isinstance(name, str) for name in columns):
         raise ValueError("its columns are not names")
     labels = header.get("labels")  # which older files have not
-    if labels is not None and not all(type(name) in (str, int) for name in labels):
+    if labels is not None and not all(type(name) in (str, int, bool) for name in labels):
         raise ValueError("its labels are not names")
     y_columns = header.get("y_columns")
     if y_columns is not None and not all(isinstance(name, str) for name in y_columns):

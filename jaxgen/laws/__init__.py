@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm.auto import tqdm
 
+from jaxgen.core import inputs
 from jaxgen.core.methods import hint
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
@@ -64,6 +66,7 @@ LAWS: dict[str, Law] = {
     "gradients": calculus.gradients,
     "precision": calculus.precision,
     "bijection": calculus.bijection,
+    "log_determinants": calculus.log_determinants,
     "chain_rule": parts.chain_rule,
     "missing": parts.missing,
     "units": density.units,
@@ -83,7 +86,7 @@ _NEED_NO_DENSITY = {
     "key_reuse",
     "files",
 }
-_NEED_NO_DENSITY |= {"refits"}
+_NEED_NO_DENSITY |= {"refits", "log_determinants"}
 _DELAY = 2.0  # seconds that a check takes before a bar shows
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -117,9 +120,12 @@ class Report:
 
     def __str__(self) -> str:
         names = [name for name in LAWS if name in self.figures or name in self.failures]
-        count = f"{len(self.failures)} of {len(names)} laws fail" if self.failures else "all hold"
-        count += ", the first of which may cause the others" if len(self.failures) > 1 else ""
-        lines = [f"{self.model}: {count}"]
+        lines = [f"{self.model}: all hold"]
+        if self.failures:
+            failing = ", ".join(name for name in names if name in self.failures)
+            cause = " (the first may cause the others)" if len(self.failures) > 1 else ""
+            count = f"{len(self.failures)} of {len(names)}"
+            lines = [f"{count} laws fail: {failing}{cause}; the model is {self.model}"]
         for name in names:
             if name not in self.failures:
                 lines.append(f"  {name:<16} {self.figures[name]}")
@@ -161,7 +167,8 @@ def check(
     Raises:
       LawError: a law fails; the error's text is the table, with an example and the likely cause.
       TypeError: ``model`` is no model; or ``params`` are given beside a Fitted.
-      ValueError: ``laws`` holds a name that is not in ``LAWS``; or y is no label of the Fitted.
+      ValueError: ``laws`` holds a name that is not in ``LAWS``; or y is no condition of the model,
+        or no label of the Fitted.
 
     >>> print(check(Gaussian(1), laws=["spec", "bijection"]))
     Gaussian(dim=1, covariance='full', jitter=0.0): all hold
@@ -183,6 +190,7 @@ def check(
             f"model must be a Model with all its fields, such as Gaussian(2), or a Fitted; got "
             f"{model!r:.60}"
         )
+    y = _one_condition(model, y)
     report = Report(model)
     # without these two no other law can be tested
     subject = _result(report, "methods", lambda: contract.check_methods(model, params))
@@ -206,6 +214,16 @@ def check(
     return report
 
 
+def _one_condition(model: Model, y: Any) -> Any:
+    """The condition of a check; None where it is left out."""
+    if y is None:
+        return None
+    y = inputs.as_conditions(model, y, (), np.float64)
+    if not np.isfinite(np.asarray(y)).all():
+        raise ValueError(f"y must be finite, got {y}")
+    return y
+
+
 def _result(report: Report, name: str, run: Callable[[], Any]) -> Any:
     """The result of ``run``; the report notes its failure as one of the law."""
     try:
@@ -222,7 +240,8 @@ def _result(report: Report, name: str, run: Callable[[], Any]) -> Any:
 def _explained(error: Exception) -> str:
     """An error of a model's method: its text, the author's line that raised it, and advice."""
     lines = [f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    raised = error if error.__cause__ is None else error.__cause__
+    for frame in reversed(traceback.extract_tb(raised.__traceback__)):
         file = frame.filename
         if not (file.startswith((_PACKAGE, "<string>")) or "site-packages" in file):
             line = f": {frame.line}" if frame.line else ""

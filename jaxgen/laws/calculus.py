@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.labels import entry
 from jaxgen.core.model import is_invertible
+from jaxgen.core.precision import enable_x64
 from jaxgen.core.random import Normal, Uniform, is_leaf
 from jaxgen.core.spec import Spec
+from jaxgen.core.wrapper import inner_of, params_at
 from jaxgen.laws import compiled
 from jaxgen.laws.compiled import FEW, tree_leaves, tree_map
-from jaxgen.laws.subject import NotApplicable, Subject, require, require_close, require_each
+from jaxgen.laws.subject import (
+    NotApplicable,
+    Subject,
+    cast,
+    require,
+    require_close,
+    require_each,
+)
 
 _TWO_WHERES = (
     "log_prob: the gradient of the side of jnp.where that is not taken is computed too: give that "
@@ -28,6 +39,10 @@ _NOT_FINITE = (
 _OUTSIDE = (
     "log_prob: return -jnp.inf outside the support; or support: define it, if such events are "
     "possible"
+)
+_RANGE = (
+    "bijector: if x cannot be every number, define `support`, and `contains`, which says whether "
+    "`inverse` is defined at x; otherwise "
 )
 _ROUNDING = (
     "log_prob (or inverse of a bijector): float32 loses digits: subtract before you divide or "
@@ -128,13 +143,15 @@ def totality(subject: Subject) -> str:
     stacked = np.stack(points).reshape(-1, *subject.model.event_shape)
     scores = subject.log_prob(stacked)
     flat = stacked.reshape(len(stacked), -1)
+    held = _with_inner(subject.model, subject.params)
+    bijector = _RANGE if any(model.traits.bijector is not None for model, _ in held) else ""
     for bad, what in ((np.isnan(scores), "NaN"), (scores == np.inf, "inf")):
-        require_each(~bad, flat, f"log_prob is {what}", _NOT_FINITE)
+        require_each(~bad, flat, f"log_prob is {what}", bijector + _NOT_FINITE)
     # computed on the device, which may treat subnormal numbers as zero, as it does in log_prob
     wrong = ~subject.in_support(stacked) & (scores != -np.inf)
-    require_each(~wrong, flat, "log_prob is finite outside model.support", _OUTSIDE)
+    require_each(~wrong, flat, "log_prob is finite outside model.support", bijector + _OUTSIDE)
     _, _, clean = subject.gradients(stacked)
-    require_each(clean, flat, "the gradient of log_prob is NaN", _TWO_WHERES)
+    require_each(clean, flat, "the gradient of log_prob is NaN", bijector + _TWO_WHERES)
     for value, wanted in ((np.inf, -np.inf), (-np.inf, -np.inf), (np.nan, np.nan)):
         if not base.size:
             break
@@ -233,6 +250,70 @@ def bijection(subject: Subject) -> str:
             events=np.asarray(x),
         )
     return f"round trip {worst:.1g}, density {gap:.1g}"
+
+
+def log_determinants(subject: Subject) -> str:
+    """forward and inverse of a bijector are inverses, each with its own log-determinant.
+
+    The law holds for the bijector of the model, and of every model inside it.
+    """
+    worst, count = 0.0, 0
+    for model, params in _with_inner(subject.model, subject.params):
+        if model.traits.bijector is None:
+            continue
+        y = subject.y if model.y_shape == subject.model.y_shape else None
+        x = Subject(model, params, key=subject.key, y=y).draw(FEW).astype(np.float64)
+        with enable_x64(True):
+            found = compiled.bijector_both_ways(model, cast(params, np.float64), x)
+            back, of_inverse, of_forward, wanted = map(np.asarray, found)
+        finite = np.isfinite(back).reshape(FEW, -1).all(1)
+        for numbers in (of_inverse, of_forward, wanted):
+            finite &= np.isfinite(numbers)
+        advice = "forward or inverse: the result is NaN or infinite at samples of the model"
+        require(finite.mean() > 0.5, f"{model} has a bijector without finite values", advice)
+        options: dict[str, Any] = {"events": x[finite]}
+        require_close(
+            back[finite],
+            x[finite],
+            "forward(inverse(x)) of the bijector",
+            1e-6,
+            1e-6,
+            advice="forward and inverse: they are not inverses of each other",
+            **options,
+        )
+        for name, got, sign in (("forward", of_forward, 1), ("inverse", of_inverse, -1)):
+            gap = require_close(
+                got[finite],
+                sign * wanted[finite],
+                f"log-determinant of the bijector's {name}, compared with derivatives of forward",
+                1e-6,
+                1e-6,
+                advice=_cause_in_bijector(name, got[finite], sign * wanted[finite]),
+                **options,
+            )
+            worst = max(worst, gap)
+        count += 1
+    if not count:
+        raise NotApplicable("no bijector")
+    return f"worst gap {worst:.1g}"
+
+
+def _with_inner(model, params):
+    """The model and all models inside it, each with its params; of copies, the first."""
+    yield model, params
+    for inner in inner_of(model):
+        held = params_at(params, inner.place)
+        yield from _with_inner(inner.model, held if inner.copies is None else entry(held, 0))
+
+
+def _cause_in_bijector(name, got, wanted):
+    """The likely cause if the log-determinants (n,) are ``got`` in place of ``wanted``."""
+    returns = {"forward": "log|det dx/dz|", "inverse": "log|det dz/dx|"}[name]
+    if np.allclose(got, -wanted, 1e-5, 1e-5):
+        return f"{name}: the log-determinant has the wrong sign: return {returns}"
+    if np.allclose(got, 0, 0, 1e-5):
+        return f"{name}: the log-determinant is missing: return {returns}"
+    return f"{name}: return {returns}, of the derivative of all features together"
 
 
 def _cause_of_difference(got, log_det):

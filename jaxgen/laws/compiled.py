@@ -177,3 +177,27 @@ def change_of_variables(
     u = coordinates.from_events(x)
     log_dets = jax.vmap(log_det, (0, None if y is None else 0))(u, y)
     return z, x, batch.pull_rows(model, params, x, y), log_dets
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def bijector_both_ways(
+    model: Model, params: Params, x: Any
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The bijector of a model at events x (n, *event_shape), z = inverse(x).
+
+    Returns:
+      forward(z) (n, *event_shape), and (n,) each: the log-determinant of ``inverse`` at x, that of
+      ``forward`` at z, and that of the derivative of ``forward`` at z, of all entries of x or, on
+      the simplex, all but the last.
+    """
+    assert model.traits.bijector is not None
+    forward, inverse = model.traits.bijector
+
+    def one(x):
+        z, of_inverse = inverse(params, x)
+        back, of_forward = forward(params, z)
+        derivative = jax.jacfwd(lambda z: forward(params, z)[0].ravel()[: z.size])(z)
+        log_det = jnp.linalg.slogdet(derivative.reshape(z.size, z.size))[1]
+        return back, of_inverse, of_forward, log_det
+
+    return jax.vmap(one)(x)

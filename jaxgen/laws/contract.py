@@ -19,6 +19,7 @@ from jaxgen.core.methods import (
     check_density,
     check_draws,
     check_facts,
+    check_repeatable,
     check_start,
     traced_init,
 )
@@ -27,14 +28,18 @@ from jaxgen.core.precision import enable_x64
 from jaxgen.core.random import Key, is_leaf
 from jaxgen.core.spec import Spec, from_json, to_json
 from jaxgen.laws import compiled
-from jaxgen.laws.compiled import FEW, LEARN, in_blocks, tree_leaves, tree_map
+from jaxgen.laws.compiled import BLOCK, FEW, LEARN, in_blocks, tree_leaves, tree_map
 from jaxgen.laws.subject import Subject, cast, require, require_close, shown
 from jaxgen.training import fit
 from jaxgen.training.fitted import load
 
 _RTOL = 1e-5  # between programs, whose matrix products may round differently
+_NOTABLE = 0.01  # nats by which y changes the score of some event, so that it changes samples
 _FEWER = 2000  # rows that ``fit`` pads to the size of LEARN; so with thirds and tenths of both
-_NO_STATE = "it must not ask whether it is traced, nor read or write anything but its arguments"
+_NO_STATE = (
+    "it must not draw random numbers but from its argument noise, ask whether it is traced, nor "
+    "read or write anything but its arguments"
+)
 _WIDE = (
     "NumPy arrays and np.float64 numbers are float64, and x64 keeps them so: write Python numbers, "
     "or cast them to x.dtype"
@@ -87,6 +92,7 @@ def check_methods(model: Model, params: Params = None) -> str:
     params = start.params if params is None else params
     check_density(model, params)
     check_draws(model, params)
+    check_repeatable(model, params)
     return f"events of shape {model.event_shape}"
 
 
@@ -346,6 +352,14 @@ def conditions(subject: Subject) -> str:
     drawn = subject.draw(FEW, other)
     what, advice = "samples next to rows of another y", f"push: {_ONE_EVENT}"
     require_close(drawn[:half], x[:half], what, _RTOL, advice=advice)
+    if np.abs(mixed[half:] - wanted[half:]).max() > _NOTABLE:
+        moved = subject.draw(BLOCK, np.broadcast_to(other[half], (BLOCK, *other.shape[1:])))
+        require(
+            (moved != subject.draw(BLOCK)).any(),
+            f"push does not depend on y, but log_prob does: samples are the same at "
+            f"y = {shown(rows[half])} and at y = {shown(other[half])}",
+            "push: use y",
+        )
     if other.dtype.kind == "f":
         other[0] = np.nan
         what = "log_prob is not NaN where y is"

@@ -115,6 +115,8 @@ def _rows(report: Any) -> list[Row]:
     if any(events.axis(j).whole for _, *pair in pairs for j in pair):
         how += "; grey: share of events, on one scale for both"
     which = "s of features, worst first" if count > 2 else ""
+    if 1 < len(two_samples.varied(events.test)) < count:
+        which = "s of features that vary, worst first"
     return [*rows, Row(4.4 if count == 2 else 3.0, f"Pair{which} ({how})", draws, widths), last]
 
 

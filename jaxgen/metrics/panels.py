@@ -23,6 +23,7 @@ _BINS = 40  # most bins of a feature; fewer for a few events
 _MOST_BARS = 40  # whole values that get a bar each
 _TAIL = 0.01  # share of data, and of samples, beyond each end of an axis where tails are long
 _LONG = 2.0  # tails are long if the range is this many times the range without them
+_GREY = 0.35  # the power of the share of events that a grey shows
 _LINE = 22  # most characters of a name on one line
 _POINTS = 2000  # most points in a scatter panel
 
@@ -132,8 +133,11 @@ def draw_pair(left: Axes, right: Axes, events: Events, i: int, j: int, distance:
     """Draw two features against each other, test data on the left and samples on the right.
 
     Points are scattered, with a colour and marker for each label; a feature of whole values makes
-    it a histogram, with one scale of grey for both sides.
+    it a histogram, with one scale of grey for both sides. The scale is not linear, so that events
+    beside a frequent value are seen too.
     """
+    from matplotlib.colors import PowerNorm
+
     pair = left, right
     axes = {i: events.axis(i), j: events.axis(j)}
     binned = axes[i].whole or axes[j].whole
@@ -143,11 +147,11 @@ def draw_pair(left: Axes, right: Axes, events: Events, i: int, j: int, distance:
         edges = [axes[i].edges, axes[j].edges]
         counts = [np.histogram2d(side[ok, 0], side[ok, 1], edges)[0].T / max(ok.sum(), 1)
                   for side, ok in zip(sides, kept, strict=True)]  # fmt: skip
-        top = max(count.max() for count in counts)
+        scale = PowerNorm(_GREY, 0, max(count.max() for count in counts))
     for ax, style, marker, place in zip(pair, (DATA, MODEL), "o^", (0, 1), strict=True):
         points = sides[place][kept[place]][:_POINTS]
         if binned:
-            ax.pcolormesh(*edges, counts[place], cmap="Greys", vmin=0, vmax=top, rasterized=True)
+            ax.pcolormesh(*edges, counts[place], cmap="Greys", norm=scale, rasterized=True)
         elif events.labels is None:
             ax.scatter(
                 points[:, 0],

@@ -215,21 +215,21 @@ def _label_places(y: Any, n: int, classes: int, labels: Sequence[Any] | None) ->
     y = np.asarray(y)
     if y.shape != (n,):
         raise ValueError(f"y must have shape ({n},), one label for each event; got {y.shape}")
-    if labels is None:
-        if y.dtype.kind not in "biu":
+    if labels is not None:
+        if not len(set(labels)) == len(labels) == classes:
             raise ValueError(
-                f"y must hold whole numbers, 0 to {classes - 1}, or names that labels= lists; got "
-                f"dtype {y.dtype}"
+                f"labels must be {classes} different names, one for each column; got {labels!r:.80}"
             )
-        y = y.astype(np.int64)
-        bad = (y < 0) | (y >= classes)
-        if bad.any():
-            row = bad.argmax()
-            wanted = f"y must be 0 to {classes - 1}; "
-            raise ValueError(Message(wanted, places.row(row), f" is {y[row]}"))
-        return y
-    if not len(set(labels)) == len(labels) == classes:
+        y = as_labels(y, tuple(labels))
+    if y.dtype.kind not in "biu":
         raise ValueError(
-            f"labels must be {classes} different names, one for each column; got {labels!r:.80}"
+            f"y must hold whole numbers, 0 to {classes - 1}, or names that labels= lists; got "
+            f"dtype {y.dtype}"
         )
-    return as_labels(y, tuple(labels))
+    y = y.astype(np.int64)
+    bad = (y < 0) | (y >= classes)
+    if bad.any():
+        row = bad.argmax()
+        wanted = f"y must be 0 to {classes - 1}; "
+        raise ValueError(Message(wanted, places.row(row), f" is {y[row]}"))
+    return y

@@ -187,7 +187,7 @@ def evaluate(
     model = fitted.model
     x_test, x_train = fitted.events_of(x_test, "x_test"), fitted.events_of(x_train, "x_train")
     y_test, y_train = map(fitted.conditions_of, (y_test, y_train))
-    label_names = fitted.labels or tuple(range(model.classes or 0))
+    label_names = fitted.labels or ()
     fitted = Fitted(model, fitted.params, columns=fitted.columns)  # labels are numbers from here
     notes: dict[str, str] = {}
     sample_key, time_key, choice_key = jax.random.split(inputs.as_key(key), 3)

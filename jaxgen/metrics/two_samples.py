@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 
+_CONSTANT = 0.8  # share of rows with one value, above which a feature hardly varies
 _PAIRS = 120  # most pairs whose sliced distance is computed
 _DIRECTIONS = np.pi * (np.arange(6) + 0.5) / 6  # angles in the plane of a pair, none along an axis
 
@@ -54,15 +55,17 @@ def worst_pairs(test: np.ndarray, samples: np.ndarray) -> list[tuple[float, int,
     """The sliced KS distance and the two indices of pairs of features, largest distance first.
 
     It is the largest KS distance of the projections of the pair's ranks onto six directions, none
-    of them along a feature. With more than 120 pairs, it is computed for those whose rank
-    correlation differs most.
+    of them along a feature. Pairs are those of ``varied`` features, or of all if fewer than two
+    are. With more than 120 pairs, it is computed for those whose rank correlation differs most.
 
     Args:
       test, samples: (n, d) and (m, d).
     """
+    features = varied(test)
+    features = features if len(features) > 1 else np.arange(test.shape[1])
     ranks = _ranks(np.concatenate([test, samples]))
     test, samples = ranks[: len(test)], ranks[len(test) :]
-    pairs = np.array(list(itertools.combinations(range(test.shape[1]), 2)))
+    pairs = np.array(list(itertools.combinations(features.tolist(), 2)))
     if len(pairs) > _PAIRS:
         difference = np.abs(_correlation(test) - _correlation(samples))[tuple(pairs.T)]
         pairs = pairs[np.argsort(-difference, kind="stable")[:_PAIRS]]
@@ -72,6 +75,21 @@ def worst_pairs(test: np.ndarray, samples: np.ndarray) -> list[tuple[float, int,
         distance = max(ks_between(test[:, [i, j]] @ v, samples[:, [i, j]] @ v) for v in lines)
         found.append((distance, i, j))
     return sorted(found, key=lambda one: -one[0])
+
+
+def varied(x: np.ndarray) -> np.ndarray:
+    """The features of x (n, d) of which no value is that of over 80 % of the rows, as indices.
+
+    A panel of two features shows little of the others: most events are at one value of them.
+
+    >>> varied(np.stack([np.zeros(10), np.arange(10.0)], 1))
+    array([1])
+    """
+    shares = []
+    for column in x.T:
+        _, counts = np.unique(column[~np.isnan(column)], return_counts=True)
+        shares.append(counts.max() / counts.sum() if len(counts) else 1.0)
+    return np.flatnonzero(np.array(shares) <= _CONSTANT)
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:

@@ -61,8 +61,9 @@ class GaussianMixture(Model):
     Params: ``logits`` (components,), the log weights up to a constant; ``mean`` (components, dim);
     and the scale of the covariance: ``scale_tril`` (components, dim, dim), lower Cholesky factors,
     or (dim, dim) for "tied"; or the standard deviations ``scale`` (components, dim), or
-    (components,) for "spherical". ``weights``, ``means`` and ``covariances`` return what
-    scikit-learn calls ``weights_``, ``means_`` and ``covariances_``.
+    (components,) for "spherical". ``weights`` and ``means`` return what scikit-learn
+    calls ``weights_`` and ``means_``, and ``covariances`` the matrices (components, dim, dim) for
+    every kind of covariance.
 
     Source: Dempster, Laird and Rubin 1977; Bishop 2006, section 9.2.
 

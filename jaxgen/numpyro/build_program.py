@@ -79,7 +79,7 @@ def from_program(
 
     Args:
       program: the function. A saved model holds its name; to load it, call ``from_program`` first
-        with a function of that name that has the same sites and densities.
+        with a function of that name that has the same sites and densities, and reads the same data.
       observed: name of the site that is x. By default it is the site that observes a parameter
         whose default is None, such as ``obs=effect``; or else the site "x". The program must not
         fix its value. When x is scored, its value is passed to that parameter.

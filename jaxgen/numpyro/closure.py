@@ -21,6 +21,8 @@ _INSTALLED = tuple(
 )
 _LARGE = 2**20  # bytes; of a larger array, evenly spaced entries are summarised
 _ENTRIES = 65536  # about so many of them
+_GOLDEN = 0.6180339887498949  # multiples of it are spread evenly modulo 1
+_ROUNDING = 1e-5  # relative change of data that rounding explains
 _LONG = 1000  # entries; a longer container is summarised by the identities of its entries
 
 
@@ -31,9 +33,18 @@ def contents(call: Callable[..., Any]) -> dict[str, Any]:
     and objects contribute the attributes that the code names. Arrays are summarised by their
     values, other objects of installed packages by their attributes.
     """
+    return _search(call).found
+
+
+def values(call: Callable[..., Any]) -> dict[str, Any]:
+    """The values that ``contents`` summarises, by name, without functions and classes."""
+    return _search(call).values
+
+
+def _search(call):
     search = _Search()
     search.follow(call, "")
-    return search.found
+    return search
 
 
 def digest(reads: dict[str, Any]) -> str:
@@ -49,13 +60,68 @@ def is_array(summary: Any) -> bool:
     return isinstance(summary, tuple) and len(summary) > 1 and summary[0] == "array"
 
 
-def described_data(summary: Any) -> str | None:
-    """The shape and a hash of an array or a number; None for anything else."""
-    is_number = isinstance(summary, tuple) and summary[0] in (bool, int, float, complex)
-    if not is_array(summary) and not is_number:
+def described_data(reads: dict[str, Any], held: dict[str, Any]) -> dict[str, str]:
+    """The arrays, numbers and lists that a function reads, by name, as texts for a file.
+
+    A text is the shape and a hash. Of arrays and numbers, two numbers follow that do not change
+    much if entries are rounded: a weighted sum of the entries, and the root of the sum of their
+    squares. A list of numbers is an array.
+
+    Args:
+      reads: summaries, as ``contents`` returns them.
+      held: the values, as ``values`` returns them.
+    """
+    lists = [name for name, value in held.items() if _is_list_of_numbers(value)]
+    found = {}
+    for name, summary in reads.items():
+        if not any(name.startswith(f"{one}[") for one in lists):
+            value = np.asarray(held[name]) if name in lists else held.get(name)
+            text = _described(_summary(value) if name in lists else summary, value)
+            if text is not None:
+                found[shown(name)] = text
+    return found
+
+
+def _described(summary, value) -> str | None:
+    kind = summary[0] if isinstance(summary, tuple) else None
+    if kind in (list, tuple):  # a dict may be a cache
+        return f"({summary[1]},) {kind.__name__}"  # the entries have texts of their own
+    if not is_array(summary) and kind not in (bool, int, float, complex):
         return None
     shape = summary[1] if is_array(summary) else ()
-    return f"{shape} {hashlib.sha1(_text(summary).encode()).hexdigest()[:12]}"
+    text = f"{shape} {hashlib.sha1(_text(summary).encode()).hexdigest()[:12]}"
+    array = np.ma.filled(np.asarray(value), 0)
+    if array.dtype.kind not in "biuf":
+        return text
+    few = np.nan_to_num(np.ravel(_few(array)).astype(np.float64))
+    weights = 0.5 + np.arange(few.size) * _GOLDEN % 1
+    return f"{text} {weights @ few!s} {np.sqrt(few @ few)!s}"
+
+
+def _is_list_of_numbers(value):
+    return isinstance(value, list | tuple) and all(
+        isinstance(entry, bool | int | float | np.number) for entry in value
+    )
+
+
+def change_of_data(before: str, now: str) -> str:
+    """How two results of ``described_data`` differ: "shape", "values", or "" if by rounding."""
+    pairs = [text.rpartition(")") for text in (before, now)]
+    if pairs[0][0] != pairs[1][0]:
+        return "shape"
+    (hash_before, *numbers_before), (hash_now, *numbers_now) = (
+        text.split() for _, _, text in pairs
+    )
+    if hash_before == hash_now:
+        return ""
+    if len(numbers_before) != 2 or len(numbers_now) != 2:
+        return "values"
+    (sum_before, size_before), (sum_now, size_now) = (
+        map(float, numbers) for numbers in (numbers_before, numbers_now)
+    )
+    tolerance = _ROUNDING * max(size_before, size_now)
+    close = abs(sum_before - sum_now) <= tolerance and abs(size_before - size_now) <= tolerance
+    return "" if close else "values"
 
 
 def shown(name: str) -> str:
@@ -79,6 +145,7 @@ class _Search:
 
     def __init__(self):
         self.found: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
         self.attributes: dict[
             str, None
         ] = {}  # names of attributes that the code found so far reads
@@ -90,7 +157,7 @@ class _Search:
         if skipped or id(value) in self.visited:
             return
         if isinstance(value, jax.Array | np.ndarray | np.generic) or not _has_parts(value):
-            self._add(name, _summary(value))
+            self.values[self._add(name, _summary(value))] = value
             return
         self.visited.add(id(value))
         if isinstance(value, functools.partial):
@@ -116,13 +183,14 @@ class _Search:
     def _add(self, name, summary):
         while self.found.setdefault(name, summary) != summary:
             name += "'"  # another module or closure has used the name
+        return name
 
     def _container(self, value, name):
         pairs: Any = value.items() if isinstance(value, dict) else enumerate(value)
         summary: Any = type(value), len(value)
         if len(value) > _LONG:
             pairs, summary = (), (*summary, hash(tuple(id(entry) for _, entry in pairs)))
-        self._add(name, summary)
+        self.values[self._add(name, summary)] = value
         for index, entry in pairs:
             self.follow(entry, f"{name}[{index!r}]")
 
@@ -277,11 +345,16 @@ def _summary(value):
     return type(value), value  # most objects compare by identity
 
 
+def _few(array):
+    """The array; or evenly spaced entries of a large one."""
+    return array if array.nbytes <= _LARGE else array.reshape(-1)[:: array.size // _ENTRIES]
+
+
 def _array_summary(value):
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
     array = np.asarray(value)
-    few = array if array.nbytes <= _LARGE else array.reshape(-1)[:: array.size // _ENTRIES]
+    few = _few(array)
     if array.dtype.hasobject:
         return "array", array.shape, repr(few)
     mask = np.ma.getmaskarray(value).tobytes() if isinstance(value, np.ma.MaskedArray) else b""

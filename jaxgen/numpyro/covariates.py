@@ -59,9 +59,9 @@ def covariates_of(table: Any, program: Callable[..., Any]) -> Covariates:
     """The covariates of a program, as example rows show them.
 
     Args:
-      table: a DataFrame, or a dict of arrays (n, ...), by the names of the program's parameters. A
-        DataFrame may have other columns, and columns for parameters whose default is None, which
-        are no covariates.
+      table: a DataFrame, or a dict of arrays (n, ...) or of single values, by the names of the
+        program's parameters. A DataFrame may have other columns, and columns for parameters whose
+        default is None, which are no covariates.
       program: the function.
 
     Raises:
@@ -86,9 +86,11 @@ def covariates_of(table: Any, program: Callable[..., Any]) -> Covariates:
         )
     missing = [name for name in required if name not in names]
     if missing:
+        last = missing[-1]
         raise ValueError(
             f"covariates must hold {_listed(missing)}, which the program takes; it holds "
-            f"{_listed(names)}. Pass a constant by functools.partial(program, {missing[0]}=...)"
+            f"{_listed(names)}. If {last!r} is the observed value, write {last}=None in "
+            f"the program; if it is a constant, pass functools.partial(program, {last}=...)"
         )
     if not names:
         raise ValueError(
@@ -218,15 +220,16 @@ def described(covariates: Covariates) -> str:
 def _covariate(name, values):
     """The covariate that example values show."""
     what = f"covariates: {name!r}"
+    if isinstance(values, str) or not (hasattr(values, "__len__") and np.ndim(values)):
+        values = [values]  # of one row
     found = dataframes.categories_of(values)
     array = np.asarray(values)
+    if found is None:
+        _check_complete(array, dataframes.unmasked(values), what)
     if found is None and _is_text(array):
         found = np.unique(array.astype(str)).tolist()
     if array.ndim == 0 or not len(array):
-        raise ValueError(
-            f"{what} must have a value for each of some rows, got {values!r:.40}. Pass a constant "
-            f"by functools.partial(program, {name}=...)"
-        )
+        raise ValueError(f"{what} must have at least one value, got {values!r:.40}")
     if found is not None:
         if array.ndim > 1 or not all(type(v) in (str, int) for v in found):
             raise TypeError(f"{what} must have categories that are strings or ints, got {found}")
@@ -236,6 +239,21 @@ def _covariate(name, values):
     if array.dtype.kind not in kinds and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{what} must hold numbers, got dtype {array.dtype}")
     return Covariate(name, array.shape[1:], kinds.get(array.dtype.kind, "float"))
+
+
+def _check_complete(array, unmasked, what):
+    """Raise if a missing value hides the dtype of example values."""
+    missing = np.array([dataframes.is_missing(v) for v in np.ravel(unmasked).tolist()], bool)
+    known = array.ravel()[~missing]
+    if not missing.any() or not known.size:
+        return
+    is_text = any(isinstance(v, str) for v in known)
+    if is_text or np.array_equal(known.astype(float), np.round(known.astype(float))):
+        row = int(missing.reshape(len(array), -1).any(1).argmax())
+        hidden = "" if is_text else ", which hides whether it holds ints or floats"
+        raise ValueError(
+            Message(f"{what} has a missing value in ", places.row(row), f"{hidden}: leave it out")
+        )
 
 
 def _values(covariate, values):

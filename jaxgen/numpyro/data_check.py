@@ -44,6 +44,7 @@ class _Difference(NamedTuple):
     row: Any  # the first such row
     together: Any  # log p of that row among all
     alone: Any
+    nan: Any  # the first row whose log p is NaN; -1 if none is
 
 
 def check_data(program: ProgramSpec, x: Any, y: Any, params: Params = None) -> None:
@@ -56,7 +57,7 @@ def check_data(program: ProgramSpec, x: Any, y: Any, params: Params = None) -> N
       params: fitted params, whose globals are used; None to draw globals from the prior.
 
     Raises:
-      ValueError: log p differs; the message names the site, the row and both numbers.
+      ValueError: log p differs, or is NaN; the message names the site, the row and the numbers.
     """
     n = next((len(v) for v in (x, y) if v is not None), _MADE_UP)
     rows = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).round().astype(int))
@@ -109,7 +110,25 @@ def _first_difference(program, x, y, values, count, rows):
         for draw in np.flatnonzero(difference.found):
             row = rows[difference.row[draw]]
             return site, row, difference.together[draw], difference.alone[draw]
+    _check_known(program, found, rows)
     return None
+
+
+def _check_known(program, found, rows):
+    """Raise if log p of a site is NaN for all values of the globals and params that were tried."""
+    if program.sites.discrete:  # made-up values of a discrete latent may be impossible
+        return
+    for site, family in program.sites.families.items():
+        nan = found[site].nan
+        if (nan >= 0).all():
+            raise ValueError(
+                Message(
+                    f"program {program.name}: log p of site {site!r} is NaN for ",
+                    places.row(rows[nan[0]]),
+                    f": a parameter of {family} is NaN or out of range there, such as a negative "
+                    "scale",
+                )
+            )
 
 
 @functools.partial(compiler.jit, quick=True, static_argnums=0)
@@ -243,4 +262,6 @@ def _compared(together, alone):
     close = jnp.abs(together - alone) <= _CLOSE * (1 + size)
     differs = ~(same | close)
     row = differs.reshape(len(alone), -1).any(1).argmax()
-    return _Difference(differs.any(), row, together[row].sum(), alone[row].sum())
+    nan = jnp.isnan(alone).reshape(len(alone), -1).any(1)
+    first_nan = jnp.where(nan.any(), nan.argmax(), -1)
+    return _Difference(differs.any(), row, together[row].sum(), alone[row].sum(), first_nan)

@@ -194,7 +194,8 @@ def draw_latents(
     place, _ = placing(continuous)
     value, _ = observed_value(program, row.x)
     sites = run_row(program, row, run_key, value, discrete, place)
-    shown = (*program.sites.latents, *program.sites.row_deterministic)
+    found = program.sites
+    shown = (*found.latents, *found.unread, *found.row_deterministic)
     drawn = {site.name: without_plate(sites[site.name]["value"], site) for site in shown}
     return blanked(jnp.isfinite(logsumexp(log_weights)), drawn)
 

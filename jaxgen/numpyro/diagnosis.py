@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from jaxgen.core import compiler
 from jaxgen.core.model import Params
@@ -26,6 +27,9 @@ _RATIO = 1.5  # largest ratio of standard deviations
 _CENTRAL = (0.01, 0.99)  # quantiles to which draws are clipped before they are compared
 _EPOCHS = 10  # fewest epochs that show a trend
 _RISE = (0.5, 0.1)  # nats, and nats for each number, by which the bound may still rise
+_STEPPED = 64  # most params of a program for which a step of Fisher scoring is computed
+_PARTS = (1.0, 0.3, 0.1)  # of that step, of which the best counts
+_RIDGE = 1e-4  # relative, for params that rows cannot tell apart
 _NAMED = 3  # most globals in a warning
 
 _map = jax.tree_util.tree_map
@@ -34,10 +38,10 @@ _map = jax.tree_util.tree_map
 def diagnose(
     program: ProgramSpec, params: Params, x: Any, y: Any, weights: Any, key: Any, scores: Any
 ) -> tuple[dict[str, Any], str]:
-    """Entries of the history for a fitted posterior, and a warning, or "" if it can be trusted.
+    """Entries of the history for a fitted program, and a warning, or "" if it can be trusted.
 
     Args:
-      program: a program with globals.
+      program: a program that gradients fit.
       params: its fitted params.
       x: events (n, *event_shape).
       y: conditions (n, *y_shape), or None.
@@ -45,6 +49,10 @@ def diagnose(
       key: a typed PRNG key.
       scores: mean evidence lower bound of an event in each epoch, in nats.
     """
+    if not (program.sites.globals or program.sites.param_transforms or program.proposal):
+        return {}, ""
+    if not program.sites.globals:
+        return _diagnose_params(program, params, x, y, weights, key, scores)
     converged = _has_converged(program, scores, float(weights.sum()))
     history: dict[str, Any] = {"converged": converged}
     shifts: dict[str, tuple[float, float]] = {}
@@ -60,6 +68,59 @@ def diagnose(
         history["shift"] = {name: shift for name, (shift, _) in shifts.items()}
         history["deviation"] = {name: ratio for name, (_, ratio) in shifts.items()}
     return history, _warning(program, history, shifts)
+
+
+def _diagnose_params(program, params, x, y, weights, key, scores):
+    """``diagnose`` of a program without globals: could one more step raise the log-likelihood?"""
+    size = sum(leaf.size for leaf in jax.tree_util.tree_leaves(params["program"]))
+    if not 0 < size <= _STEPPED:
+        return {"converged": _has_converged(program, scores, float(weights.sum()))}, ""
+    rows = _blocks(program, 1, x, y, weights)
+    gain = float(_compiled_gain(program, params, rows, key))
+    if not gain > max(_RISE[0], _RISE[1] * size):
+        return {"converged": True}, ""
+    warning = (
+        f"the fit of program {program.name} has not converged: one more step raises its "
+        f"log-likelihood by {gain:.3g} nats; train for more epochs, or with an optimizer of a "
+        "higher rate"
+    )
+    return {"converged": False}, warning
+
+
+def _gain(program, params, rows, key):
+    """Nats by which a step of Fisher scoring, or a part of it, raises the log-likelihood.
+
+    The Fisher information is estimated by the squared gradients of the rows.
+    """
+    start, unravel = ravel_pytree(params["program"])
+
+    def score(flat, x, y, number):
+        moved = {**params, "program": unravel(flat)}
+        row = Row(x, y, {}, param_sites.values(program, moved))
+        return density.log_prob_of_row(program, moved, row, jax.random.fold_in(key, number))
+
+    axes = None, 0, None if rows[1] is None else 0, 0
+
+    def add_gradients(sums, block):
+        x, y, weight, number = block
+        each = jax.vmap(jax.grad(score), axes)(start, x, y, number)
+        return (sums[0] + weight @ each, sums[1] + (weight * each.T) @ each), None
+
+    zeros = jnp.zeros_like(start), jnp.zeros((start.size, start.size), start.dtype)
+    (gradient, fisher), _ = lax.scan(add_gradients, zeros, rows)
+    ridge = _RIDGE * jnp.diag(jnp.diag(fisher)) + jnp.finfo(start.dtype).tiny * jnp.eye(start.size)
+    step = jnp.linalg.solve(fisher + ridge, gradient)
+
+    def gain(part):
+        def add(total, block):
+            x, y, weight, number = block
+            scores = jax.vmap(score, axes)
+            rise = scores(start + part * step, x, y, number) - scores(start, x, y, number)
+            return total + weight @ rise, None
+
+        return lax.scan(add, jnp.zeros((), start.dtype), rows)[0]
+
+    return jnp.nanmax(lax.map(gain, jnp.array(_PARTS, start.dtype)))
 
 
 def _has_converged(program, scores, events) -> bool:
@@ -186,4 +247,5 @@ def _draw(count, dtype, noise, key):
 # the first two do not depend on the program, so that all programs share them
 _drawn = compiler.jit(_draw, static_argnums=(0, 1))
 _compiled_k = compiler.jit(pareto_k)
+_compiled_gain = compiler.jit(_gain, static_argnums=0)
 _compiled_log_weights = compiler.jit(_log_weights, static_argnums=0)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from jaxgen.core.spec import Spec
 from jaxgen.core.warn import warn
-from jaxgen.numpyro.closure import contents, described_data, digest, is_array, shown
+from jaxgen.numpyro.closure import contents, described_data, digest, is_array, shown, values
 from jaxgen.numpyro.covariates import (
     Covariate,
     is_named,
@@ -125,9 +125,9 @@ class Function(Spec):
         return digest({name: v for name, v in self.reads.items() if name not in self.self_changed})
 
     def data_read(self) -> dict[str, str]:
-        """The arrays and numbers that the function reads, by name, as their shapes and hashes."""
+        """The arrays, numbers and lists that the function reads, as ``described_data``."""
         plain = {n: v for n, v in self.reads.items() if n not in self.self_changed}
-        return {shown(n): text for n, v in plain.items() if (text := described_data(v)) is not None}
+        return described_data(plain, values(self.call))
 
     def hint_of_arrays(self) -> str:
         """The end of an error about rows, which names the arrays that the function reads; or ""."""
@@ -142,7 +142,7 @@ class Function(Spec):
         """A warning for a file that holds the name of the function; "" for none."""
         if not self.name.startswith("__main__."):
             return ""
-        read = list(self.data_read())
+        read = [name for name in self.data_read() if "[" not in name]  # without single entries
         data = f", and the data that it reads, {read}," if read else ""
         return (
             f"program {self.name} is defined in the main script or in a notebook, and a file holds "

@@ -150,8 +150,6 @@ class Program(ProgramSpec):
 
     @standard_promotion
     def diagnose(self, params, x, y, weights, key, scores):
-        if not self.sites.globals:
-            return {}, ""
         return diagnosis.diagnose(self, params, x, y, weights, key, scores)
 
     def warn_of_tails(self, k: Any) -> None:

@@ -64,6 +64,9 @@ class ProgramSpec(Model):
         default=(), repr=False, compare=False
     )
 
+    def __str__(self) -> str:
+        return f"program {self.name}"
+
     @property
     def name(self) -> str:
         """Name of the program."""

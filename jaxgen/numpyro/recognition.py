@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.core.warn import warn
+from jaxgen.numpyro.closure import change_of_data
 from jaxgen.numpyro.covariates import is_named, parameters_of, required_of
 from jaxgen.numpyro.program_spec import ProgramSpec
 
@@ -38,7 +39,8 @@ def check_recognised(program: ProgramSpec) -> None:
     """Compare the function with the recorded facts.
 
     Raises:
-      ValueError: it has other sites, shapes or families, or other densities at the same values.
+      ValueError: it has other sites, shapes or families, other densities at the same values, or
+        reads data of other shapes or values, up to rounding.
 
     Warns:
       RuntimeWarning: it has other code, or reads something else.
@@ -59,19 +61,20 @@ def check_recognised(program: ProgramSpec) -> None:
             f"program {name} is not the one in the file: a site is {now}, and was {before} when "
             "it was saved"
         )
-    changed = _changed_data(program)
+    _check_data_read(program)
     for (site, log_p), saved in zip(sites.example_log_p.items(), program.log_p, strict=True):
         if saved is not None and not np.isclose(log_p, saved, rtol=1e-3, atol=1e-3):
             raise ValueError(
                 f"program {name} is not the one in the file: log p of site {site!r} at some "
-                f"values is {log_p:.6g}, and was {saved:.6g} when it was saved; "
-                + (f"it {changed}" if changed else "something that it reads may have changed")
+                f"values is {log_p:.6g}, and was {saved:.6g} when it was saved; something that it "
+                "reads may have changed"
             )
     digest, python = program.program.digest(), program.digest.split(" ")[0]
     if digest != program.digest and digest.startswith(f"{python} "):
         warn(
-            f"program {name} {changed or 'has other code, or reads something else,'} than when it "
-            "was saved; its sites and their densities at some values are the same"
+            f"program {name} has other code, or reads something else, than when it was saved. Its "
+            "sites are the same, and so are their densities for one made-up row; for other rows "
+            "they may differ: compare scores with those before, or fit again"
         )
 
 
@@ -99,10 +102,20 @@ def _data_read(program) -> tuple[tuple[str, str], ...]:
     return tuple(program.program.data_read().items())[:_MOST]
 
 
-def _changed_data(program) -> str:
-    """Which of the data that the program reads are others than in the file; "" if none are."""
-    if not program.data_read:  # as in files of version 0.3.0
-        return ""
+def _check_data_read(program) -> None:
+    """Raise if data that the program reads have another shape or other values than in the file.
+
+    Files of version 0.3.0 hold no data that were read.
+    """
     now, saved = dict(_data_read(program)), dict(program.data_read)
-    changed = [n for n in dict.fromkeys((*now, *saved)) if now.get(n) != saved.get(n)]
-    return f"reads other values of {', '.join(map(repr, changed))}" if changed else ""
+    for name, before in saved.items():
+        what = change_of_data(before, now[name]) if name in now else ""
+        if not what:
+            continue
+        differ = "other values" if what == "values" else "another shape"
+        shapes = [text.rpartition(")")[0] + ")" for text in (before, now[name])]
+        which = f": {shapes[1]}, not {shapes[0]}" if what == "shape" else ""
+        raise ValueError(
+            f"program {program.name} is not the one in the file: {name!r}, which it reads, has "
+            f"{differ} than when it was saved{which}; restore it, or fit again"
+        )

@@ -100,9 +100,9 @@ def run(
         )
     elif _is_collapsed(model, params):
         warn(
-            f"EM of {wanted}: a component has collapsed onto rows that hardly differ, so jitter sets "
-            "its variance and the likelihood means little; take fewer components, more restarts or "
-            "a larger jitter"
+            f"EM of {wanted}: a component has collapsed onto rows that hardly differ, so jitter "
+            "sets its variance and the likelihood means little; take fewer components, more "
+            "restarts or a larger jitter"
         )
     if restarts > 1:
         history["restarts"] = [other["train"][-1] for _, other in results]

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxgen.core import engine, inputs, label_names, verbs
+from jaxgen.core import dataframes, engine, inputs, label_names, verbs
 from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.verbs import Request
 from jaxgen.data import model_file
-from jaxgen.training import parts, paths
+from jaxgen.training import frames, parts, paths
 
 Place: TypeAlias = jax.Device | jax.sharding.Sharding | None
 
@@ -34,8 +34,8 @@ class Fitted:
       params: pytree of arrays.
       history: what ``fit`` recorded, a dict of lists or numbers; lost inside a transformation.
       columns: names of the event's features, or None.
-      labels: names of the labels that y may be, strings or ints, in order; None if they are 0, 1,
-        ... or y is no label.
+      labels: the labels that y may be, in order: strings, ints or bools, and 0, 1, ... if they
+        have no names; None if y is no label.
       y_columns: names of the numbers in y, or the one name of the label; None if they have none.
 
     Wherever a method takes events x or conditions y it also takes a table: a DataFrame of pandas or
@@ -61,8 +61,13 @@ class Fitted:
         self.params = params
         self.history = history or {}
         self.columns = columns
-        self.labels = labels
+        self.labels = _numbered(model) if labels is None else labels
         self.y_columns = y_columns
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.labels is None:  # as in pickles of 0.3.0
+            self.labels = _numbered(self.model)
 
     def tree_flatten(self) -> tuple[tuple[Params], tuple[Any, ...]]:
         return (self.params,), (self.model, self.columns, self.labels, self.y_columns)
@@ -78,7 +83,10 @@ class Fitted:
 
     @standard_promotion
     def log_prob(self, x: Any, y: Any = None, *, device: Place = None) -> jax.Array:
-        """log p(x) or log p(x|y) in nats: see ``jaxgen.log_prob``; device as in ``sample``."""
+        """log p(x) or log p(x|y) of events (..., *event_shape), in nats.
+
+        x has at least one batch dimension. See ``jaxgen.log_prob``; device is as in ``sample``.
+        """
         request = self._request(verbs.to_log_prob, self.events_of(x), self.conditions_of(y))
         marginal = request.y is None and self.model.classes is not None
         if self.model.traits.log_prob_and_k is None or marginal or _is_traced(request):
@@ -89,11 +97,25 @@ class Fitted:
         return log_p
 
     @standard_promotion
-    def classify(self, x: Any, prior: ArrayLike | None = None) -> jax.Array:
-        """log p(y|x) of each label by Bayes' rule, (..., classes): see ``jaxgen.classify``.
+    def classify(self, x: Any, prior: Any = None) -> jax.Array:
+        """log p(y|x) of each label by Bayes' rule, (..., classes), in nats; NaN where p(x) = 0.
+
+        The last axis is in the order of ``labels``.
+
+        Args:
+          x: events (..., *event_shape), with at least one batch dimension; NaN is as in
+            ``log_prob``.
+          prior: p(y), not negative, with a positive sum: a dict or a pandas Series by label, or an
+            array (classes,) in the order of ``labels``. None takes the learnt frequencies.
+
+        Raises:
+          TypeError, ValueError: an argument of the wrong kind or shape, a label that ``prior`` does
+            not hold, or one that is unknown; the message names it.
 
         >>> best = np.array(labelled.labels)[labelled.classify(x).argmax(-1)]
         """
+        if self.labels is not None:
+            prior = label_names.in_order(prior, self.labels, "prior")
         return _answer(self._request(verbs.to_classify, self.events_of(x), prior))
 
     @standard_promotion
@@ -103,7 +125,8 @@ class Fitted:
         ``responsibilities(x).argmax(-1)`` are hard labels. Rows are NaN where p(x) = 0.
 
         Args:
-          x: events (..., *event_shape); NaN is as in ``log_prob``.
+          x: events (..., *event_shape), with at least one batch dimension; NaN is as in
+            ``log_prob``.
           y: conditions, for a conditional mixture.
 
         Raises:
@@ -193,9 +216,11 @@ class Fitted:
           y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model,
             and for a model of labels, which then draws y from p(y) first.
           with_labels: return (events, labels), where labels (n,) are the labels of a model of
-            labels, by their names, or else the numbers of a mixture's components.
+            labels, by their names, or else the components of a mixture, by their numbers, such as
+            those of a ``GaussianMixture``.
           as_frame: return a pandas DataFrame, whose columns are the features and then the labels or
-            conditions, by their names.
+            conditions, by their names. Conditions in y keep their values and dtypes. Labels that
+            are not in sorted order, as those of a categorical column, are categories.
           device: where the events are to be, a ``jax.Device`` or a ``jax.sharding.Sharding``, whose
             devices also draw them. By default all local devices draw (or the one that JAX's
             ``jax_default_device`` or the params are bound to), and the first has the result. The
@@ -218,9 +243,10 @@ class Fitted:
         if labelled and not _is_traced(request):
             labels = self._names_of_labels(labels)
         if as_frame and self.model.classes is None:
-            return to_frame(self.named_columns(x, request.y, labels))
+            given = None if request.y is None else self._given_columns(y, request.y)
+            return frames.to_frame(self._named(_columns(x), given, labels))
         if as_frame:
-            return to_frame(self.named_columns(x, labels))
+            return frames.to_frame(self._named(_columns(x), [self._label_column(y, labels)]))
         return (x, labels) if labelled else x
 
     @standard_promotion
@@ -297,10 +323,12 @@ class Fitted:
         NaN stays where the rest has no density, such as an infinity or a value outside the support.
 
         Args:
-          x: events (n, *event_shape); the values in it stay.
+          x: events (n, *event_shape), or a table of them.
           key: a typed PRNG key; another gives another completion.
           y: conditions, as in ``log_prob``; labels are drawn from p(y|x) where y is None.
           as_frame: return a pandas DataFrame of the features, with the index of x if that is one.
+            The values in x and the dtypes of its columns stay, except that ints become floats where
+            draws are not whole. Otherwise the result is in the dtype of the params.
 
         Raises:
           TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
@@ -311,10 +339,15 @@ class Fitted:
             raise NotImplementedError(f"{self.model} cannot draw missing values: it takes none")
         if inputs.is_tracing(self.params, x, key, y):
             raise TypeError("impute runs on the host and cannot be called within jit, grad or vmap")
-        done = _answer(
-            self._request(verbs.to_complete, key, self.events_of(x), self.conditions_of(y))
-        )
-        return to_frame(self.named_columns(done), getattr(x, "index", None)) if as_frame else done
+        events = self.events_of(x)
+        done = _answer(self._request(verbs.to_complete, key, events, self.conditions_of(y)))
+        if not as_frame:
+            return done
+        table = dataframes.is_table(x)
+        given = frames.columns_of(x, self.columns) if table else _columns(inputs.numbers(x, "x"))
+        given = [column if np.ndim(column) else np.full(len(done), column) for column in given]
+        columns = [frames.filled(v, z) for v, z in zip(given, _columns(done), strict=True)]
+        return frames.to_frame(self._named(columns), getattr(x, "index", None))
 
     @standard_promotion
     def marginal(self, features: Any, *, key: jax.Array | None = None) -> Fitted:
@@ -375,17 +408,21 @@ class Fitted:
         >>> fitted.named_columns(x)["latitude"].shape
         (200,)
         """
-        features = np.asarray(x).reshape(len(x), math.prod(np.shape(x)[1:]))
-        names = list(self.columns or [f"x{j}" for j in range(features.shape[1])])
-        columns = list(features.T)
-        if y is not None:
-            conditions = np.asarray(y).reshape(len(features), math.prod(np.shape(y)[1:]))
-            columns += list(conditions.T)
-            names += self._names_of_conditions(conditions.shape[1])
+        return self._named(_columns(x), None if y is None else _columns(y), components)
+
+    def _named(
+        self, features: list[Any], conditions: list[Any] | None = None, components: Any = None
+    ) -> dict[str, Any]:
+        """``named_columns`` of columns (n,), which may be those of pandas."""
+        names = list(self.columns or [f"x{j}" for j in range(len(features))])
+        columns = list(features)
+        if conditions is not None:
+            columns += conditions
+            names += self._names_of_conditions(len(conditions))
         if components is not None:
             columns.append(np.asarray(components))
             names.append("component")
-        named: dict[str, np.ndarray] = {}
+        named: dict[str, Any] = {}
         for name, column in zip(names, columns, strict=True):
             while name in named:
                 name += "_"
@@ -399,6 +436,35 @@ class Fitted:
         if covariates is not None:
             return list(covariates.names)
         return ["y"] if count == 1 else [f"y{j}" for j in range(count)]
+
+    def _given_columns(self, y: Any, rows: Any) -> list[Any]:
+        """The conditions of draws as columns (n,), as they were given where they have columns.
+
+        rows are the same as numbers (n, *y_shape), in the model's dtypes.
+        """
+        columns, n, shape = _columns(rows), len(rows), tuple(self.model.y_shape or ())
+        names = None
+        if self.y_columns is not None or self.model.traits.covariates is not None:
+            names = self._names_of_conditions(len(columns))
+        y = dataframes.row_of(y, names)
+        if not dataframes.is_table(y):
+            return _columns(np.broadcast_to(np.asarray(inputs.numbers(y, "y")), (n, *shape)))
+        if names is None:
+            return [frames.repeated(value, n) for value in frames.columns_of(y, None)]
+        held = dataframes.column_names(y, "y") or ()
+        if not set(names) & set(held):
+            return columns
+        return [
+            frames.repeated(y[name], n) if name in held else column
+            for name, column in zip(names, columns, strict=True)
+        ]
+
+    def _label_column(self, y: Any, drawn: Any) -> Any:
+        """The labels of draws, (n,): those given for each, or the names of those drawn."""
+        y = label_names.column_of_labels(y, self.y_columns[0] if self.y_columns else None)
+        if y is None or not np.ndim(y):
+            return frames.categorical(drawn, self.labels or ())
+        return frames.repeated(y, len(drawn))
 
     def _names_of_labels(self, labels: Any) -> np.ndarray:
         """Labels by their names, from their numbers (n,)."""
@@ -454,14 +520,15 @@ def load(path: str | os.PathLike[str]) -> Fitted:
     )
 
 
-def to_frame(columns: dict[str, np.ndarray], index: Any = None) -> Any:
-    """A pandas DataFrame of named columns, with the index if that is a pandas Index."""
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError("as_frame=True needs pandas: pip install pandas") from None
-    index = index if isinstance(index, pandas.Index) else None
-    return pandas.DataFrame(columns, index=index)
+def _numbered(model: Model) -> tuple[int, ...] | None:
+    """The labels 0, 1, ... of a model; None if it has no labels."""
+    return None if model.classes is None else tuple(range(model.classes))
+
+
+def _columns(array: Any) -> list[np.ndarray]:
+    """The numbers of rows (n, ...) as columns (n,)."""
+    array = np.asarray(array)
+    return list(array.reshape(len(array), math.prod(array.shape[1:])).T)
 
 
 def _is_traced(request: Request) -> bool:

@@ -126,11 +126,11 @@ def given(fitted: Any, values: Mapping, key: jax.Array | None = None) -> Part:
     if not isinstance(values, Mapping):
         raise TypeError(f"given: values must be a dict, {{feature: value}}, got {values!r:.60}")
     places = _places("given", fitted, list(values))
-    if len(places) == math.prod(fitted.model.event_shape):
-        raise ValueError(f"given: at least one feature must be left, got all of them: {values}")
     if fitted.columns is not None:
         named = (fitted.columns[place] for place in places)
         values = dict(zip(named, values.values(), strict=True))
+    if len(places) == math.prod(fitted.model.event_shape):
+        raise ValueError(f"given: at least one feature must be left, got all of them: {values}")
     dtype = inputs.float_dtype(fitted.params)
     traced = inputs.is_tracing(fitted.params, *values.values())
     if traced:
@@ -163,6 +163,8 @@ def _places(what, fitted, features) -> tuple[int, ...]:
         if isinstance(feature, str):
             if feature not in named:
                 known = "it has no names" if columns is None else f"its names are {columns}"
+                if fitted.model.y_shape is not None and feature in (fitted.y_columns or ("y",)):
+                    known += f"; {feature!r} is its y, an argument of sample and log_prob"
                 raise ValueError(f"{what}: the model has no feature {feature!r}; {known}")
             places.append(named[feature])
             continue

@@ -209,6 +209,33 @@ class Flat(bijectors.Affine):
         return super().inverse(params, x)[0], jnp.zeros((), x.dtype)
 
 
+class SinhUp(bijectors.Bijector):
+    """x = sinh(z), without a bug."""
+
+    def forward(self, params, z):
+        return jnp.sinh(z), jnp.log(jnp.cosh(z)).sum()
+
+    def inverse(self, params, x):
+        return jnp.arcsinh(x), -jnp.log(jnp.hypot(1.0, x)).sum()
+
+
+class WrongForwardSign(SinhUp):
+    def forward(self, params, z):
+        x, log_det = super().forward(params, z)
+        return x, -log_det
+
+
+class WrongInverseSign(SinhUp):
+    def inverse(self, params, x):
+        z, log_det = super().inverse(params, x)
+        return z, -log_det
+
+
+class NoForwardLogDet(SinhUp):
+    def forward(self, params, z):
+        return super().forward(params, z)[0], jnp.zeros(())
+
+
 class Erlang(Model):
     """p(x) = x exp(-x) for x > 0, without a bug."""
 
@@ -298,6 +325,19 @@ class KeyTwice(Gamma):
 class DeafToY(LinearGaussian):
     def log_prob(self, params, x, y=None):
         return super().log_prob(params, x, jnp.zeros(2))
+
+
+class DrawsWithoutY(LinearGaussian):
+    def push(self, params, noise, y=None):
+        return super().push(params, noise, jnp.zeros(2))
+
+
+class PositiveWithoutSupport(bijectors.Bijector):
+    def forward(self, params, z):
+        return jnp.exp(z), z.sum()
+
+    def inverse(self, params, x):
+        return jnp.log(x), -jnp.log(x).sum()
 
 
 class HonestPlane(models.Gaussian):
@@ -398,6 +438,7 @@ _TWO_LINES = {"mean": jnp.ones((2, 1)), "scale": jnp.ones((2, 1))}
 _PARTS = {"logits": jnp.zeros(2), "component": _TWO_LINES}
 _BOX = {"low": jnp.array([0.0, 1.0]), "high": jnp.array([1.0, 3.0])}
 _AFFINE = {"base": GAUSSIAN, "bijector": {"shift": jnp.ones(2), "scale": jnp.array([2.0, 0.4])}}
+_FIXED_MAP = {"base": GAUSSIAN, "bijector": {}}
 _LINEAR = {"w": jnp.array([1.0, -2.0]), "b": jnp.ones(1), "log_scale": jnp.zeros(1)}
 
 
@@ -426,6 +467,24 @@ PLANTED = {
         through(bijectors.Affine()),
         _AFFINE,
     ),
+    "forward has the wrong sign": (
+        "log_determinants",
+        through(WrongForwardSign()),
+        through(SinhUp()),
+        _FIXED_MAP,
+    ),
+    "inverse has the wrong sign": (
+        "log_determinants",
+        through(WrongInverseSign()),
+        through(SinhUp()),
+        _FIXED_MAP,
+    ),
+    "forward without a log-determinant, inside a wrapper": (
+        "log_determinants",
+        compose.PerClass(through(NoForwardLogDet()), 2),
+        compose.PerClass(through(SinhUp()), 2),
+        None,
+    ),
     "normaliser 1 % off": ("normalisation", WrongNormaliser(2), Honest(2), GAUSSIAN),
     "scale in the normaliser": ("score_identity", ForgottenScale(2), Honest(2), GAUSSIAN),
     "gradient 0.01 off": ("gradients", WrongGradient(2), Honest(2), GAUSSIAN),
@@ -451,6 +510,13 @@ PLANTED = {
     "other scores when compiled": ("eager", Traced(2), Honest(2), GAUSSIAN),
     "hidden state": ("pure", Counting(2), Honest(2), GAUSSIAN),
     "condition ignored": ("conditions", DeafToY(), LinearGaussian(), _LINEAR),
+    "condition ignored by push": ("conditions", DrawsWithoutY(), LinearGaussian(), _LINEAR),
+    "bijector without a support": (
+        "totality",
+        through(PositiveWithoutSupport()),
+        through(bijectors.Positive()),
+        _FIXED_MAP,
+    ),
     "any number a label": ("labels", AnyLabel(Honest(2), 2), _TWO_CLASSES, _CLASSES),
     "shares rounded off": (
         "shares",
@@ -477,6 +543,9 @@ ADVICE = {  # what the text of some failures says, in their example or in the ad
     "one noise number for two features": r"correlation 1, .*\n.*uses a noise number twice",
     "dropped log-determinant": r"integrates to .*\nlog_prob: .* a log-determinant",
     "log-determinant and inverse disagree": r"off by [-\d.]+ nats at every event",
+    "forward has the wrong sign": r"\nforward: the log-determinant has the wrong sign",
+    "inverse has the wrong sign": r"\ninverse: the log-determinant has the wrong sign",
+    "forward without a log-determinant, inside a wrapper": r"\nforward: .* is missing: return log",
     "log-determinant added": r"at event \[.*\n.*the log-determinant has the wrong sign",
     "density where no sample falls": r"most of it beyond all samples, as at \[-.*\n.*-jnp\.inf",
     "normaliser 1 % off": r"integrates to 1\.01.*\nlog_prob: .* normaliser",
@@ -491,6 +560,8 @@ ADVICE = {  # what the text of some failures says, in their example or in the ad
     "key ignored": r"another key gave the same samples.*\npush: .* its argument noise",
     "hidden state": r"within jit.*\npush: .* read or write",
     "condition ignored": r"the same at y = \[.*\nlog_prob: use y",
+    "condition ignored by push": r"push does not depend on y.*\npush: use y",
+    "bijector without a support": r"log_prob is NaN at .*\nbijector: .* define `support`, and `con",
     "conditional that forgets": r"at event \[.*\nmarginal or given",
     "params left in standard units": r"off at \[.*\nrescale: .* shift \+ scale \* x",
     "mean that does not learn": r"'mean' is \[0, 0\], not \[.*\n.*stop_gradient",
@@ -517,7 +588,9 @@ def test_every_law_has_a_planted_bug():
 
 
 def test_check_reports_all_failures_in_one_table():
-    with pytest.raises(LawError, match=r"1 of 2 laws fail[\s\S]*normalisation +FAILS"):
+    with pytest.raises(
+        LawError, match=r"^1 of 2 laws fail: normalisation; [\s\S]*normalisation +FAILS"
+    ):
         check(WrongNormaliser(2), GAUSSIAN, laws=("spec", "normalisation"))
 
 
@@ -558,6 +631,19 @@ def test_check_of_a_model_defined_elsewhere():
     report = check(Erlang(), laws=("spec", "support", "normalisation", "goodness_of_fit"))
     assert "all hold" in str(report)
     assert list(report.figures) == ["spec", "support", "normalisation", "goodness_of_fit"]
+
+
+@pytest.mark.parametrize("laws", [None, ("normalisation",)])
+def test_check_refuses_a_condition_of_another_shape(laws):
+    """It is an error of the call, not of the model."""
+    for y, text in (
+        ([1.0], r"y must have shape \(2,\); got \(1,\)"),
+        ([1.0, np.nan], "y must be finite"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check(LinearGaussian(), y=y, laws=laws)
+    with pytest.raises(ValueError, match="unconditional"):
+        check(Erlang(), y=[1.0], laws=laws)
 
 
 def test_check_refuses_unknown_laws():

@@ -128,6 +128,8 @@ def _sites(runs, structure, row_runs, in_plate) -> Sites:
     observed = in_plate[signature.observed]
     latents = [site for site in in_plate.values() if site is not observed]
     discrete = tuple(site for site in latents if site.discrete)
+    continuous = tuple(site for site in latents if not site.discrete)
+    unread = _unread(runs, structure, continuous)
     depend = functools.partial(_depend_on_y, runs)
     values, varying = discrete_values(structure, row_runs.together, discrete, depend)
     y = runs.inputs(3, 1).y
@@ -136,7 +138,8 @@ def _sites(runs, structure, row_runs, in_plate) -> Sites:
     x = structure.two[signature.observed]
     return Sites(
         globals=tuple(_site(structure, name) for name in structure.globals),
-        locals=tuple(site for site in latents if not site.discrete),
+        locals=tuple(site for site in continuous if site not in unread),
+        unread=unread,
         discrete=discrete,
         observed_outside=tuple(structure.observed_outside),
         global_deterministic=_global_deterministic(structure, row_runs),
@@ -209,6 +212,25 @@ def _depend_on_y(
         return lambda y: jax.tree_util.tree_leaves(part(run(y)))
 
     return [any(depends(leaves(name), inputs.y)) for name in names]
+
+
+def _unread(runs: MadeUpRuns, structure: Structure, latents: tuple[Site, ...]) -> tuple[Site, ...]:
+    """The continuous latents that no other site depends on, or only sites of this kind."""
+    inputs = runs.inputs(2, 0)
+    found: list[Site] = []
+    values = {name: site.value for name, site in structure.two.items() if site.is_sample}
+    x = values[structure.signature.observed]
+
+    def others(name, value):
+        run = runs.run(2, inputs, {**values, name: value}, x)
+        ignored = {name, *(site.name for site in found)}
+        kept = [site for n, site in run.items() if n not in ignored and site.type != "plate"]
+        return jax.tree_util.tree_leaves([s.log_p if s.is_sample else s.value for s in kept])
+
+    for site in reversed(latents):
+        if not any(depends(functools.partial(others, site.name), values[site.name])):
+            found.append(site)
+    return tuple(reversed(found))
 
 
 def _support(runs: MadeUpRuns, structure: Structure) -> constraints.Constraint:

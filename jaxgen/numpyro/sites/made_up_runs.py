@@ -195,6 +195,8 @@ class MadeUpRuns:
                 hint = "; if its first argument holds data, pass y_shape or covariates"
             if signature.classes is not None:
                 hint = ""
+            if isinstance(error, jax.errors.JAXTypeError):
+                hint = _advice(error)
             signature.fail(
                 f"it must run when called with {self._arguments(with_x)}, but raises "
                 f"{type(error).__name__}: {text}{hint}{signature.program.hint_of_arrays()}",
@@ -212,6 +214,19 @@ class MadeUpRuns:
                 f"y of shape ({', '.join(['n', *map(str, y_shape)])}{'' if y_shape else ','})"
             )
         return f"{argument} and {self.observed_parameter}" if with_x else f"{argument} alone"
+
+
+def _advice(error):
+    """The end of an error about a program that needs the value of a traced array."""
+    if isinstance(error, jax.errors.TracerBoolConversionError):
+        return (
+            "; a Python `if`, `and`, `or` or `while` cannot depend on a latent, a param or a "
+            "covariate: use jnp.where"
+        )
+    return (
+        "; latents, params and covariates are traced arrays: use jax.numpy in place of NumPy, "
+        "int() and float()"
+    )
 
 
 def _in_domain(domains, y):

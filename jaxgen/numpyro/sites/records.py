@@ -64,7 +64,9 @@ class Sites(NamedTuple):
 
     Attributes:
       globals: latents outside the plate over the rows.
-      locals: continuous latents in the plate.
+      locals: continuous latents in the plate that another site depends on.
+      unread: continuous latents in the plate that no other site depends on, which the density of a
+        row leaves out.
       discrete: discrete latents in the plate.
       observed_outside: names of sites observed outside the plate, such as factors.
       global_deterministic: names of deterministic sites that depend on globals only.
@@ -87,6 +89,7 @@ class Sites(NamedTuple):
 
     globals: tuple[Site, ...]
     locals: tuple[Site, ...]
+    unread: tuple[Site, ...]
     discrete: tuple[Site, ...]
     observed_outside: tuple[str, ...]
     global_deterministic: tuple[str, ...]
@@ -111,13 +114,13 @@ class Sites(NamedTuple):
 
     @property
     def latents(self) -> tuple[Site, ...]:
-        """All latents in the plate."""
+        """The latents in the plate that the density of a row depends on."""
         return (*self.locals, *self.discrete)
 
     @property
     def in_plate(self) -> tuple[Site, ...]:
         """All sample sites in the plate."""
-        return (*self.latents, self.observed)
+        return (*self.latents, *self.unread, self.observed)
 
     @property
     def names_in_plate(self) -> set[str]:
@@ -126,9 +129,11 @@ class Sites(NamedTuple):
 
     def description(self) -> tuple[str, ...]:
         """One line for each site, with its shape, as a file holds them."""
+        order = list(self.example_values)
+        continuous = sorted((*self.locals, *self.unread), key=lambda site: order.index(site.name))
         groups = {
             "global": self.globals,
-            "local": self.locals,
+            "local": continuous,
             "discrete": self.discrete,
             "observed": (self.observed,),
         }
