@@ -505,8 +505,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "commands_seed_lost",
         "jaxgen/cli/commands.py",
-        "x, labels, key=jax.random.key(args.seed), **options)\n    fitted.save",
-        "x, labels, key=jax.random.key(0), **options)\n    fitted.save",
+        "model, x, labels, key=jax.random.key(args.seed), **options)",
+        "model, x, labels, key=jax.random.key(0), **options)",
         ("tests/test_cli*.py", "-k", "fields_seed"),
     ),
     Mutant(

@@ -179,7 +179,7 @@ def outliers(args: Namespace) -> None:
         most = found.most_blamed()
         blame = np.where(most < 0, np.nan, found.blame[np.arange(len(x)), most])
         blamed = [None if j < 0 else found.columns[j] for j in most]
-        numbers = np.array([100 * found.percentile, found.log_prob, blame], np.float32)
+        numbers = np.array([found.percentile, found.log_prob, blame], np.float32)
         percentile, log_p, blame = numbers
         scores = {"percentile": percentile, "log_prob": log_p}
         columns = {**scores, "column": np.array(blamed, object), "blame": blame}

@@ -30,8 +30,8 @@ class Outliers(NamedTuple):
     """The results of ``outliers``. ``print(found)`` lists the ten most unlikely rows.
 
     Attributes:
-      percentile: (n,) share of the model's draws that have less density than the row, from 0 to 1;
-        uniform if the row comes from the model, so that a small value is a p-value.
+      percentile: (n,) percentage of the model's draws that have less density than the row;
+        uniform if the row comes from the model, so that a hundredth of it is a p-value.
       log_prob: (n,) log density of the row's known values, in nats.
       expected: (n,) mean log density of draws with the same values missing, in nats.
       blame: (n, d) by how many nats each value is less likely than expected, given the other known
@@ -82,7 +82,7 @@ class Outliers(NamedTuple):
             most = [j for j in np.argsort(-np.nan_to_num(blame, nan=-np.inf))[:_SHOWN]]
             most = [j for k, j in enumerate(most) if blame[j] > (1 if k else 0)]
             values = (f"{self.columns[j]}={self.x[row, j]:.6g} ({blame[j]:.3g})" for j in most)
-            share = f"{100 * self.percentile[row]:.3g} %"
+            share = f"{self.percentile[row]:.3g} %"
             scores = f"{self.log_prob[row]:.4g}", f"{self.expected[row]:.4g}"
             lines.append((str(name), share, *scores, ", ".join(values) or "-"))
         width = [max(len(line[i]) for line in lines) for i in range(4)]
@@ -111,7 +111,7 @@ def outliers(
 
     The log densities of rows with different values missing have different scales. So a row is
     compared with draws of the model in which the same values are missing: its percentile is the
-    share of draws with less density (ties count half), which does not depend on units.
+    percentage of draws with less density (ties count half), which does not depend on units.
 
     The blame of value x_j is E[log p(X_j | rest)] - log p(x_j | rest), in nats, where X_j follows
     the model given the other known values of the row. A model that learns from missing values draws
@@ -124,7 +124,7 @@ def outliers(
       y: conditions (n, *y_shape); None for an unconditional model, and for p(x) of a model of
         labels.
       key: a typed PRNG key, for the draws.
-      n_samples: draws to compare a row with. The smallest percentile is about half of 1/n_samples.
+      n_samples: draws to compare a row with. The smallest percentile is about 50 / n_samples.
         Every set of rows with the same values missing and the same y has its own draws: if there
         are more than 2**20 / n_samples sets, each has fewer draws, but at least 100.
       progress: show a bar; by default on a terminal, after two seconds.
@@ -136,7 +136,7 @@ def outliers(
       TypeError, ValueError: an argument has the wrong type, shape or range; x has missing values,
         which the model does not take; or the model has no density.
 
-    Source: the percentile is a Monte Carlo p-value, Davison and Hinkley 1997, "Bootstrap methods
+    Source: a hundredth of it is a Monte Carlo p-value, Davison and Hinkley 1997, "Bootstrap methods
     and their application", section 4.2.
 
     >>> found = jaxgen.metrics.outliers(fitted, x, key=jax.random.key(0), n_samples=200)
@@ -221,7 +221,7 @@ def _percentiles(scorer, log_prob, missing, y, n_samples):
             rounding = 1e-5 * (1 + np.abs(np.where(np.isfinite(log_prob[rows]), log_prob[rows], 0)))
             less = np.searchsorted(found, log_prob[rows] - rounding, "left")
             not_more = np.searchsorted(found, log_prob[rows] + rounding, "right")
-            percentile[rows] = (less + not_more + 1) / 2 / (draws + 1)
+            percentile[rows] = 50 * (less + not_more + 1) / (draws + 1)
             expected[rows] = (
                 found[np.isfinite(found)].mean() if np.isfinite(found).any() else np.nan
             )
