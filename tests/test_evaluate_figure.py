@@ -170,7 +170,7 @@ def test_long_tails_are_cut_and_the_panel_says_so():
     assert axis.high - axis.low < 0.3 * np.ptp(heavy)
     assert 0 < events.beyond({0: axis})[0] <= 0.02
     assert (
-        "not shown: 2.0 % (samples 0.0 %)"
+        "not shown: 2.0 %\n(samples 0.0 %)"
         in report(heavy, normal(1000, 1)).plot().axes[0].get_title()
     )
     light = Events(normal(1000, 1), normal(1000, 1, 1), ["x0"])

@@ -125,7 +125,7 @@ def draw_feature(ax: Axes, events: Events, j: int, distance: float) -> None:
     ax.set_ylabel("share of events" if axis.whole else "density")
     shares = events.beyond({j: axis})
     of_data, of_samples = map(percent, shares)
-    cut = f"\nnot shown: {of_data} (samples {of_samples})" if any(shares) else ""
+    cut = f"\nnot shown: {of_data}\n(samples {of_samples})" if any(shares) else ""
     ax.set_title(f"KS {distance:.3f}{cut}", fontsize=9)
 
 
