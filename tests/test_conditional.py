@@ -62,7 +62,9 @@ def evaluated(model, params, x, y):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_training_starts_from_the_family_fitted_to_x(name):
     model, params, x, y, wanted = started(name)
-    np.testing.assert_allclose(evaluated(model, params, x, y)[0], wanted, atol=0.3)
+    gap = np.abs(np.asarray(evaluated(model, params, x, y)[0]) - wanted)
+    assert gap.mean() < 0.03
+    assert gap.max() < 0.5  # of an event far from the others
     still = {**params, "network": jax.tree_util.tree_map(np.zeros_like, params["network"])}
     np.testing.assert_allclose(evaluated(model, still, x, y)[0], wanted, rtol=1e-4, atol=1e-4)
 

@@ -153,6 +153,8 @@ def fit(
         defines a loss, for each epoch, or for the start and each step of EM.
       - "stopped": "closed form", "converged", "patience", "epochs", "draws" (of a posterior, whose
         diagnostics ``jaxgen.numpyro.NUTS`` lists) or "nan at step N", with a RuntimeWarning.
+      - with EM, "restarts", the score of each start, if there are several; and "collapsed", True if
+        a component of a ``GaussianMixture`` has collapsed onto rows that hardly differ.
       - with gradients, "best_epoch" and "best_score", for the params returned; for an ensemble
         instead "members", a history each, and "train" and "validation" are then means over the
         members that still train. For ``compose.PerClass``, "classes", a history each.
@@ -191,11 +193,14 @@ def fit_with(
     y: Any,
     key: Any,
     largest: int | None = None,
+    avoid_collapse: bool = False,
 ) -> Fitted:
     """``fit`` with its optional arguments in a record.
 
     largest: for a mixture, the number of components of the mixture whose programs EM runs; None for
       its own.
+    avoid_collapse: whether EM takes a start without a collapsed component before one of a higher
+      score, and does not warn of one; see ``Components.collapsed``.
     """
     if not isinstance(model, (Model, Template, Fitted)):
         raise TypeError(
@@ -272,7 +277,8 @@ def fit_with(
     )
     with names:
         validation = held_out.checked(spec, validation)
-        how = How(method, settings, restarts=1 if restarts is None else restarts, largest=largest)
+        starts = 1 if restarts is None else restarts
+        how = How(method, settings, starts, largest=largest, avoid_collapse=avoid_collapse)
         if options.tolerance is not None:
             how = how._replace(tolerance=inputs.as_not_negative(options.tolerance, "tolerance"))
         run = _Run(spec, key, data, validation, start, options.checkpoint)

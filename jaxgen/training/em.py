@@ -51,6 +51,7 @@ def run(
     label="",
     tolerance=TOLERANCE,
     largest=None,
+    avoid_collapse=False,
 ):
     """Params of highest likelihood over the restarts, and the history of that run.
 
@@ -58,6 +59,8 @@ def run(
 
     largest: for a mixture, the number of components of the mixture whose programs to run: the
       components in excess have no weight. None for its own programs.
+    avoid_collapse: whether a start without a collapsed component comes before others, instead of a
+      warning of such a component.
     """
     epochs = EPOCHS if epochs is None else epochs
     components = model.traits.components
@@ -65,6 +68,7 @@ def run(
     if components is not None and components.count == 1:
         starts = runs = 1  # all starts of a single component are the same
     wanted, init = model, model.init
+    rank = functools.partial(_rank, avoid_collapse=avoid_collapse)
     if largest is not None:
         sizes = wanted.traits.components.sizes
         model = sizes.model(largest)
@@ -80,7 +84,8 @@ def run(
             here = start
             if start is None:
                 with Names.of_rows(numbers):
-                    here = _start(model, init, jax.random.fold_in(key, i), x, y, weights, runs)
+                    start_key = jax.random.fold_in(key, i)
+                    here = _start(model, init, start_key, x, y, weights, runs, rank)
             params, history = _one(model, here, rows, epochs, bar, volume, tolerance)
             if params is None:
                 failure = here
@@ -92,18 +97,20 @@ def run(
             f"x cannot be fitted: EM of {wanted} starts from params that are not finite"
         )
 
-    params, history = max(results, key=lambda result: _rank(model, *result))
+    params, history = max(results, key=lambda result: rank(model, *result))
     if history["stopped"].startswith("nan"):
         warn(
             f"EM of {wanted} stopped: the log-likelihood was not finite at step "
             f"{history['steps']}; the last finite params are returned"
         )
     elif _is_collapsed(model, params):
-        warn(
-            f"EM of {wanted}: a component has collapsed onto rows that hardly differ, so jitter "
-            "sets its variance and the likelihood means little; take fewer components, more "
-            "restarts or a larger jitter"
-        )
+        history["collapsed"] = True
+        if not avoid_collapse:
+            warn(
+                f"EM of {wanted}: a component has collapsed onto rows that hardly differ, so "
+                "jitter sets its variance and the likelihood means little; take fewer components "
+                "or a larger jitter"
+            )
     if restarts > 1:
         history["restarts"] = [other["train"][-1] for _, other in results]
     if largest is not None:
@@ -111,7 +118,7 @@ def run(
     return params, history
 
 
-def _start(model, init, key, x, y, weights, runs):
+def _start(model, init, key, x, y, weights, runs, rank):
     """The starting params from which one of ``runs`` short runs on some of the rows scores best."""
     if model.learning.method == "closed_form":  # EM serves missing values only
         return as_params(init(key, *for_init(x, y, weights)))
@@ -124,16 +131,16 @@ def _start(model, init, key, x, y, weights, runs):
     x = inputs.filled(x, np.nanmean)  # a step with missing values is many times slower
     rows, data = pad(x, y, weights), for_init(x, y, weights)
 
-    def rank(start):
+    def rank_after(start):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
-        return (False, False, -math.inf) if params is None else _rank(model, params, history)
+        return (False, False, -math.inf) if params is None else rank(model, params, history)
 
     keys = [jax.random.fold_in(key, i) for i in range(runs)]
     with Names.of_rows(some):
         starts = [as_params(init(k, *data)) for k in keys]
     if runs == 1:
         return starts[0]
-    return max(starts, key=rank)
+    return max(starts, key=rank_after)
 
 
 @functools.lru_cache(maxsize=256)
@@ -147,13 +154,17 @@ def _short_rows(model):
     return int(np.clip(ROWS_EACH * numbers, *SHORT_ROWS))
 
 
-def _rank(model, params, history):
-    """A key that sorts runs: by score, those with a collapsed component before, and NaN first."""
+def _rank(model, params, history, avoid_collapse):
+    """A key that sorts runs by score, after those that ended in NaN.
+
+    With ``avoid_collapse``, those with a collapsed component come before the others, too.
+    """
     is_finite = not history["stopped"].startswith("nan")
-    return is_finite, not _is_collapsed(model, params), history["train"][-1]
+    return is_finite, not (avoid_collapse and _is_collapsed(model, params)), history["train"][-1]
 
 
 def _is_collapsed(model, params):
+    """Whether a component has collapsed onto rows that hardly differ, as far as the model tells."""
     components = model.traits.components
     return (
         components is not None and components.collapsed is not None and components.collapsed(params)

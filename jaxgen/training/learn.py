@@ -43,6 +43,7 @@ class How(NamedTuple):
       tolerance: gain in nats for each event below which EM stops.
       largest: for a mixture, the number of components of the mixture whose programs EM runs; None
         for its own.
+      avoid_collapse: whether EM takes a start without a collapsed component before others.
       noun: what a member is called in warnings and progress bars; None for a single fit.
       warns: whether to warn of members that cannot be trusted.
       checkpoint: makes the checkpoint of a run with these settings; None for none.
@@ -53,6 +54,7 @@ class How(NamedTuple):
     restarts: int = 1
     tolerance: float = em.TOLERANCE
     largest: int | None = None
+    avoid_collapse: bool = False
     noun: str | None = None
     warns: bool = True
     checkpoint: Callable[[gradient.Settings], Checkpoint] | None = None
@@ -83,8 +85,8 @@ def _by_em(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
         label = "" if how.noun is None else f"{how.noun} {i + 1}/{len(members)}"
         arguments = keys[i], how.settings.epochs, how.restarts, how.settings.progress, label
         with member.errors():
-            run = em.run(model, member.start, data, *arguments, how.tolerance, how.largest)
-            results.append(run)
+            options = how.tolerance, how.largest, how.avoid_collapse
+            results.append(em.run(model, member.start, data, *arguments, *options))
     if how.noun is None:
         return results[0]
     each = [history for _, history in results]

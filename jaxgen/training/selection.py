@@ -14,6 +14,7 @@ from jaxgen.core import dataframes, inputs
 from jaxgen.core.model import Model
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.template import Template
+from jaxgen.core.warn import warn
 from jaxgen.training.api import Options, fit_with, spec_for_data
 from jaxgen.training.fitted import Fitted
 from jaxgen.training.progress import Progress
@@ -29,7 +30,8 @@ class Selection:
       best: the fit of the best model.
       fits: the fit of each model, in order.
       scores: (models,) float64: the criterion of each, lower is better; or for "held_out" the mean
-        log density of the held-out events in nats, higher is better.
+        log density of the held-out events in nats, higher is better. Infinite, and last, for a
+        mixture of which every start ends with a component that has collapsed onto equal rows.
       by: the criterion.
 
     >>> models = [jaxgen.models.GaussianMixture(components=k) for k in (1, 2)]
@@ -115,13 +117,23 @@ def select(
     fits, scores = [], []
     with Progress(progress, len(specs), unit="model") as bar:
         for spec, size in zip(specs, largest, strict=True):
-            fitted = fit_with(part, spec, x, y, key, size)
-            scores.append(_score(fitted, size, x, y, by, held, whole.weights))
+            fitted = fit_with(part, spec, x, y, key, size, avoid_collapse=True)
+            score = _score(fitted, size, x, y, by, held, whole.weights)
+            if "collapsed" in fitted.history:
+                score = -np.inf if by == "held_out" else np.inf
+            scores.append(score)
             fits.append(fitted)
             bar.label(f"{by} {scores[-1]:.5g}")
             bar.advance(1)
     i = _best(np.array(scores), by)
-    best = fits[i] if held is None else fit_with(whole, specs[i], x, y, key, largest[i])
+    best = fits[i]
+    if held is not None:
+        best = fit_with(whole, specs[i], x, y, key, largest[i], avoid_collapse=True)
+    if "collapsed" in best.history:
+        warn(
+            f"a component of the best model, {best.model}, has collapsed onto rows that hardly "
+            "differ, so its likelihood means little; take fewer components or a larger jitter"
+        )
     return Selection(best, tuple(fits), np.array(scores), by)
 
 
