@@ -261,9 +261,9 @@ def write_columns(
 
 def label_names(fitted: Fitted) -> tuple[str | int, ...]:
     """The names of a model's labels, in order."""
-    if fitted.model.classes is None:
+    if fitted.labels is None:
         raise ValueError(f"{fitted.model} has no labels: it was fitted without --label")
-    return fitted.labels or tuple(range(fitted.model.classes))
+    return fitted.labels
 
 
 def _labels_of_texts(fitted: Fitted, labels: Iterable[Any]) -> np.ndarray:

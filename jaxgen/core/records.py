@@ -114,8 +114,9 @@ class Components(NamedTuple):
       which: function of (params, noise, y) that returns the index of the component whose event
         ``push`` makes of the noise. y may be left out.
       sizes: how the family gives mixtures with other numbers of components; None if it does not.
-      collapsed: function of params that returns whether a component has collapsed onto rows that
-        hardly differ, so that its likelihood means little; None if the family cannot tell.
+      collapsed: function of params and rows x (n, *event_shape) that returns whether a component
+        has collapsed onto equal rows, so that its likelihood means little; None if the family
+        cannot tell.
 
     >>> mixture = jaxgen.models.GaussianMixture(2, components=3)
     >>> components, params = mixture.traits.components, mixture.init(key)
@@ -128,7 +129,7 @@ class Components(NamedTuple):
     joint: Callable[..., Any]
     which: Callable[..., Any]
     sizes: Sizes | None = None
-    collapsed: Callable[[Any], bool] | None = None
+    collapsed: Callable[[Any, Any], bool] | None = None
 
 
 class Sizes(NamedTuple):

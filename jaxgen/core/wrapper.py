@@ -217,9 +217,9 @@ class Wrapper(Model):
         model, place, *_ = self.inner[0]
         return model.traits.components.which(params_at(params, place), noise, y)
 
-    def _collapsed(self, params):
+    def _collapsed(self, params, x):
         model, place, *_ = self.inner[0]
-        return model.traits.components.collapsed(params_at(params, place))
+        return model.traits.components.collapsed(params_at(params, place), x)
 
     def noise(self):
         return self._inside("noise")[0]()

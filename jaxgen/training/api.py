@@ -154,7 +154,7 @@ def fit(
       - "stopped": "closed form", "converged", "patience", "epochs", "draws" (of a posterior, whose
         diagnostics ``jaxgen.numpyro.NUTS`` lists) or "nan at step N", with a RuntimeWarning.
       - with EM, "restarts", the score of each start, if there are several; and "collapsed", True if
-        a component of a ``GaussianMixture`` has collapsed onto rows that hardly differ.
+        a component of a ``GaussianMixture`` has collapsed onto equal rows.
       - with gradients, "best_epoch" and "best_score", for the params returned; for an ensemble
         instead "members", a history each, and "train" and "validation" are then means over the
         members that still train. For ``compose.PerClass``, "classes", a history each.

@@ -97,19 +97,18 @@ def run(
             f"x cannot be fitted: EM of {wanted} starts from params that are not finite"
         )
 
-    params, history = max(results, key=lambda result: rank(model, *result))
+    params, history = max(results, key=lambda result: rank(model, x, *result))
     if history["stopped"].startswith("nan"):
         warn(
             f"EM of {wanted} stopped: the log-likelihood was not finite at step "
             f"{history['steps']}; the last finite params are returned"
         )
-    elif _is_collapsed(model, params):
+    elif _is_collapsed(model, x, params):
         history["collapsed"] = True
         if not avoid_collapse:
             warn(
-                f"EM of {wanted}: a component has collapsed onto rows that hardly differ, so "
-                "jitter sets its variance and the likelihood means little; take fewer components "
-                "or a larger jitter"
+                f"EM of {wanted}: a component has collapsed onto equal rows, so jitter sets its "
+                "variance and the likelihood means little; take fewer components or a larger jitter"
             )
     if restarts > 1:
         history["restarts"] = [other["train"][-1] for _, other in results]
@@ -133,7 +132,7 @@ def _start(model, init, key, x, y, weights, runs, rank):
 
     def rank_after(start):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
-        return (False, False, -math.inf) if params is None else rank(model, params, history)
+        return (False, False, -math.inf) if params is None else rank(model, x, params, history)
 
     keys = [jax.random.fold_in(key, i) for i in range(runs)]
     with Names.of_rows(some):
@@ -154,21 +153,20 @@ def _short_rows(model):
     return int(np.clip(ROWS_EACH * numbers, *SHORT_ROWS))
 
 
-def _rank(model, params, history, avoid_collapse):
+def _rank(model, x, params, history, avoid_collapse):
     """A key that sorts runs by score, after those that ended in NaN.
 
     With ``avoid_collapse``, those with a collapsed component come before the others, too.
     """
     is_finite = not history["stopped"].startswith("nan")
-    return is_finite, not (avoid_collapse and _is_collapsed(model, params)), history["train"][-1]
+    return is_finite, not (avoid_collapse and _is_collapsed(model, x, params)), history["train"][-1]
 
 
-def _is_collapsed(model, params):
-    """Whether a component has collapsed onto rows that hardly differ, as far as the model tells."""
+def _is_collapsed(model, x, params):
+    """Whether a component has collapsed onto equal rows, as far as the model can tell."""
     components = model.traits.components
-    return (
-        components is not None and components.collapsed is not None and components.collapsed(params)
-    )
+    tells = components is not None and components.collapsed is not None
+    return tells and components.collapsed(params, x)
 
 
 def _one(model, start, rows: Rows, epochs, bar, volume=0.0, tolerance=TOLERANCE):

@@ -131,8 +131,8 @@ def select(
         best = fit_with(whole, specs[i], x, y, key, largest[i], avoid_collapse=True)
     if "collapsed" in best.history:
         warn(
-            f"a component of the best model, {best.model}, has collapsed onto rows that hardly "
-            "differ, so its likelihood means little; take fewer components or a larger jitter"
+            f"a component of the best model, {best.model}, has collapsed onto equal rows, so its "
+            "likelihood means little; take fewer components or a larger jitter"
         )
     return Selection(best, tuple(fits), np.array(scores), by)
 

@@ -24,6 +24,8 @@ from jaxgen.models.normal.matrices import cholesky, matmul, smallest_variance
 _EM_TILE = 2048  # most rows in one tile of an EM step
 _EM_NUMBERS = 1 << 20  # numbers in the conditional covariances of one tile, about
 _MIN_VARIANCE = 0.01  # least variance within components, relative to the data, for the jitter
+_EQUAL = 1e-10  # variance, relative to that of all rows, below which rows count as equal
+_JUDGED = 16384  # most rows to look at
 _map = jax.tree_util.tree_map
 
 
@@ -102,21 +104,52 @@ def maximise(moments: tuple, mean: jax.Array, covariance: str, jitter: float) ->
     return {"logits": logits, "mean": mean, "scale_tril": cholesky(matrix, floor)}
 
 
-def is_collapsed(params: Params, covariance: str, jitter: float) -> bool:
-    """Whether jitter makes up half of a component's variance in some direction, or more.
+def is_collapsed(params: Params, x: np.ndarray, covariance: str, jitter: float) -> bool:
+    """Whether the rows of a component are equal in some direction, so that jitter is its variance.
 
-    Such a component has collapsed onto rows that hardly differ, and its likelihood grows without
-    bound as jitter decreases. A direction without variance in all the data does not count.
+    The likelihood of such a component grows without bound as jitter decreases. A direction in which
+    all rows are equal does not count.
 
     Args:
       params: of a ``GaussianMixture``, with concrete values.
+      x: (n, dim) the rows; those with missing values do not count.
       covariance, jitter: those of the ``GaussianMixture``.
 
     Source: McLachlan and Peel 2000, "Finite mixture models", section 3.10.
     """
+    weights, mean, matrix = _on_host(params, covariance)
+    between = mean - weights @ mean
+    whole = np.tensordot(weights, matrix + between[:, :, None] * between[:, None, :], 1)
+    within = weights @ np.diagonal(matrix, axis1=1, axis2=2)
+    floor = jitter * np.clip(within, _MIN_VARIANCE, 1)
+    if not (floor > 0).all() or not np.isfinite(matrix).all() or not np.isfinite(whole).all():
+        return False
+    suspects = np.flatnonzero((_least(matrix, floor) < 2) & (weights > 0))
+    if not len(suspects) or _least(whole, floor) < 2:
+        return False
+    x = x[~np.isnan(x).any(1)]
+    x = x[:: -(-len(x) // _JUDGED)] if len(x) else x
+    joint = np.full((len(weights), len(x)), -np.inf)
+    for k in np.flatnonzero(weights > 0):
+        root = np.linalg.cholesky(matrix[k])
+        z = np.linalg.solve(root, (x - mean[k]).T)
+        joint[k] = np.log(weights[k]) - np.log(np.diagonal(root)).sum() - 0.5 * (z**2).sum(0)
+    nearest = joint.argmax(0)
+    for k in suspects:
+        rows = x[nearest == k]
+        if len(rows):
+            own = np.atleast_2d(np.cov(rows.T, bias=True))
+            own = own if form_of(covariance) == "full" else np.diag(np.diagonal(own))
+            own = np.eye(len(own)) * np.trace(own) / len(own) if covariance == "spherical" else own
+            if _least(own, np.diagonal(whole)) < _EQUAL:
+                return True
+    return False
+
+
+def _on_host(params, covariance):
+    """The weights, means and covariance matrices in float64."""
     arrays = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
     weights = np.exp(arrays["logits"] - arrays["logits"].max())
-    weights /= weights.sum()
     mean, scale = arrays["mean"], arrays[scale_name(covariance)]
     if covariance == "spherical":
         scale = np.broadcast_to(scale[:, None], mean.shape)
@@ -125,15 +158,13 @@ def is_collapsed(params: Params, covariance: str, jitter: float) -> bool:
         matrix = np.broadcast_to(scale @ scale.swapaxes(-1, -2), (*mean.shape, mean.shape[1]))
     else:
         matrix = scale[..., None] ** 2 * np.eye(mean.shape[1])
-    between = mean - weights @ mean
-    whole = np.tensordot(weights, matrix + between[:, :, None] * between[:, None, :], 1)
-    within = weights @ np.diagonal(matrix, axis1=1, axis2=2)
-    unit = np.sqrt(jitter * np.clip(within, _MIN_VARIANCE, 1))
-    if not (unit > 0).all() or not np.isfinite(matrix).all() or not np.isfinite(whole).all():
-        return False
-    each = np.concatenate([whole[None], matrix[weights > 0]]) / (unit[:, None] * unit)
-    least = np.linalg.eigvalsh(each)[:, 0]
-    return bool(least[0] >= 2 and least[1:].min() < 2)
+    return weights / weights.sum(), mean, matrix
+
+
+def _least(matrix, unit):
+    """The least variance in any direction of covariances (..., dim, dim), in units (dim,)."""
+    scale = np.sqrt(unit)
+    return np.linalg.eigvalsh(matrix / (scale[:, None] * scale))[..., 0]
 
 
 def em_step_observed(
