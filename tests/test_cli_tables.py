@@ -110,7 +110,7 @@ def test_outliers(shop, tmp_path, capsys):
     ).values
     expected = outliers(fitted, x, key=jax.random.key(0), n_samples=500)
     found = tables.read(out, columns=("percentile", "log_prob")).values
-    np.testing.assert_allclose(found[:, 0], 100 * expected.percentile, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 0], expected.percentile, rtol=1e-6)
     np.testing.assert_allclose(found[:, 1], expected.log_prob, rtol=1e-6)
     columns = tables.cells(out)["column"]
     assert columns[7] in ("age", "spent")
