@@ -117,37 +117,40 @@ def is_collapsed(params: Params, x: np.ndarray, covariance: str, jitter: float) 
 
     Source: McLachlan and Peel 2000, "Finite mixture models", section 3.10.
     """
-    weights, mean, matrix = _on_host(params, covariance)
+    full = form_of(covariance) == "full"
+    weights, mean, spread = _on_host(params, covariance)
     between = mean - weights @ mean
-    whole = np.tensordot(weights, matrix + between[:, :, None] * between[:, None, :], 1)
-    within = weights @ np.diagonal(matrix, axis1=1, axis2=2)
+    between = between[:, :, None] * between[:, None, :] if full else between**2
+    whole = np.tensordot(weights, spread + between, 1)
+    within = weights @ (np.diagonal(spread, axis1=1, axis2=2) if full else spread)
     floor = jitter * np.clip(within, _MIN_VARIANCE, 1)
-    if not (floor > 0).all() or not np.isfinite(matrix).all() or not np.isfinite(whole).all():
+    if not (floor > 0).all() or not np.isfinite(spread).all() or not np.isfinite(whole).all():
         return False
-    suspects = np.flatnonzero((_least(matrix, floor) < 2) & (weights > 0))
-    if not len(suspects) or _least(whole, floor) < 2:
+    suspects = np.flatnonzero((_least(spread, floor, full) < 2) & (weights > 0))
+    if not len(suspects) or _least(whole, floor, full) < 2:
         return False
     x = x[~np.isnan(x).any(1)]
     x = x[:: -(-len(x) // _JUDGED)] if len(x) else x
     joint = np.full((len(weights), len(x)), -np.inf)
     for k in np.flatnonzero(weights > 0):
-        root = np.linalg.cholesky(matrix[k])
-        z = np.linalg.solve(root, (x - mean[k]).T)
-        joint[k] = np.log(weights[k]) - np.log(np.diagonal(root)).sum() - 0.5 * (z**2).sum(0)
-    nearest = joint.argmax(0)
+        root = np.linalg.cholesky(spread[k]) if full else np.sqrt(spread[k])
+        z = np.linalg.solve(root, (x - mean[k]).T) if full else ((x - mean[k]) / root).T
+        scale = np.diagonal(root) if full else root
+        joint[k] = np.log(weights[k]) - np.log(scale).sum() - 0.5 * (z**2).sum(0)
+    nearest, unit = joint.argmax(0), np.diagonal(whole) if full else whole
     for k in suspects:
         rows = x[nearest == k]
         if len(rows):
-            own = np.atleast_2d(np.cov(rows.T, bias=True))
-            own = own if form_of(covariance) == "full" else np.diag(np.diagonal(own))
-            own = np.eye(len(own)) * np.trace(own) / len(own) if covariance == "spherical" else own
-            if _least(own, np.diagonal(whole)) < _EQUAL:
+            own = np.atleast_2d(np.cov(rows.T, bias=True)) if full else rows.var(0)
+            own = np.full_like(own, own.mean()) if covariance == "spherical" else own
+            if _least(own, unit, full) < _EQUAL:
                 return True
     return False
 
 
 def _on_host(params, covariance):
-    """The weights, means and covariance matrices in float64."""
+    """The weights, means and covariance matrices in float64; variances (components, dim) in the
+    form "diagonal"."""
     arrays = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
     weights = np.exp(arrays["logits"] - arrays["logits"].max())
     mean, scale = arrays["mean"], arrays[scale_name(covariance)]
@@ -155,16 +158,18 @@ def _on_host(params, covariance):
         scale = np.broadcast_to(scale[:, None], mean.shape)
     if form_of(covariance) == "full":
         scale = np.tril(scale)
-        matrix = np.broadcast_to(scale @ scale.swapaxes(-1, -2), (*mean.shape, mean.shape[1]))
+        spread = np.broadcast_to(scale @ scale.swapaxes(-1, -2), (*mean.shape, mean.shape[1]))
     else:
-        matrix = scale[..., None] ** 2 * np.eye(mean.shape[1])
-    return weights / weights.sum(), mean, matrix
+        spread = scale**2
+    return weights / weights.sum(), mean, spread
 
 
-def _least(matrix, unit):
-    """The least variance in any direction of covariances (..., dim, dim), in units (dim,)."""
+def _least(spread, unit, full):
+    """The least variance in any direction, in units (dim,); see ``_on_host`` for the two forms."""
+    if not full:
+        return (spread / unit).min(-1)
     scale = np.sqrt(unit)
-    return np.linalg.eigvalsh(matrix / (scale[:, None] * scale))[..., 0]
+    return np.linalg.eigvalsh(spread / (scale[:, None] * scale))[..., 0]
 
 
 def em_step_observed(
