@@ -1,6 +1,6 @@
 """jaxgen: fit a probability model to data in JAX, then draw from it and score with it."""
 
-from jaxgen import bijectors, compose, laws, metrics, models, networks, numpyro, training
+from jaxgen import bijectors, compose, data, laws, metrics, models, networks, numpyro, training
 from jaxgen.core import random
 from jaxgen.core.compiler import cache_compilations
 from jaxgen.core.model import Learning, Model, Traits
@@ -26,6 +26,7 @@ __all__ = [
     "check",
     "classify",
     "compose",
+    "data",
     "datasets",
     "domains",
     "evaluate",

@@ -52,6 +52,20 @@ class LinearGaussian(Model):
         return (x - params["w"] @ y - params["b"]) * jnp.exp(-params["log_scale"])
 
 
+class Tanh(networks.Network):
+    """A network with one hidden layer."""
+
+    width: int = 4
+    y_shape: tuple[int, ...] | None = None
+    y_domain: tuple[domains.Domain, ...] | None = None
+
+    def init(self, key, shape):
+        return {"w": 0.5 * jax.random.normal(key, (self.width, *shape)), "b": jnp.zeros(self.width)}
+
+    def apply(self, params, x):
+        return jnp.tanh(jnp.tensordot(params["w"], x, x.ndim) + params["b"])
+
+
 class Gamma(Model):
     """Gamma distributions, sampled by rejection: ``push`` takes a Key and draws from it."""
 
@@ -150,13 +164,30 @@ def subject(case: Case, setting: int = 0) -> Subject:
         params = compiled.init(case.model, key)
     elif setting < len(case.settings):
         is_leaf = lambda v: isinstance(v, list | float)  # noqa: E731
-        leaf: Callable = lambda v: jax.device_put(np.asarray(v, np.float32))  # noqa: E731
+        leaf: Callable = lambda v: jax.device_put(  # noqa: E731
+            v if isinstance(v, np.ndarray) else np.asarray(v, np.float32)
+        )
         params = jax.tree_util.tree_map(leaf, case.settings[setting], is_leaf=is_leaf)
     else:
         params = away_from_init(case.model, key, y, seed=setting)
     return Subject(case.model, params, key=key, y=y, rows=case.rows)
 
 
+def _ngrams(model):
+    """Params of an ``NGram`` of three tokens, fitted to 60 made-up events."""
+    rng = np.random.default_rng(3)
+    steps = rng.choice(3, (60, model.length), p=[0.2, 0.7, 0.1])
+    x = np.cumsum(steps, 1) % 3
+    if model.stop:
+        ended = np.arange(model.length) >= rng.choice(model.length + 1, (60, 1))
+        x = np.where(ended, 3, x)
+    return model.estimate(x.astype(float), None if model.y_shape is None else np.arange(60) % 2)
+
+
+_TINY = networks.Transformer(4, heads=2, layers=1, expansion=2)
+_ENDING = models.NGram(4, 3, order=3)
+_STREAM = models.NGram(4, 3, order=4, stop=False)
+_OF_LABEL = models.NGram(3, 3, order=2, y_shape=(), y_domain=domains.Levels(2))
 _WEIGHTS = [math.log(0.6), math.log(0.3), math.log(0.1)]
 _PLANE = {"mean": [10.0, -3.0], "scale_tril": [[0.3, 0.0], [2.0, 0.5]]}
 _MIXTURE = {"logits": _WEIGHTS, "mean": [[-4.0, 0.0], [0.0, 3.0], [5.0, 1.0]]}
@@ -185,6 +216,7 @@ _FEWER = 8192  # where a gradient of one sample takes many passes through a netw
 _MADE = dict.fromkeys(("learning", "refits"), "it is made of a fitted model, not fitted itself")
 _OWN = {"dtypes": "a program computes in the dtype of its own constants"}
 _DRAWN = {**_OWN, "precision": "in float64 the draws that it averages over are others"}
+_TABLES = {"score_identity": "its params have to sum to one, and log_prob does not normalise them"}
 _LAND = "params are fixed tables, not a family: see tests/test_datasets.py"
 
 CASES = (
@@ -374,6 +406,13 @@ CASES = (
     ),
     Case("matching2", models.FlowMatching(2, 4, 1, 48), jittered=1, rows=_FEWER),
     Case(
+        "matching_network",
+        models.FlowMatching(1, steps=64, y_shape=(), network=Tanh()),
+        jittered=1,
+        y=0.5,
+        rows=_FEWER,
+    ),
+    Case(
         "matching_globe",
         models.FlowMatching(2, 4, 1, 32, domain=_GLOBE),
         jittered=1,
@@ -420,6 +459,24 @@ CASES = (
         jittered=1,
         y=[0.5, 1.0],
     ),
+    Case(
+        "conditional_network",
+        compose.Conditional(Tanh(y_shape=(2, 1)), models.Gaussian(1)),
+        jittered=1,
+        y=[[0.5], [1.0]],
+    ),
+    Case("tokens", models.Autoregressive(4, 3, _TINY), jittered=1),
+    Case(
+        "tokens_windows",
+        models.Autoregressive(5, 3, _TINY, stop=False, window=3, temperature=1.5),
+        jittered=1,
+    ),
+    Case(
+        "tokens_labelled",
+        compose.Labelled(models.Autoregressive(3, 2, _TINY, top_p=0.999), 2),
+        jittered=1,
+        y=1,
+    ),
     Case("linear_gaussian", LinearGaussian(), jittered=3, y=[0.5, 1.0]),
     Case(
         "positive_given_y",
@@ -458,6 +515,16 @@ CASES = (
         jittered=1,
         y=2,
         skip=_SLOW,
+    ),
+    Case("ngram", _ENDING, (_ngrams(_ENDING),), 0, skip=_TABLES),
+    Case("ngram_stream", _STREAM, (_ngrams(_STREAM),), 0, skip=_TABLES),
+    Case(
+        "ngram_labelled",
+        compose.Labelled(_OF_LABEL, 2),
+        ({"logits": _WEIGHTS[:2], "model": _ngrams(_OF_LABEL)},),
+        0,
+        y=1,
+        skip=_TABLES,
     ),
     Case(
         "program",

@@ -32,6 +32,7 @@ ROOMS = [  # each may import those below it
 PUBLIC = (
     jaxgen.bijectors,
     jaxgen.compose,
+    jaxgen.data,
     jaxgen.datasets,
     jaxgen.laws,
     jaxgen.metrics,
@@ -69,7 +70,7 @@ def test_names_of_rows_are_unique():
 
 
 def test_every_model_file_is_listed():
-    bases = {"Flow", "Wrapper"}
+    bases = {"Flow", "Sequence", "Wrapper"}
     for folder, module in (("models", models), ("compose", compose)):
         found = set()
         for file in (PACKAGE / folder).glob("[!_]*.py"):

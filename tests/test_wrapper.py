@@ -206,13 +206,17 @@ def test_parts_keep_the_wrapper():
 
 
 def test_values_say_something_about_the_label():
-    """p(y | values) differs from p(y), so a model of labels cannot forward ``given``."""
+    """p(y | values) differs from p(y), so a model of labels does not just forward ``given``."""
     model = compose.Labelled(compose.Product((Regression(), Regression())), 3)
     slope = {"slope": jnp.ones(())}
-    fitted = jaxgen.Fitted(model, {"logits": jnp.zeros(3), "model": (slope, slope)})
+    logits = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+    fitted = jaxgen.Fitted(model, {"logits": logits, "model": (slope, slope)})
     assert fitted.marginal([1]).model.classes == 3
-    with pytest.raises(NotImplementedError, match="must have no y"):
-        fitted.given({0: 1.0})
+    given = fitted.given({0: 1.0})
+    whole = np.array([[1.0, 0.5], [1.0, 2.0]])
+    assert_same(given.classify(whole[:, 1:]), fitted.classify(whole), 4)
+    changed = np.asarray(given.model.log_prior(given.params))
+    assert_same(changed, fitted.marginal([0]).classify(whole[:1, :1])[0], 4)
 
 
 def test_a_file_holds_it(tmp_path):

@@ -14,7 +14,7 @@ from jaxgen.core.lanes import lanes
 from jaxgen.core.model import Learning, Model
 from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.networks import mlp as nets
-from jaxgen.networks.mlp import MLP
+from jaxgen.networks.network import Network
 
 
 class Conditional(Wrapper):
@@ -26,23 +26,34 @@ class Conditional(Wrapper):
     family's ``modulate`` applies the change, which is 0 where the network's outputs are 0.
 
     Args:
-      net: the network, with the shape and the domain of y.
+      net: the network, with the shape and the domain of y: an ``MLP``, or any ``Network`` with the
+        field ``y_shape``. Its input is y with numbers of mean 0 and deviation 1, in the shape of y,
+        or (1,) if that is (). If ``y_domain`` has levels or bounded numbers, the input is a vector,
+        in which levels are one-hot and bounded numbers are cosines and sines. Its features go
+        through a linear layer.
       family: unconditional model of x that defines ``modulate``.
 
     Params: ``start``, params of the family, and ``frame``, the shift and scale of y, both set from
-    the data and not trained; and ``network``.
+    the data and not trained; and ``network``, for a network other than an ``MLP`` the dict
+    ``features``, its params, and ``out``, those of the linear layer.
 
     Source: Bishop 1994, "Mixture density networks".
 
-    >>> mixture = Conditional(MLP((2,)), GaussianMixture(2, components=5))
+    >>> net = jaxgen.networks.MLP((2,))
+    >>> mixture = Conditional(net, GaussianMixture(2, components=5))
     >>> fitted = jaxgen.fit(mixture, x, conditions, key=jax.random.key(0), epochs=1)
     """
 
-    net: MLP
+    net: Network
     family: Model
 
     def __post_init__(self):
         super().__post_init__()
+        if self.net.y_shape is None:
+            raise ValueError(
+                "Conditional: net must have y_shape, the shape of a condition, got "
+                f"{self.net} with y_shape None"
+            )
         if self.family.y_shape is not None:
             raise ValueError(
                 f"Conditional: family must be unconditional, got {self.family} with y_shape "
@@ -80,7 +91,7 @@ class Conditional(Wrapper):
             ._replace(
                 reparameterized=self.family.traits.reparameterized,
                 components=self._components(),
-                tile=nets.tile_of(max(self.net.width, self._count)),
+                tile=nets.tile_of(max(self.net.widest, self._count)),
             )
         )
 
@@ -89,7 +100,7 @@ class Conditional(Wrapper):
         return {
             "start": self.family.init(keys[0], x),
             "frame": self.net.conditions.init(y),
-            "network": self.net.init(keys[1], self._count),
+            "network": self.net.init_outputs(keys[1], self._shape_of_input, self._count),
         }
 
     def log_prob(self, params, x, y=None):
@@ -124,9 +135,16 @@ class Conditional(Wrapper):
 
     def _outputs(self, params, y):
         """The outputs of the network, (numbers, ...), for y (*y_shape, ...)."""
-        rows = y.shape[len(self.y_shape) :]
-        like = jnp.zeros((0, *rows), params["network"]["in"]["w"].dtype)
-        return nets.mlp(params["network"], self.net.conditions.encode(params["frame"], y, like))
+        rows, shape = y.shape[len(self.y_shape) :], self._shape_of_input
+        dtype = jax.tree_util.tree_leaves(params["network"])[0].dtype
+        encoded = self.net.conditions.encode(params["frame"], y, jnp.zeros((0, *rows), dtype))
+        return self.net.outputs(params["network"], encoded.reshape(*shape, *rows), shape)
+
+    @property
+    def _shape_of_input(self):
+        """The shape of the network's input for one event."""
+        conditions = self.net.conditions
+        return (self.y_shape or (1,)) if conditions.support is None else (conditions.size,)
 
     @property
     def _count(self):

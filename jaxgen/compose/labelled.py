@@ -101,6 +101,13 @@ class Labelled(Wrapper):
     def init(self, key, x=None, y=None):
         return {"logits": log_frequencies(self.classes, y), "model": self.model.init(key, x, y)}
 
+    def given(self, params, features, values):
+        part, part_params = self.model.marginal(params["model"], features)
+        score = lambda label: part.log_prob(part_params, values, label)  # noqa: E731
+        logits = self.log_prior(params) + jax.vmap(score)(jnp.arange(self.classes))
+        rest, rest_params = self.model.given(params["model"], features, values)
+        return dataclasses.replace(self, model=rest), {"logits": logits, "model": rest_params}
+
     def estimate(self, x, y=None, weights=None, observed=None):
         params = super().estimate(x, y, weights, observed)
         return {"logits": log_frequencies(self.classes, y, weights), **params}

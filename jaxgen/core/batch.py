@@ -47,6 +47,8 @@ def sample_rows(model, params, key, start, n, y, with_labels=False):
         return events, which(params, noise, y)
 
     dtype = inputs.float_dtype(params)
+    if model.traits.draw_tile is not None:
+        return _in_tiles(model.traits.draw_tile, rows, n, y, whole=True)
     return _in_tiles(model.traits.tile, rows, n, y)
 
 
@@ -134,6 +136,31 @@ def joint_rows(model, params, x, y, missing=False):
     return _in_tiles(model.traits.tile, rows, len(x), (x, y))
 
 
+def token_log_probs_rows(model, params, x, y):
+    """log p of each token given those before it, (n, length); NaN in rows outside the support."""
+    each = model.traits.token_log_probs
+
+    def one(x, y):
+        possible = jnp.isfinite(x).all() & model.support(x)
+        log_p = each(params, jnp.where(possible, x, jnp.zeros_like(x)), y)
+        return jnp.where(possible, log_p, jnp.nan)
+
+    def rows(_, __, block):
+        x, y = block
+        if y is not None or model.classes is None:
+            log_p = over_rows(one, (0, None if y is None else 0))(x, y)
+            return blank_unknown(model, y, log_p)
+        # log p(x_0 .. x_t) is a sum over labels, and its differences are those of each token
+        of_label = lambda label: over_rows(one, (0, None))(x, label)  # noqa: E731
+        upto = jnp.cumsum(lax.map(of_label, jnp.arange(model.classes)), -1)
+        upto = logsumexp(upto + model.log_prior(params)[:, None, None], 0)
+        possible = upto > -jnp.inf
+        log_p = jnp.diff(jnp.where(possible, upto, 0), prepend=0, axis=-1)
+        return jnp.where(possible | jnp.isnan(upto), log_p, -jnp.inf)
+
+    return _in_tiles(model.traits.tile, rows, len(x), (x, y))
+
+
 def responsibilities_rows(model, params, x, y, missing=False):
     """Probabilities of components given rows, (n, count); NaN where the density is 0."""
     return jnp.exp(_normal(joint_rows(model, params, x, y, missing)))
@@ -215,15 +242,19 @@ def blank_unknown(model, y, out):
     return blanked(functools.reduce(jnp.logical_and, rows), out) if rows else out
 
 
-def _in_tiles(tile, rows, n, leading):
+def _in_tiles(tile, rows, n, leading, whole=False):
     """``rows(first, count, leading)`` over n rows, at most ``tile`` at once.
 
     So a network's matrix products have one shape for any n, and its activations fit in caches.
-    ``leading`` is a pytree of arrays whose rows lead.
+
+    Args:
+      leading: pytree of arrays whose rows lead.
+      whole: whether fewer rows are padded to a tile too. Then their results have the same bits as
+        among more rows, which matters where a result is a choice.
     """
     if tile is not None and jax.default_backend() != "cpu":
         tile *= _WIDER
-    if tile is None or n <= tile:
+    if tile is None or (n <= tile and not whole):
         return rows(0, n, leading)
     count = -(-n // tile)
 

@@ -30,7 +30,7 @@ def jit(
 
     @functools.cache
     def compiled(backend: str) -> Callable[..., Any]:
-        options = _quick_options(backend) if quick else _options(backend)
+        options = quick_options(backend) if quick else _options(backend)
         return jax.jit(function, compiler_options=options, **settings)
 
     @functools.wraps(function)
@@ -85,7 +85,8 @@ def _options(backend: str) -> dict[str, Any] | None:
 
 
 @functools.cache
-def _quick_options(backend: str) -> dict[str, Any] | None:
+def quick_options(backend: str) -> dict[str, Any] | None:
+    """Compiler options for programs that run only a few times: see ``jit``."""
     if backend != "cpu" or jax.__version_info__ < (0, 10):  # older compilers may crash
         return _options(backend)
     options: dict[str, Any] = {

@@ -191,6 +191,7 @@ def _numbers_of_objects(array, what):
         else:
             is_feature = isinstance(value, str) and what.startswith("x")
             hint = "; text is a label, to be given as y" if is_feature else ""
+            hint += ", or the one column of a model of texts" if hint else ""
             raise TypeError(f"{what} must hold numbers, got {value!r:.40}{hint}")
     return values
 

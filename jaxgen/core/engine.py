@@ -31,6 +31,7 @@ from jaxgen.core.verbs import Request
 
 # block sizes: few, as each is compiled, and such that round numbers need little padding
 RUNGS = (64, 512, 2048, 10240, 40960, 250880, 1003520)
+LONG_RUNGS = (1, 8)  # more sizes for events so long that few rows fill a block, such as texts
 BLOCK_BYTES = 8 * 2**20  # largest size of a block's events, plus its noise if that is in memory too
 BLOCK_COST = 2**21  # parameters that can be read one by one in the time that starting a block takes
 _AHEAD = 2  # blocks that run while another is copied or used
@@ -53,17 +54,27 @@ def stream(request: Request, place: jax.Device | Sharding | None = None) -> Iter
         yield block if rows == len(block) else _join(iter([(rows, block)]), rows)
 
 
-def block_size(model, params, n: int, noise=(), more: int = 0) -> int:
+def block_size(model, params, n: int, noise=(), more: int = 0, draws: bool = False) -> int:
     """The block size within the byte budget that runs n rows with the least padding.
 
-    more: scalars that a row takes in addition to its event and its noise.
+    Args:
+      noise: the noise of one event, if it is drawn.
+      more: scalars that a row takes in addition to its event and its noise.
+      draws: whether events are drawn, which for some models takes far longer than to start a block.
     """
     scalars = math.prod(model.event_shape) + more
     if not model.traits.elementwise:
         leaves = jax.tree_util.tree_leaves(noise, is_leaf=is_leaf)
         scalars += sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves)
-    budget = BLOCK_BYTES // (max(scalars, 1) * float_dtype(params).itemsize)
-    fitting = [rung for rung in RUNGS if rung <= budget] or [RUNGS[0]]
+    itemsize = float_dtype(params).itemsize
+    budget = BLOCK_BYTES // (max(scalars, 1) * itemsize)
+    is_long = RUNGS[0] * math.prod(model.event_shape) * itemsize > BLOCK_BYTES
+    rungs = (*LONG_RUNGS, *RUNGS) if is_long else RUNGS
+    fitting = [rung for rung in rungs if rung <= budget] or [rungs[0]]
+    if draws and model.traits.draw_tile is not None:
+        # at least one block for each core
+        fitting = [rung for rung in fitting if rung * _CORES <= n]
+        fitting = [model.traits.draw_tile, *fitting]
     # most models read each of their parameters once for each row
     numbers = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
     cost = min(max(BLOCK_COST // max(numbers, 1), 64), 4096)
@@ -101,7 +112,8 @@ def _blocks(request, devices):
     """
     verb, model, params, shared, values, y, n, _, start = request
     noise = model.noise() if verb.draws else ()
-    size = block_size(model, params, n, noise, _scratch(model, y) if verb.scores else 0)
+    more = _scratch(model, y) if verb.scores else 0
+    size = block_size(model, params, n, noise, more, verb.draws)
     by_missing = verb.missing is not None and model.learning.missing is not None
     function = verb.missing if by_missing and has_missing(values) else verb.rows
     rows, shared = (values, y), (params, shared)

@@ -250,7 +250,8 @@ def training_data(
     if not np.asarray(support(narrow)).all():
         support = innermost(support)  # that of single numbers
         where = first_of(~np.asarray(support(narrow)), x)
-        wanted = f"x must lie in the support of {model}; "
+        wanted = getattr(support, "wanted", f"lie in the support of {model}")
+        wanted = f"x must {wanted}; "
         hint = _swapped(model, _are_events(model, y, n))
         raise ValueError(Message(wanted, *where, f" is outside{hint}"))
     raw = conditions_of_table(model, y)

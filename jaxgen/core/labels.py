@@ -59,6 +59,12 @@ def stack(trees: list[Any]) -> Params:
     """One pytree of many, with a leading axis, on the host, where nothing is compiled."""
 
     def together(*leaves: Any) -> Any:
+        shapes = sorted({np.shape(leaf) for leaf in leaves})
+        if len(shapes) > 1:
+            raise ValueError(
+                "models fitted side by side must have params of equal shapes, got "
+                f"{shapes[0]} and {shapes[-1]}: their sizes depend on the data of each"
+            )
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
         return jnp.stack(leaves) if traced else np.stack([np.asarray(leaf) for leaf in leaves])
 

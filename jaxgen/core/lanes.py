@@ -36,7 +36,7 @@ def over_rows(function: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
     return jax.vmap(marked, in_axes)
 
 
-def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
+def lanes(function: Callable[..., Any], axis: int = -1) -> Callable[..., Any]:
     """Decorator: within ``over_rows``, the function is called once with all rows on the last axis.
 
     Under a plain ``vmap`` the function is batched as usual. A custom batching rule there would
@@ -45,16 +45,18 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
     Args:
       function: ``function(params, *rows)``, a pure function of a pytree of params and of pytrees of
         arrays, all of one event or all with a last axis of rows; its results are likewise.
+      axis: the axis of rows, -1 or 0; networks of sequences take rows on the first.
     """
 
     @functools.wraps(function)
     def call(params, *rows):
-        return (_batchable(function) if _in_rows.get() else function)(params, *rows)
+        return (_batchable(function, axis, axis) if _in_rows.get() else function)(params, *rows)
 
     return call
 
 
-def _batchable(function):
+def _batchable(function, axis, axis_of_results):
+    """The function with a rule for ``vmap``, in which it takes and returns rows on these axes."""
     batchable = custom_vmap(function)
 
     @batchable.def_vmap
@@ -64,19 +66,23 @@ def _batchable(function):
         if by_params:
             axes = tuple(_map(lambda b: 0 if b else None, tree) for tree in batched)
             many = jax.vmap(function, axes)
-            # an outer vmap, over rows, is still to come
-            out = many(params, *rows) if any(by_rows) else lanes(many)(params, *rows)
+            if not any(by_rows):  # an outer vmap, over rows, is still to come
+                later = axis_of_results if axis_of_results < 0 else axis_of_results + 1
+                many = _batchable(many, axis, later)
+            out = many(params, *rows)
         else:
             pairs = zip(batched, (params, *rows), strict=True)
-            _, *last = (_map(functools.partial(_rows_last, size), *pair) for pair in pairs)
-            out = _map(lambda v: jnp.moveaxis(v, -1, 0), function(params, *last))
+            _, *moved = (_map(functools.partial(_rows_at, axis, size), *pair) for pair in pairs)
+            results = function(params, *moved)
+            out = _map(lambda v: jnp.moveaxis(v, axis_of_results, 0), results)
         return out, _map(lambda _: True, out)
 
     return batchable
 
 
-def _rows_last(size, batched, v):
-    return jnp.moveaxis(v, 0, -1) if batched else jnp.broadcast_to(v[..., None], (*v.shape, size))
+def _rows_at(axis, size, batched, v):
+    v = v if batched else jnp.broadcast_to(v, (size, *v.shape))
+    return jnp.moveaxis(v, 0, axis)
 
 
 def _any(tree):

@@ -37,6 +37,9 @@ _HINTS = {  # by the name of an error that an author's method may raise
     "UnexpectedTracerError": (
         "a method stored an array outside of itself: return it, as methods are pure functions"
     ),
+    "ScopeCollectionNotFound": "a network has no state but params, so BatchNorm is not possible",
+    "NonEmptyStateError": "a network has no state but params, so BatchNorm is not possible",
+    "InvalidRngError": "a network takes no random numbers, so dropout must be switched off",
     "KeyReuseError": "the method uses its key twice: jax.random.split makes several of it",
     "KeyError": "params are what `init` returns: it must return every name that the methods read",
 }
@@ -95,7 +98,7 @@ def check_facts(model: Model) -> None:
             f"{name}.support must be a property that returns a NumPyro constraint such as "
             f"constraints.independent(constraints.positive, 1), got {model.support!r:.60}"
         )
-    inside = _traced(f"{name}.support", model.support, _example(model)[0])
+    inside = traced(f"{name}.support", model.support, _example(model)[0])
     _require_scalar(f"{name}.support", inside, "wrap it in constraints.independent")
 
 
@@ -126,7 +129,7 @@ def traced_init(model: Model) -> Start:
             types[name] = jax.Array if isinstance(leaf, jax.Array) else type(leaf)
         return params
 
-    return Start(_traced(f"{type(model).__name__}.init(key)", init, _key()), types)
+    return Start(traced(f"{type(model).__name__}.init(key)", init, _key()), types)
 
 
 def check_start(model: Model, start: Start) -> None:
@@ -165,12 +168,12 @@ def check_density(model: Model, params: Params) -> None:
     """
     name, (x, y) = type(model).__name__, _example(model)
     if model.traits.density != "none":
-        score = _traced(f"{name}.log_prob", model.log_prob, params, x, y)
+        score = traced(f"{name}.log_prob", model.log_prob, params, x, y)
         _require_scalar(f"{name}.log_prob", score, "sum over the features")
         if not jnp.issubdtype(score.dtype, jnp.floating):
             raise TypeError(f"{name}.log_prob must return a float, got {score.dtype}")
     if model.classes is not None:
-        prior = _traced(f"{name}.log_prior", model.log_prior, params)
+        prior = traced(f"{name}.log_prior", model.log_prior, params)
         if getattr(prior, "shape", None) != (model.classes,):
             raise TypeError(
                 f"{name}.log_prior must return one number for each label, shape "
@@ -192,14 +195,14 @@ def check_draws(model: Model, params: Params) -> None:
                 f"pytree of them; got {leaves!r:.60}"
             )
     noise = jax.eval_shape(functools.partial(_one_noise, leaves, x.dtype), _key())
-    event = _traced(f"{name}.push", model.push, params, noise, y)
+    event = traced(f"{name}.push", model.push, params, noise, y)
     if getattr(event, "shape", None) != model.event_shape:
         raise TypeError(
             f"{name}.push must return one event of shape {model.event_shape}, as event_shape says; "
             f"got {_described(event)}"
         )
     if is_invertible(model):
-        found = _traced(f"{name}.pull", model.pull, params, x, y)
+        found = traced(f"{name}.pull", model.pull, params, x, y)
         if _shapes(found) != _shapes(noise):
             raise TypeError(
                 f"{name}.pull must return noise like that of noise(), {_described(noise)}; got "
@@ -262,7 +265,7 @@ def hint(error: BaseException) -> str:
     return next((_HINTS[c.__name__] for c in type(error).__mro__ if c.__name__ in _HINTS), "")
 
 
-def _traced(where: str, method: Callable[..., Any], *args: Any) -> Any:
+def traced(where: str, method: Callable[..., Any], *args: Any) -> Any:
     """Shapes and dtypes of a method's result. An error of the method becomes one that names it."""
     try:
         return jax.eval_shape(method, *args)

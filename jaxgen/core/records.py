@@ -21,6 +21,7 @@ class Learning(NamedTuple):
         ``loss``, and "mcmc" calls ``hooks.draw_posteriors``.
       keep: which params a fit by gradients returns, those of the best epoch or of the last.
       rate: peak learning rate of the optimizer that ``fit`` takes by default.
+      batch_size: rows in a minibatch that ``fit`` takes by default.
       frozen: names of the params that gradients must not change, such as bounds; "a/b" is within
         nested params.
       missing: how ``fit`` learns from missing values (NaN in x); None if it cannot. A model that
@@ -41,6 +42,7 @@ class Learning(NamedTuple):
     method: Method = "gradient"
     keep: Literal["best", "last"] = "best"
     rate: float = 5e-3
+    batch_size: int = 256
     frozen: tuple[str, ...] = ()
     missing: Literal["closed_form", "em"] | None = None
     rescalable: int | np.ndarray = False
@@ -61,12 +63,15 @@ class Traits(NamedTuple):
         the free numbers in them; None if all numbers count that are not frozen.
       elementwise: whether ``push`` reads each noise scalar once, so that XLA can fuse the two.
       tile: rows that a network takes at once on a CPU core; None for all of them.
+      draw_tile: rows that a draw takes at once, if that is another number.
       scratch: scalars that scoring one event holds in memory, beside the event.
       log_prob_and_k: for a density by importance sampling, a function like ``log_prob`` that
         returns log p and the Pareto k of the weights.
       support_at: for a support that depends on params, such as bounds, a function of the params
         that returns it as a NumPyro constraint; None if ``support`` is the support.
       covariates: names of the numbers in y, for a model whose conditions have names.
+      token_log_probs: for a model of sequences, a function like ``log_prob`` that returns log p of
+        each entry of x given those before it, which sum to log p(x).
       bijector: for a model whose events are x = f(z) with f a bijector, the functions ``forward``
         and ``inverse`` of f, like those of ``jaxgen.bijectors.Bijector`` but with the params of the
         model; None for other models.
@@ -82,10 +87,12 @@ class Traits(NamedTuple):
     degrees_of_freedom: Callable[[Params], int] | None = None
     elementwise: bool = False
     tile: int | None = None
+    draw_tile: int | None = None
     scratch: int = 0
     log_prob_and_k: Any = None
     support_at: Any = None
     covariates: Covariates | None = None
+    token_log_probs: Any = None
     bijector: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
 

@@ -1,8 +1,8 @@
 """Templates: models of which some fields follow from data.
 
-A model's fields ``dim`` (the number of features), ``shape`` (the shape of an event) and ``classes``
-(the number of labels) may be left out where the class gives them no default. Then ``Gaussian()``
-is a template, and ``fit`` makes it a model.
+A model's fields ``dim`` (the number of features), ``shape`` (the shape of an event), ``classes``
+(the number of labels), ``length`` and ``vocabulary`` (of sequences of tokens) may be left out where
+the class gives them no default. Then ``Gaussian()`` is a template, and ``fit`` makes it a model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import difflib
 import functools
 import inspect
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,11 @@ def _shape(x: Any, y: Any) -> tuple[int, ...]:
     return np.shape(x)[1:]
 
 
-def _dim(x: Any, y: Any) -> int:
+def _size(name: str, x: Any, y: Any) -> int:
     shape = _shape(x, y)
     if len(shape) != 1:
         sizes = ", ".join(["n", *map(str, shape)]) + ("" if shape else ",")
-        raise ValueError(f"x must have shape (n, dim), got ({sizes})")
+        raise ValueError(f"x must have shape (n, {name}), got ({sizes})")
     return shape[0]
 
 
@@ -41,7 +41,17 @@ def _classes(x: Any, y: Any) -> int:
     return len(set(y.tolist()))
 
 
-_FROM_DATA = {"dim": _dim, "shape": _shape, "classes": _classes}
+def _vocabulary(x: Any, y: Any) -> int:
+    raise ValueError("give the number of tokens, which follows from texts alone")
+
+
+_FROM_DATA: dict[str, Callable[[Any, Any], Any]] = {
+    "dim": functools.partial(_size, "dim"),
+    "shape": _shape,
+    "classes": _classes,
+    "length": functools.partial(_size, "length"),
+    "vocabulary": _vocabulary,
+}
 
 
 class Template:
@@ -58,14 +68,23 @@ class Template:
         self._cls, self._missing = cls, missing
         self._values = {name: _checked(cls, name, value) for name, value in values.items()}
 
-    def for_data(self, x: Any, y: Any = None) -> Any:
+    def for_data(self, x: Any, y: Any = None, known: Mapping[str, Any] | None = None) -> Any:
         """The model for arrays of events x (n, *event_shape) and labels or conditions y (n, ...).
+
+        Args:
+          x, y: the arrays.
+          known: values of fields that follow from texts. A model that has all of these fields
+            takes those that are not given.
 
         Raises:
           ValueError: a field does not follow, as x or y has another shape or y is missing.
         """
-        values = {name: model_for_data(value, x, y) for name, value in self._values.items()}
+        values = {name: model_for_data(value, x, y, known) for name, value in self._values.items()}
+        if known and all(map(self.has_field, known)):
+            values = {**known, **values}
         for name in self._missing:
+            if name in values:
+                continue
             try:
                 values[name] = _FROM_DATA[name](x, y)
             except (TypeError, ValueError) as error:
@@ -179,12 +198,14 @@ class ModelType(type):
         raise TypeError(f"{name}{wrong}")
 
 
-def model_for_data(model: Any, x: Any, y: Any = None) -> Any:
+def model_for_data(
+    model: Any, x: Any, y: Any = None, known: Mapping[str, Any] | None = None
+) -> Any:
     """The model that a template makes for arrays x and y, also of templates in a tuple; anything
     else unchanged."""
-    if isinstance(model, tuple):
-        return tuple(model_for_data(one, x, y) for one in model) if _is_template(model) else model
-    return model.for_data(x, y) if isinstance(model, Template) else model
+    if isinstance(model, tuple) and _is_template(model):
+        return tuple(model_for_data(one, x, y, known) for one in model)
+    return model.for_data(x, y, known) if isinstance(model, Template) else model
 
 
 def _is_template(value: Any) -> bool:

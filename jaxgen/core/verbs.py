@@ -80,6 +80,9 @@ CLASSIFY = Verb(_classify, functools.partial(_classify, missing=True), scores=Tr
 RESPONSIBILITIES = Verb(
     _responsibilities, functools.partial(_responsibilities, missing=True), scores=True
 )
+TOKEN_LOG_PROBS = Verb(
+    lambda m, params, _, s, n, x, y: batch.token_log_probs_rows(m, params, x, y), scores=True
+)
 PUSH = Verb(lambda m, params, _, s, n, noise, y: batch.push_rows(m, params, noise, y))
 PULL = Verb(lambda m, params, _, s, n, x, y: batch.pull_rows(m, params, x, y))
 
@@ -139,6 +142,14 @@ def to_responsibilities(model: Model, params: Params, x: Any, y: Any) -> Request
     if y is None and model.classes is not None:
         raise ValueError(f"y is missing: the components of {model} are those of one label")
     return _with_events(RESPONSIBILITIES, model, params, None, x, y)
+
+
+def to_token_log_probs(model: Model, params: Params, x: Any, y: Any) -> Request:
+    if model.traits.token_log_probs is None:
+        raise TypeError(
+            f"{model} is no model of sequences: see models.Autoregressive and models.NGram"
+        )
+    return _with_events(TOKEN_LOG_PROBS, model, params, None, x, y)
 
 
 def to_complete(model: Model, params: Params, key: Any, x: Any, y: Any) -> Request:

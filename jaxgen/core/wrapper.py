@@ -119,6 +119,7 @@ class Wrapper(Model):
             method=self._method(),
             keep="last" if any(learning.keep == "last" for learning in each) else "best",
             rate=min(learning.rate for learning in each),
+            batch_size=min(learning.batch_size for learning in each),
             frozen=tuple(
                 "/".join(map(str, (*inner.place, name)))
                 for inner in self.inner
@@ -149,12 +150,16 @@ class Wrapper(Model):
             reparameterized=forwards and each[0].reparameterized,
             invertible=self.provides("pull") and all(is_invertible(i.model) for i in self.inner),
             tile=min((traits.tile for traits in each if traits.tile), default=None),
+            draw_tile=min((traits.draw_tile for traits in each if traits.draw_tile), default=None),
             scratch=sum(traits.scratch for traits in each),
             log_prob_and_k=self._log_prob_and_k
             if forwards and each[0].log_prob_and_k is not None
             else None,
             support_at=self._support_at if forwards and each[0].support_at is not None else None,
             components=self._components() if forwards else None,
+            token_log_probs=self._token_log_probs
+            if forwards and each[0].token_log_probs is not None
+            else None,
             covariates=each[0].covariates if self.same_events and self.classes is None else None,
         )
 
@@ -194,6 +199,10 @@ class Wrapper(Model):
     def _log_prob_and_k(self, params, x, y=None):
         model, place, *_ = self.inner[0]
         return model.traits.log_prob_and_k(params_at(params, place), x, y)
+
+    def _token_log_probs(self, params, x, y=None):
+        model, place, *_ = self.inner[0]
+        return model.traits.token_log_probs(params_at(params, place), x, y)
 
     def _support_at(self, params):
         model, place, *_ = self.inner[0]

@@ -2,8 +2,8 @@
 
 The file is a safetensors file. Its arrays are the leaves of params; its metadata has one entry,
 ``jaxgen``, a JSON object with the spec, the tree of the leaves, the names of columns and labels,
-the versions that wrote it and a SHA-256 of the whole file (with 64 zeros in place of the digest).
-The digest detects accidental damage; it is no signature.
+the vocabulary of texts, the versions that wrote it and a SHA-256 of the whole file (with 64 zeros
+in place of the digest). The digest detects accidental damage; it is no signature.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from jaxgen.core.spec import Spec, from_json, spec_name, to_json
 from jaxgen.core.warn import warn
 from jaxgen.data import params as params_of
 from jaxgen.data.output import write_atomically
+from jaxgen.data.text import Vocabulary, sequence_in
 
 FORMAT = 2  # raised when an older jaxgen could no longer read the file
 _REORDERED = "SplineCoupling", "MaskedAutoregressive"  # whose spline params changed in format 2
@@ -64,6 +65,7 @@ class SavedModel(NamedTuple):
     columns: tuple[str, ...] | None = None
     labels: tuple[str | int, ...] | None = None
     y_columns: tuple[str, ...] | None = None
+    vocabulary: Vocabulary | None = None
 
 
 def save(fitted: Any, path: str | os.PathLike[str]) -> None:
@@ -108,6 +110,8 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
         "y_columns": None if fitted.y_columns is None else list(fitted.y_columns),
         "params": tree,
     }
+    if fitted.vocabulary is not None:
+        header["vocabulary"] = to_json(fitted.vocabulary)
     raw = safetensors.numpy.save(arrays, {_ENTRY: json.dumps(header, allow_nan=False)})
     place = _DIGEST.search(raw)
     assert place is not None, "safetensors no longer keeps metadata as it was given"
@@ -234,8 +238,13 @@ def _checked(raw: bytes, header: Any) -> SavedModel:
     y_columns = header.get("y_columns")
     if y_columns is not None and not all(isinstance(name, str) for name in y_columns):
         raise ValueError("its y_columns are not names")
-    names = (None if v is None else tuple(v) for v in (columns, labels, y_columns))
-    saved = SavedModel(model, params, *names)
+    vocabulary = None if header.get("vocabulary") is None else from_json(header["vocabulary"])
+    if not isinstance(vocabulary, Vocabulary | None):
+        raise ValueError(f"its vocabulary is {spec_name(type(vocabulary))}")
+    columns, labels, y_columns = (
+        None if v is None else tuple(v) for v in (columns, labels, y_columns)
+    )
+    saved = SavedModel(model, params, columns, labels, y_columns, vocabulary)
     params_of.check(model, params)
     _check_names(saved)
     return saved
@@ -277,6 +286,12 @@ def _check_names(fitted: Any) -> None:
         if len(fitted.y_columns) != size:
             raise ValueError(f"y_columns has {len(fitted.y_columns)} names, for {size} numbers")
         _check_different("y_columns", fitted.y_columns)
+    if fitted.vocabulary is not None:
+        sequence = sequence_in(model)
+        size = None if sequence is None else sequence.vocabulary
+        if size != fitted.vocabulary.size:
+            tokens = "no tokens" if size is None else f"{size} tokens"
+            raise ValueError(f"vocabulary is {fitted.vocabulary}, for a model of {tokens}")
 
 
 def _check_different(what: str, names: tuple[str | int, ...]) -> None:

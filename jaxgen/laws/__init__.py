@@ -68,6 +68,7 @@ LAWS: dict[str, Law] = {
     "bijection": calculus.bijection,
     "log_determinants": calculus.log_determinants,
     "chain_rule": parts.chain_rule,
+    "tokens": parts.tokens,
     "missing": parts.missing,
     "units": density.units,
     "learning": density.learning,
@@ -75,7 +76,7 @@ LAWS: dict[str, Law] = {
     "files": contract.files,
 }
 _NEED_EXACT_DENSITY = {"normalisation", "goodness_of_fit", "score_identity", "bijection"}
-_NEED_EXACT_DENSITY |= {"chain_rule", "missing"}
+_NEED_EXACT_DENSITY |= {"chain_rule", "tokens", "missing"}
 _NEED_NO_DENSITY = {
     "methods",
     "spec",

@@ -12,7 +12,7 @@ import math
 import jax
 import numpy as np
 
-from jaxgen.core import batch
+from jaxgen.core import batch, verbs
 from jaxgen.core.families import others
 from jaxgen.laws.compiled import FEW, noise_rows
 from jaxgen.laws.subject import (
@@ -25,6 +25,7 @@ from jaxgen.laws.subject import (
     require_each,
     shown,
 )
+from jaxgen.training.fitted import Fitted
 
 _PARTS = (
     "marginal or given: features are indices into the flattened event, in the order given; given "
@@ -52,6 +53,30 @@ def chain_rule(subject: Subject) -> str:
         with _in_dtype(subject, double) as in_dtype:
             worst = _chain_gap(in_dtype, splits, tolerance)
     return f"largest gap {worst:.1g} in float64, {len(splits)} splits"
+
+
+def tokens(subject: Subject) -> str:
+    """log p(x) of a sequence is the sum of log p of each token given those before it.
+
+    The first of them is the marginal of the first token, and none is positive.
+    """
+    model = subject.model
+    if model.traits.token_log_probs is None:
+        raise NotApplicable("the model is not one of sequences")
+    x, y = subject.few_samples, subject.conditions(FEW)
+    fitted = Fitted(model, subject.params)
+    each = np.asarray(fitted.token_log_probs(x, y), np.float64)
+    advice = "traits.token_log_probs: return log p of each entry of x given those before it"
+    what = "log p(x) as the sum over tokens"
+    gap = require_close(each.sum(1), subject.log_prob(x), what, 1e-4, 1e-4, advice=advice, events=x)
+    positive = (each > 1e-5).any(1)
+    require_each(~positive, x, "a token has a probability above 1", advice)
+    with contextlib.suppress(NotImplementedError):
+        part, params = model.marginal(subject.params, (0,))
+        first = verbs.log_prob(part, params, x[:, :1], y)
+        what = "log p of the first token as its marginal"
+        require_close(each[:, 0], first, what, 1e-4, 1e-4, advice=advice, events=x)
+    return f"largest gap {gap:.1g}"
 
 
 def missing(subject: Subject) -> str:
@@ -91,7 +116,8 @@ def _splits(subject):
     """Two ways to split the features: pairs (features, the other features).
 
     The first pair has about half of the features on each side, the second all features but one, in
-    another order than that of the event.
+    another order than that of the event. For a model that has only marginals of its first features,
+    such as one of sequences, there is one pair, of the first half and the others.
 
     Raises:
       NotApplicable: the model has no marginals or no conditionals in closed form.
@@ -102,20 +128,24 @@ def _splits(subject):
         raise NotApplicable("an event has fewer than two features")
     rng = np.random.default_rng(4)
     half, most = rng.permutation(size - 1)[: size // 2], np.arange(1, size)[::-1]
-    splits = [(f, others(model, f)) for f in (tuple(half.tolist()), tuple(most.tolist()))]
-    splits = list(dict.fromkeys(splits))
+    first = np.arange(size // 2)
+    wanted = [(half, most), (first,)]
 
     def parts(params, flat, features):
         model.marginal(params, features)
         model.given(params, features, flat[np.array(features)])
 
-    flat = jax.ShapeDtypeStruct((size,), subject.dtype)
-    try:
-        for features, _ in splits:
-            jax.eval_shape(functools.partial(parts, features=features), subject.params, flat)
-    except NotImplementedError as error:
-        raise NotApplicable(str(error)) from None
-    return splits
+    flat, refused = jax.ShapeDtypeStruct((size,), subject.dtype), ""
+    for candidates in wanted:
+        splits = dict.fromkeys(tuple(features.tolist()) for features in candidates)
+        try:
+            for features in splits:
+                jax.eval_shape(functools.partial(parts, features=features), subject.params, flat)
+        except NotImplementedError as error:
+            refused = refused or str(error)
+        else:
+            return [(features, others(model, features)) for features in splits]
+    raise NotApplicable(refused)
 
 
 def _in_dtype(subject, double):

@@ -3,6 +3,7 @@
 >>> fitted = jaxgen.fit(jaxgen.models.Gaussian(2), x, key=key)
 """
 
+from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.models.box import Box
 from jaxgen.models.discrete import Bernoulli, Categorical
 from jaxgen.models.flow_matching import FlowMatching
@@ -11,10 +12,12 @@ from jaxgen.models.gaussian_mixture import GaussianMixture
 from jaxgen.models.histogram import Histogram
 from jaxgen.models.kde import KDE
 from jaxgen.models.masked_autoregressive import MaskedAutoregressive
+from jaxgen.models.ngram import NGram
 from jaxgen.models.spline_coupling import SplineCoupling
 
 __all__ = [
     "KDE",
+    "Autoregressive",
     "Bernoulli",
     "Box",
     "Categorical",
@@ -23,5 +26,6 @@ __all__ = [
     "GaussianMixture",
     "Histogram",
     "MaskedAutoregressive",
+    "NGram",
     "SplineCoupling",
 ]

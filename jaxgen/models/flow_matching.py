@@ -15,6 +15,7 @@ from jaxgen.models.flow import Flow
 from jaxgen.networks import mlp as nets
 from jaxgen.networks.domains import Domain
 from jaxgen.networks.frame import REACH, fourier_features
+from jaxgen.networks.network import Network
 
 _WAVES = (1,)  # frequencies of features; higher ones need smaller steps of the solver
 _TIME_WAVES = 3  # frequencies whose sines and cosines encode the time
@@ -31,15 +32,19 @@ class FlowMatching(Flow):
 
     Args:
       dim: number of features.
-      width: hidden units of a network's layer.
-      depth: hidden layers of the network.
+      width: hidden units of a layer of the default network.
+      depth: hidden layers of the default network.
       steps: number of fourth-order Runge-Kutta steps from noise to event.
       y_shape: shape of a condition; None for p(x).
       domain: each feature's domain, or one for all (see ``jaxgen.domains``); None for real numbers.
       y_domain: domain of each number in y, likewise; ``Levels(10)`` for one of 10 labels.
+      network: any ``networks.Network``, in place of the default one, a residual network. Its input
+        is a vector: coordinates of mean 0 and deviation 1, six waves of the time, and y, encoded.
+        Its features go through a linear layer. It should be smooth, as the field is differentiated.
 
     Params: ``frame``, the shift and scale of x and y, set from the data and not trained; and
-    ``network``.
+    ``network``, for a network that is given the dict ``features``, its params, and ``out``, those
+    of the linear layer.
 
     Source: Lipman et al. 2023, "Flow matching for generative modeling"; Chen et al. 2018, "Neural
     ordinary differential equations", equation 8; on circles, Chen and Lipman 2024.
@@ -54,15 +59,37 @@ class FlowMatching(Flow):
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
     y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
+    network: Network | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.network is None:
+            return
+        if self.network.y_shape is not None:
+            raise ValueError(
+                "FlowMatching: y_shape and y_domain are fields of the flow; network must have "
+                f"y_shape None, got {self.network}"
+            )
+        for name in ("width", "depth"):
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(
+                    f"FlowMatching: {name} is that of the default network, so it cannot be given "
+                    f"with network; got {name}={getattr(self, name)} and {self.network}"
+                )
 
     @property
     def _tile(self):
-        return nets.tile_of(self.width * self.dim)
+        widest = self.width if self.network is None else self.network.widest
+        return nets.tile_of(widest * self.dim)
 
     def init(self, key, x=None, y=None):
         features = self.dim * self._frame.channels(_WAVES) + 2 * _TIME_WAVES
-        stack = self._init_networks(key, 1, features, self.dim)
-        network = jax.tree_util.tree_map(lambda v: v[0], stack)
+        if self.network is None:
+            stack = self._init_networks(key, 1, features, self.dim)
+            network = jax.tree_util.tree_map(lambda v: v[0], stack)
+        else:
+            shape = (features + self._conditions.size,)
+            network = self.network.init_outputs(key, shape, self.dim)
         return {"frame": self._init_frame(x, y), "network": network}
 
     def loss(self, params, noise, x, y=None):
@@ -122,13 +149,19 @@ class FlowMatching(Flow):
             angle = multiples.reshape(-1, *[1] * time.ndim) * time
             features = fourier_features(z, self._frame.topology, _WAVES)
             inputs = [features, jnp.cos(angle), jnp.sin(angle), context]
-            velocity = nets.mlp(params["network"], jnp.concatenate(inputs), "silu")
+            velocity = self._velocity(params["network"], jnp.concatenate(inputs))
             if has_ends.any():  # the velocity is 0 at the ends of an interval: nothing leaves it
                 stops = has_ends.reshape(-1, *[1] * (z.ndim - 1))
                 velocity = jnp.where(stops, velocity * (1 - (z / REACH) ** 2), velocity)
             return velocity
 
         return field
+
+    def _velocity(self, params, inputs):
+        """Outputs (dim, ...) of the network for its inputs (numbers, ...)."""
+        if self.network is None:
+            return nets.mlp(params, inputs, "silu")
+        return self.network.outputs(params, inputs, inputs.shape[:1])
 
     def _solve(self, change, state, start, end):
         """The state at time ``end``, by the classical Runge-Kutta method."""

@@ -8,6 +8,7 @@ sum in its gradient, take longer than the small matrix products.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.core.spec import Count, Params, Spec
+from jaxgen.core.spec import Count, Params
 from jaxgen.networks.domains import Domain
-from jaxgen.networks.frame import Conditions
+from jaxgen.networks.network import FINAL, Network
 
 _ACTIVATIONS: dict[str, Any] = {  # function and its value at 1; the value at 0 is 0
     "relu": (jax.nn.relu, 1.0),
@@ -28,22 +29,24 @@ _ACTIVATIONS: dict[str, Any] = {  # function and its value at 1; the value at 0 
 # inputs together. If a level had the weights of any other input, a network of many features would
 # overfit before it learnt the effect of levels.
 _LEVELS = 1.5
-_FINAL = 0.01  # initial scale of the last layer, for outputs near zero
 _UNROLLED = 4  # layers to unroll
 _GATHERED = 64  # with more features, a gather is faster than a product with a permutation matrix
 _TILES = (512, 64)
 _TILE_NUMBERS = 2**20  # numbers of a layer that fit in caches
 
 
-class MLP(Spec):
-    """A residual network of conditions y.
+class MLP(Network):
+    """A residual network, whose inputs are flattened and whose features are its last hidden layer.
 
     Args:
-      y_shape: shape of a condition.
+      y_shape: shape of a condition, for ``compose.Conditional``; None for other models.
       width: hidden units of a layer.
       depth: number of hidden layers.
       y_domain: the domain of each number in y (see ``jaxgen.domains``), or one domain for all; None
         for real numbers; ``Levels(10)`` for one of 10 labels.
+
+    Params: ``in`` (width, inputs) and ``hidden`` (depth - 1, width, width), each with weights ``w``
+    and a bias ``b``; in models also ``out`` (outputs, width).
 
     Source: He et al. 2016.
 
@@ -51,24 +54,28 @@ class MLP(Spec):
     MLP(y_shape=(2,), width=16, depth=2, y_domain=None)
     """
 
-    y_shape: tuple[int, ...]
-    width: Count = 64
+    y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
+    width: Count = 64  # type: ignore[misc]
     depth: Count = 2
-    y_domain: tuple[Domain, ...] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.conditions  # raises if y_domain does not suit y_shape
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     @property
-    def conditions(self) -> Conditions:
-        """The encoding of y as inputs of the network."""
-        return Conditions(self.y_shape, self.y_domain)
+    def widest(self) -> int:
+        return self.width
 
-    def init(self, key: jax.Array, outputs: int) -> Params:
-        """Params of a network with so many outputs, which are near zero at the start."""
+    def init(self, key: jax.Array, shape: tuple[int, ...]) -> Params:
+        params = self.init_outputs(key, shape, 1)
+        return {name: params[name] for name in ("in", "hidden")}
+
+    def apply(self, params: Params, x: jax.Array) -> jax.Array:
+        return _last_hidden(params, x.reshape(-1), "relu")[:-1]
+
+    def init_outputs(self, key: jax.Array, shape: tuple[int, ...], count: int) -> Params:
         # levels are treated as numbers here, since no features compete with them
-        return _first_of_stack(key, 1, self.conditions.size, (), outputs, self.width, self.depth)
+        return _first_of_stack(key, 1, math.prod(shape), (), count, self.width, self.depth)
+
+    def outputs(self, params: Params, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return mlp(params, x.reshape(-1, *x.shape[len(shape) :]))
 
 
 def mlp_init(
@@ -96,7 +103,7 @@ def mlp_init(
     return {
         "in": _dense(keys[0], (width, len(scale)), scale),
         "hidden": _dense(keys[1], (depth - 1, width, width), 0.5 * (2 / width) ** 0.5),
-        "out": _dense(keys[2], (*outputs, width), _FINAL * (2 / width) ** 0.5),
+        "out": _dense(keys[2], (*outputs, width), FINAL * (2 / width) ** 0.5),
     }
 
 
@@ -125,11 +132,18 @@ def _first_of_stack(*args: Any) -> Params:
 
 def mlp(params: Params, x: jax.Array, activation: str = "relu", zeros: int = 0) -> jax.Array:
     """Outputs (outputs + zeros, ...) for inputs x (inputs, ...); the last ``zeros`` are 0."""
+    h = _last_hidden(params, x, activation)
+    _, one = _ACTIVATIONS[activation]
+    return _with_zeros(_matrix(params["out"], None, one), zeros) @ h
+
+
+def _last_hidden(params: Params, x: jax.Array, activation: str) -> jax.Array:
+    """The last hidden layer (width + 1, ...), of which the last number multiplies biases."""
     f, one = _ACTIVATIONS[activation]
     h = f(_matrix(params["in"], 1.0) @ with_one(x))
     for layer in _each_hidden(params):
         h = h + f(_matrix(layer, 0.0, one) @ h)
-    return _with_zeros(_matrix(params["out"], None, one), zeros) @ h
+    return h
 
 
 def with_one(x: jax.Array) -> jax.Array:

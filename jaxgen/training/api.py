@@ -27,6 +27,7 @@ from jaxgen.core.wrapper import (
     with_label_frequencies,
     with_params_at,
 )
+from jaxgen.data.text import Texts, holds_texts, strings_of, tokenize, tokens_of
 from jaxgen.training import freezing, gradient, held_out, optimizers
 from jaxgen.training.checkpoint import Checkpoint, describe_data
 from jaxgen.training.finite import check_params
@@ -44,7 +45,6 @@ from jaxgen.training.rows import (
 )
 
 _map = jax.tree_util.tree_map
-_BATCH_SIZE = 256
 _CHECKED = 1024  # rows on which a closed form is checked, fewer where one reads many params
 _READ = 2**28  # params that they may read in all
 _ARGUMENTS = {  # of the arguments that some methods ignore, those that apply to each
@@ -114,13 +114,17 @@ def fit(
       model: a spec, of which ``dim``, ``shape`` and ``classes`` follow from the data if they are
         left out, as in ``Gaussian()``; or a Fitted, from whose params EM and gradients start.
       x: events (n, *event_shape), finite and within the model's support. A table, such as a
-        DataFrame, gives the Fitted the names of its columns.
+        DataFrame, gives the Fitted the names of its columns. For a model of sequences, such as
+        ``models.NGram``, also a list or a column of texts, whose tokens are then characters, or the
+        ``Texts`` of ``jaxgen.data.tokenize``; the Fitted gets their vocabulary, and takes and
+        returns texts.
       y: conditions (n, *y_shape) for a conditional model, or labels; a Series or a table gives the
         Fitted their names. Names of labels are sorted, or in the order of a categorical column.
       key: a typed PRNG key, for starts, shuffles and the noise of losses.
       epochs: largest number of EM steps (200), or of passes over the rows (by default as many as
         make 5000 minibatches, between 20 and 1000).
-      batch_size: rows in a minibatch (256); gradient only.
+      batch_size: rows in a minibatch; by default ``model.learning.batch_size``, for most models
+        256. Gradient only.
       optimizer: an optax GradientTransformation, a ``jaxgen.training.Adam``, or a list of Adams for
         the members of an ensemble; by default Adam at ``model.learning.rate``. Gradient only.
       validation: share of the rows held out, or held-out data, as x or as a tuple (x, y); with 0
@@ -211,12 +215,16 @@ def fit_with(
     if inputs.is_tracing(x, y, weights, key):
         raise TypeError("fit runs on the host and cannot be called within jit, grad or vmap")
     began = time.perf_counter()
-    start, columns, labels, y_columns = None, None, None, None
+    start, columns, labels, y_columns, vocabulary = None, None, None, None, None
     if isinstance(model, Fitted):
         spec, start = model.model, as_params(model.params)
         columns, labels, y_columns = model.columns, model.labels, model.y_columns
+        vocabulary = model.vocabulary
     else:
+        x = by_characters(x)
         spec = spec_for_data(model, x, y)
+    if vocabulary is None and isinstance(x, Texts):
+        vocabulary = x.vocabulary
     if columns is None and dataframes.is_table(x):
         columns = dataframes.column_names(x)
     elif columns is None and spec.event_shape == ():
@@ -227,18 +235,19 @@ def fit_with(
     if spec.classes is not None and not isinstance(model, Fitted):
         labels = label_names.names_of_labels(spec, y)
 
-    def arrays(x: Any, y: Any, name: str) -> tuple[Any, Any]:
+    def arrays(x: Any, y: Any, argument: str) -> tuple[Any, Any]:
+        x = tokens_of(x, vocabulary, spec, f"{argument}x")
         x = inputs.events_of_table(spec, x, columns)
         if spec.classes is None:
             return x, inputs.conditions_of_table(spec, y, y_columns)
         column = None if y_columns is None else y_columns[0]
-        return x, label_names.as_labels(y, labels, name, column)
+        return x, label_names.as_labels(y, labels, f"{argument}y", column)
 
-    x, y = arrays(x, y, "y")
+    x, y = arrays(x, y, "")
     if isinstance(validation, tuple) and len(validation) == 2:
-        validation = arrays(*validation, "validation: y")
-    elif dataframes.is_table(validation):
-        validation, _ = arrays(validation, None, "")
+        validation = arrays(*validation, "validation: ")
+    elif dataframes.is_table(validation) or holds_texts(validation):
+        validation, _ = arrays(validation, None, "validation: ")
     key = inputs.as_key(key)
     may_miss = spec.learning.missing is not None and optimizer is None
     names = Names.known(columns, labels)
@@ -265,7 +274,9 @@ def fit_with(
     settings = gradient.Settings(
         epochs=epochs,
         batch_size=inputs.as_count(
-            _BATCH_SIZE if options.batch_size is None else options.batch_size, "batch_size", 1
+            spec.learning.batch_size if options.batch_size is None else options.batch_size,
+            "batch_size",
+            1,
         ),
         patience=None
         if options.patience is None
@@ -284,7 +295,17 @@ def fit_with(
         run = _Run(spec, key, data, validation, start, options.checkpoint)
         spec, params, history = _learn_in_standard_units(run, how)
     history["seconds"] = time.perf_counter() - began
-    return Fitted(spec, check_params(spec, params), history, columns, labels, y_columns)
+    params = check_params(spec, params)
+    return Fitted(spec, params, history, columns, labels, y_columns, vocabulary)
+
+
+def by_characters(x: Any) -> Any:
+    """A list or a column of texts as Texts whose tokens are characters; other values unchanged.
+
+    One str is unchanged too, for ``tokens_of`` to refuse.
+    """
+    texts = holds_texts(x) and not isinstance(x, (str, Texts))
+    return tokenize(strings_of(x, "x")) if texts else x
 
 
 def spec_for_data(model: Model | Template, x: Any, y: Any) -> Model:
@@ -295,8 +316,10 @@ def spec_for_data(model: Model | Template, x: Any, y: Any) -> Model:
     """
     spec: Any = model
     if isinstance(model, Template):
-        x = inputs.numbers(dataframes.select(x, None), "x")
-        spec = model.for_data(x, label_names.column_of_labels(y) if model.needs_labels else y)
+        known = x.fields if isinstance(x, Texts) else None
+        x = x.tokens if isinstance(x, Texts) else inputs.numbers(dataframes.select(x, None), "x")
+        y = label_names.column_of_labels(y) if model.needs_labels else y
+        spec = model.for_data(x, y, known)
     check_own(spec)
     return spec
 

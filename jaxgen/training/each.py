@@ -35,7 +35,7 @@ def fit_each(
     *,
     key: jax.Array,
     epochs: int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     optimizer: Any = None,
     progress: bool | None = None,
 ) -> Fitted:
@@ -88,7 +88,9 @@ def fit_each(
     optimizer = optimizers.Adam(spec.learning.rate) if optimizer is None else optimizer
     settings = gradient.Settings(
         epochs=None if epochs is None else inputs.as_count(epochs, "epochs", 1),
-        batch_size=inputs.as_count(batch_size, "batch_size", 1),
+        batch_size=inputs.as_count(
+            spec.learning.batch_size if batch_size is None else batch_size, "batch_size", 1
+        ),
         patience=None,
         optimizer=optimizer,
         freeze=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.verbs import Request
+from jaxgen.core.wrapper import inner_of, replace_inner
 from jaxgen.data import model_file
+from jaxgen.data.text import Vocabulary, holds_texts, sequence_in, strings_of, tokens_of
 from jaxgen.training import frames, parts, paths
 
 Place: TypeAlias = jax.Device | jax.sharding.Sharding | None
@@ -37,16 +40,23 @@ class Fitted:
       labels: the labels that y may be, in order: strings, ints or bools, and 0, 1, ... if they
         have no names; None if y is no label.
       y_columns: names of the numbers in y, or the one name of the label; None if they have none.
+      vocabulary: the ``jaxgen.data.Vocabulary`` of a model that was fitted to texts, else None.
 
     Wherever a method takes events x or conditions y it also takes a table: a DataFrame of pandas or
     polars, a pyarrow Table, or a dict of arrays. Its columns are matched by name, in any order, and
     other columns are ignored; without names to match, all columns are taken in their order.
 
+    With a vocabulary, wherever a method takes events it also takes a list or a column of texts, or
+    the ``Texts`` of ``jaxgen.data.tokenize``, and draws are a list of str. Within a transformation
+    events are tokens.
+
     >>> jaxgen.Fitted(jaxgen.models.Gaussian(2), fitted.params).sample(jax.random.key(0), 3).shape
     (3, 2)
     """
 
-    y_columns: tuple[str, ...] | None = None  # which pickles of 0.3.0 do not have
+    # which pickles of 0.3.0 do not have
+    y_columns: tuple[str, ...] | None = None
+    vocabulary: Vocabulary | None = None
 
     def __init__(
         self,
@@ -56,6 +66,7 @@ class Fitted:
         columns: tuple[str, ...] | None = None,
         labels: tuple[str | int, ...] | None = None,
         y_columns: tuple[str, ...] | None = None,
+        vocabulary: Vocabulary | None = None,
     ):
         self.model = model
         self.params = params
@@ -63,6 +74,7 @@ class Fitted:
         self.columns = columns
         self.labels = _numbered(model) if labels is None else labels
         self.y_columns = y_columns
+        self.vocabulary = vocabulary
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -70,12 +82,13 @@ class Fitted:
             self.labels = _numbered(self.model)
 
     def tree_flatten(self) -> tuple[tuple[Params], tuple[Any, ...]]:
-        return (self.params,), (self.model, self.columns, self.labels, self.y_columns)
+        names = self.columns, self.labels, self.y_columns, self.vocabulary
+        return (self.params,), (self.model, *names)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Params]) -> Fitted:
-        model, columns, labels, y_columns = static
-        return cls(model, children[0], None, columns, labels, y_columns)
+        model, *names = static
+        return cls(model, children[0], None, *names)
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(self.params))
@@ -95,6 +108,28 @@ class Fitted:
         if self.model.learning.hooks is not None:
             self.model.learning.hooks.warn_of_tails(k)
         return log_p
+
+    @standard_promotion
+    def token_log_probs(self, x: Any, y: Any = None) -> jax.Array:
+        """log p of each token given those before it, (..., length), in nats; 0 after the end.
+
+        The sum over an event is ``log_prob``. Events outside the support are NaN.
+
+        Args:
+          x: events (..., length) of a model of sequences, or texts.
+          y: conditions or labels, as in ``log_prob``; without labels, those of p(x).
+
+        Raises:
+          TypeError: the model is not one of sequences.
+
+        >>> names = jaxgen.fit(jaxgen.models.NGram(), ["anna", "bob"], key=key)
+        >>> names.token_log_probs(["bob"]).shape
+        (1, 4)
+        """
+        request = self._request(
+            verbs.to_token_log_probs, self.events_of(x), self.conditions_of(y)
+        )
+        return _answer(request)
 
     @standard_promotion
     def classify(self, x: Any, prior: Any = None) -> jax.Array:
@@ -208,7 +243,7 @@ class Fitted:
         as_frame: bool = False,
         device: Place = None,
     ) -> Any:
-        """n events, (n, *event_shape): see ``jaxgen.sample``.
+        """n events, (n, *event_shape), or n texts, a list of str: see ``jaxgen.sample``.
 
         Args:
           key: a typed PRNG key.
@@ -218,9 +253,9 @@ class Fitted:
           with_labels: return (events, labels), where labels (n,) are the labels of a model of
             labels, by their names, or else the components of a mixture, by their numbers, such as
             those of a ``GaussianMixture``.
-          as_frame: return a pandas DataFrame, whose columns are the features and then the labels or
-            conditions, by their names. Conditions in y keep their values and dtypes. Labels that
-            are not in sorted order, as those of a categorical column, are categories.
+          as_frame: return a pandas DataFrame, whose columns are the features, or "text", and then
+            the labels or conditions, by their names. Conditions in y keep their values and dtypes.
+            Labels that are not in sorted order, as those of a categorical column, are categories.
           device: where the events are to be, a ``jax.Device`` or a ``jax.sharding.Sharding``, whose
             devices also draw them. By default all local devices draw (or the one that JAX's
             ``jax_default_device`` or the params are bound to), and the first has the result. The
@@ -240,20 +275,24 @@ class Fitted:
             raise TypeError("as_frame=True does not work inside a transformation")
         answer = _answer(request, device)
         x, labels = answer if labelled else (answer, None)
+        if self.vocabulary is not None and not _is_traced(request):
+            x = self.vocabulary.decode(x)
         if labelled and not _is_traced(request):
             labels = self._names_of_labels(labels)
         if as_frame and self.model.classes is None:
             given = None if request.y is None else self._given_columns(y, request.y)
-            return frames.to_frame(self._named(_columns(x), given, labels))
+            return frames.to_frame(self._named(self._features(x), given, labels))
         if as_frame:
-            return frames.to_frame(self._named(_columns(x), [self._label_column(y, labels)]))
+            return frames.to_frame(self._named(self._features(x), [self._label_column(y, labels)]))
         return (x, labels) if labelled else x
 
     @standard_promotion
     def stream(
         self, key: jax.Array, n: int, y: Any = None, *, start: int = 0, device: Place = None
-    ) -> Iterator[jax.Array]:
+    ) -> Iterator[Any]:
         """n events in blocks (rows, *event_shape), in constant memory: for files, sums, feeds.
+
+        With a vocabulary the blocks are lists of str.
 
         The blocks in a row are the events of ``sample(key, start + n)[start:]``, so a stream that
         was cut short goes on from where it stopped, and several processes can share one.
@@ -270,7 +309,8 @@ class Fitted:
         request = self._request(verbs.to_sample, key, n, self.conditions_of(y), start)
         if start > 2**64 - request.n:
             raise ValueError(f"start must be at most 2**64 - n, as rows are numbered; got {start}")
-        return engine.stream(request, device)
+        blocks = engine.stream(request, device)
+        return blocks if self.vocabulary is None else map(self.vocabulary.decode, blocks)
 
     @standard_promotion
     def pull(self, x: Any, y: Any = None) -> Any:
@@ -349,6 +389,32 @@ class Fitted:
         columns = [frames.filled(v, z) for v, z in zip(given, _columns(done), strict=True)]
         return frames.to_frame(self._named(columns), getattr(x, "index", None))
 
+    def replace(self, **fields: Any) -> Fitted:
+        """The same params under a model with other values of some fields.
+
+        A field is changed wherever the model, or a model inside it, has it. So a model of sequences
+        becomes longer, or is drawn from at another temperature, which is another distribution than
+        the fitted one.
+
+        Args:
+          **fields: names of fields and their values.
+
+        Raises:
+          TypeError: no model has the field.
+          ValueError: a value that does not suit the field, or other params would be needed.
+
+        >>> names = jaxgen.fit(jaxgen.models.NGram(), ["anna", "bob"], key=key)
+        >>> names.replace(length=20).model.length
+        20
+        """
+        model = _with_fields(self.model, fields)
+        if _shapes_of_params(model) != _shapes_of_params(self.model):
+            raise ValueError(
+                f"replace: {model} needs params of other shapes than {self.model}: fit it instead"
+            )
+        names = self.columns, self.labels, self.y_columns, self.vocabulary
+        return Fitted(model, self.params, self.history, *names)
+
     @standard_promotion
     def marginal(self, features: Any, *, key: jax.Array | None = None) -> Fitted:
         """The model of some features alone, as a Fitted whose events are vectors.
@@ -367,19 +433,22 @@ class Fitted:
         return self._part(*parts.marginal(self, features, key))
 
     @standard_promotion
-    def given(self, values: Mapping[Any, Any], *, key: jax.Array | None = None) -> Fitted:
+    def given(self, values: Mapping[Any, Any] | str, *, key: jax.Array | None = None) -> Fitted:
         """The model of all other features given the values of some, p(x_b | x_a = values).
 
         Args:
-          values: {feature: value}; features, key and ``history`` are as in ``marginal``.
+          values: {feature: value}; features, key and ``history`` are as in ``marginal``. With a
+            vocabulary also the beginning of a text, a str; then draws are how the text goes on,
+            without its beginning.
 
         Raises:
-          TypeError, ValueError: no, all or unknown features, or values of zero density.
+          TypeError, ValueError: no, all or unknown features, or values of zero density; an unknown
+            character, or a beginning that is not shorter than a text can be.
           NotImplementedError: the model has no closed form and no density to sample by.
 
         >>> longitudes = fitted.given({"latitude": 0.5}).sample(jax.random.key(0), 10)
         """
-        return self._part(*parts.given(self, values, key))
+        return self._part(*parts.given(self, self._tokens_by_place(values), key))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, which ``jaxgen.load`` reads back."""
@@ -391,14 +460,33 @@ class Fitted:
         columns = self.columns and tuple(self.columns[j] for j in features)
         labels = None if model.classes is None else self.labels
         y_columns = None if model.y_shape is None else self.y_columns
-        return Fitted(model, params, history, columns, labels, y_columns)
+        vocabulary = None if sequence_in(model) is None else self.vocabulary
+        return Fitted(model, params, history, columns, labels, y_columns, vocabulary)
+
+    def _tokens_by_place(self, values: Any) -> Any:
+        """The beginning of a text as {place: token}; other values unchanged."""
+        if not isinstance(values, str):
+            return values
+        if self.vocabulary is None:
+            raise TypeError(
+                f"given: the beginning of a text needs a model fitted to texts, got {values!r:.40}"
+            )
+        tokens, _ = self.vocabulary.encode_all([values], "given: values", rows=False)
+        length = self.model.event_shape[0]
+        if not 0 < len(tokens) < length:
+            raise ValueError(
+                f"given: the beginning of a text must have from 1 to {length - 1} tokens, as a "
+                f"text has at most {length}; got {len(tokens)}: {values!r:.40}"
+            )
+        return dict(enumerate(tokens.tolist()))
 
     def named_columns(self, x: Any, y: Any = None, components: Any = None) -> dict[str, np.ndarray]:
         """Events x (n, *event_shape), and what is given besides, as {name: (n,)} on the host.
 
         Names are those of ``columns`` and ``y_columns``, else "x0", "x1", ... and "y" ("y0", ... if
-        y has several numbers). The components of a mixture are "component". A name that an earlier
-        column has gets an underscore at its end.
+        y has several numbers). With a vocabulary the one column of the events is "text". The
+        components of a mixture are "component". A name that an earlier column has gets an
+        underscore at its end.
 
         Args:
           x: events.
@@ -408,13 +496,22 @@ class Fitted:
         >>> fitted.named_columns(x)["latitude"].shape
         (200,)
         """
-        return self._named(_columns(x), None if y is None else _columns(y), components)
+        return self._named(self._features(x), None if y is None else _columns(y), components)
+
+    def _features(self, x: Any) -> list[Any]:
+        """Events as columns (n,): those of the features, or the one of texts."""
+        if self.vocabulary is None:
+            return _columns(x)
+        texts = strings_of(x, "x") if holds_texts(x) else self.vocabulary.decode(x)
+        return [np.array(texts, object)]
 
     def _named(
         self, features: list[Any], conditions: list[Any] | None = None, components: Any = None
     ) -> dict[str, Any]:
         """``named_columns`` of columns (n,), which may be those of pandas."""
         names = list(self.columns or [f"x{j}" for j in range(len(features))])
+        if self.vocabulary is not None:
+            names = ["text"]
         columns = list(features)
         if conditions is not None:
             columns += conditions
@@ -474,14 +571,17 @@ class Fitted:
         return np.array(self.labels)[numbers]
 
     def events_of(self, x: Any, name: str = "x") -> Any:
-        """The features of a table as events (n, *event_shape), by name; other values unchanged.
+        """The features of a table as events (n, *event_shape), by name, and texts as their tokens;
+        other values unchanged.
 
         Raises:
-          TypeError, ValueError: a column is missing or holds no numbers; the error has ``name``.
+          TypeError, ValueError: a column is missing or holds no numbers, or a text does not suit
+            the model; the error has ``name``.
 
         >>> fitted.events_of({"longitude": np.zeros(3), "latitude": np.ones(3)}).shape
         (3, 2)
         """
+        x = tokens_of(x, self.vocabulary, self.model, name)
         return inputs.events_of_table(self.model, x, self.columns, name)
 
     def conditions_of(self, y: Any, verb: str | None = None) -> Any:
@@ -515,9 +615,35 @@ def load(path: str | os.PathLike[str]) -> Fitted:
     ('latitude', 'longitude')
     """
     record = model_file.load(path)
-    return Fitted(
-        record.model, record.params, None, record.columns, record.labels, record.y_columns
-    )
+    names = record.columns, record.labels, record.y_columns
+    return Fitted(record.model, record.params, None, *names, record.vocabulary)
+
+
+def _with_fields(model: Model, values: dict[str, Any]) -> Model:
+    """The model with other values of fields, wherever it or a model inside it has them.
+
+    Raises:
+      TypeError: no model has a field.
+    """
+    left = set(values)
+
+    def changed(model: Any) -> Any:
+        names = {field.name for field in dataclasses.fields(model)} & set(values)
+        left.difference_update(names)
+        if inner_of(model):
+            model = replace_inner(model, changed)
+        return dataclasses.replace(model, **{name: values[name] for name in names})
+
+    new = changed(model)
+    if left:
+        known = ", ".join(field.name for field in dataclasses.fields(model))
+        raise TypeError(f"replace: {model} has no field {sorted(left)[0]!r}; it has {known}")
+    return new
+
+
+def _shapes_of_params(model: Model) -> Any:
+    """The shapes and dtypes of params that the model starts from."""
+    return jax.eval_shape(model.init, jax.random.key(0))
 
 
 def _numbered(model: Model) -> tuple[int, ...] | None:

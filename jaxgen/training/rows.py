@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jaxgen.core.units import Units
 from jaxgen.core.wrapper import inner_of
 
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
+_COPIED = 2**22  # most numbers in padded rows that are mostly copies, as of one long text
 
 
 class Data(NamedTuple):
@@ -61,13 +63,15 @@ def pad(x, y, weights, each=1.0) -> Rows:
 
     each: number of events that a unit of weight stands for.
     """
-    n = len(x)
+    n, size = len(x), size_class(len(x))
+    if size > 2 * n and size * math.prod(x.shape[1:]) > _COPIED:
+        size = n
     dtype = jnp.result_type(float)
     weights = np.ones(n) if weights is None else weights
     events = np.asarray(weights.sum() * each, dtype)
 
     def fill(array, value):
-        out = np.empty((size_class(n), *array.shape[1:]), _dtype(array, dtype))
+        out = np.empty((size, *array.shape[1:]), _dtype(array, dtype))
         out[:n], out[n:] = array, value
         return jnp.asarray(out)
 

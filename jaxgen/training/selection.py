@@ -15,7 +15,7 @@ from jaxgen.core.model import Model
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.template import Template
 from jaxgen.core.warn import warn
-from jaxgen.training.api import Options, fit_with, spec_for_data
+from jaxgen.training.api import Options, by_characters, fit_with, spec_for_data
 from jaxgen.training.fitted import Fitted
 from jaxgen.training.progress import Progress
 
@@ -104,6 +104,7 @@ def select(
     if unknown:
         known = ", ".join(Options._fields)
         raise TypeError(f"{unknown[0]} is no argument of fit, which takes {known}")
+    x = by_characters(x)
     specs = [spec_for_data(model, x, y) for model in models]
     largest = _largest(specs)
     n = _length(x)

@@ -1,4 +1,4 @@
-"""Distributions with known densities, to test models on.
+"""Distributions with known densities, to test models on, and a list of first names.
 
 >>> land = jaxgen.datasets.land()
 >>> jaxgen.Fitted(land, land.init(None)).sample(jax.random.key(0), 3).shape
@@ -6,6 +6,7 @@
 """
 
 from jaxgen.data.datasets.land_model import Land, land
+from jaxgen.data.datasets.names import first_names
 from jaxgen.data.datasets.toys import (
     Checkerboard,
     EightGaussians,
@@ -25,6 +26,7 @@ __all__ = [
     "TwoMoons",
     "checkerboard",
     "eight_gaussians",
+    "first_names",
     "land",
     "pinwheel",
     "two_moons",
