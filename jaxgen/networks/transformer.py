@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Annotated, Any, ClassVar
 
@@ -17,6 +18,7 @@ _INITIAL = 0.02  # standard deviation of weights at the start, for a width of 12
 _LONGEST = 10000.0  # positions in the longest period of the rotary embedding, over 2 pi
 _SMALLEST = 1e-6  # added to the mean square that a norm divides by
 _NEVER = -1e9  # score of a position that attention does not see
+_READ = 64  # fewest positions of a cache to read at once
 
 
 class Transformer(Network):
@@ -102,10 +104,7 @@ class Transformer(Network):
 
         The cache must hold positions 0 .. i - 1.
         """
-        rotation = _rotation(jnp.asarray(i), self._size, x.dtype)
-        later = jnp.arange(len(cache[0][0])) > i
-        later = jnp.where(later, _NEVER, 0).astype(x.dtype).reshape(-1, *[1] * x.ndim)
-        known = []
+        rotation, known = _rotation(jnp.asarray(i), self._size, x.dtype), []
         for layer, (keys, values) in zip(params["layers"], cache, strict=True):
             q, k, v = self._heads(layer, x)
             q, k = (_rotated(part, rotation) for part in (q, k))
@@ -113,9 +112,7 @@ class Transformer(Network):
             keys = lax.dynamic_update_index_in_dim(keys, k, i, 0)
             values = lax.dynamic_update_index_in_dim(values, v, i, 0)
             known.append((keys, values))
-            # sums of products, which XLA fuses, are faster here than a product of many matrices
-            weights = jax.nn.softmax((q * keys).sum(-1) + later, 0)
-            x = self._after_attention(layer, x, (weights[..., None] * values).sum(0))
+            x = self._after_attention(layer, x, _attended(q, keys, values, i))
         return known, _normed(x, params["norm"])
 
     @property
@@ -133,6 +130,29 @@ class Transformer(Network):
         x = x + seen.reshape(x.shape) @ layer["out"]
         hidden = jax.nn.relu(_normed(x, layer["norm_2"]) @ layer["up"])
         return x + (hidden * hidden) @ layer["down"]
+
+
+def _attended(q: jax.Array, keys: jax.Array, values: jax.Array, i: Any) -> jax.Array:
+    """Values (positions, ...) of positions 0 .. i, weighted by attention to their keys.
+
+    It reads a start of the cache whose size is a power of two, so that the time does not grow with
+    the positions that are still to come.
+    """
+
+    def of_first(count: int) -> jax.Array:
+        later = jnp.where(jnp.arange(count) > i, _NEVER, 0).astype(q.dtype)
+        # sums of products, which XLA fuses, are faster here than a product of many matrices
+        scores = (q * keys[:count]).sum(-1) + later.reshape(-1, *[1] * (q.ndim - 1))
+        return (jax.nn.softmax(scores, 0)[..., None] * values[:count]).sum(0)
+
+    counts = [_READ]
+    while counts[-1] < len(keys):
+        counts.append(2 * counts[-1])
+    if len(counts) == 1:
+        return of_first(len(keys))
+    counts[-1] = len(keys)
+    which = (i >= np.array(counts[:-1])).sum()
+    return lax.switch(which, [functools.partial(of_first, count) for count in counts])
 
 
 def _normed(x: jax.Array, gain: jax.Array) -> jax.Array:
