@@ -166,6 +166,19 @@ def test_features_of_a_position_depend_on_distances_alone():
     assert np.asarray(by_steps(params, x)) == pytest.approx(far, abs=1e-4)
 
 
+def test_a_mixture_takes_rows_on_the_first_axis():
+    """Params on an axis of components, and rows on another."""
+    model = VARIANTS["stop"]
+    mixture = compose.Mixture(model, 2)
+    params = away(mixture)
+    x = sequences(model)[::9]
+    component = lambda k: jax.tree_util.tree_map(lambda v: v[k], params["component"])  # noqa: E731
+    each = np.stack([scores(model, component(k), x) for k in (0, 1)])
+    log_w = np.asarray(jax.nn.log_softmax(params["logits"]))
+    wanted = np.logaddexp(*(each + log_w[:, None]))
+    assert scores(mixture, params, x) == pytest.approx(wanted, abs=1e-4)
+
+
 def test_probability_zero_is_never_drawn():
     probs = jnp.array([0.0, 0.3, 0.0, 0.7, 0.0])
     u = jnp.array([1e-7, 0.29, 0.31, 1 - 2**-24])

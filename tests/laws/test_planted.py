@@ -422,6 +422,29 @@ class OneClassDrawn(compose.PerClass):
         return super().push(params, noise, 0 * y)
 
 
+class HonestTokens(models.NGram):
+    pass
+
+
+class TokensWithoutTheEnd(HonestTokens):
+    """Its score of each token leaves out the last, such as the end."""
+
+    def _token_log_probs(self, params, x, y=None):
+        return super()._token_log_probs(params, x, y).at[-1].set(0)
+
+    def log_prob(self, params, x, y=None):
+        return jnp.where(self.support(x), super()._token_log_probs(params, x, y).sum(), -jnp.inf)
+
+
+class TokensInReverse(TokensWithoutTheEnd):
+    """Its scores of tokens are those of the tokens in another order."""
+
+    def _token_log_probs(self, params, x, y=None):
+        return models.NGram._token_log_probs(self, params, x, y)[::-1]
+
+
+_TOKENS = HonestTokens(3, 2, order=2, stop=False)
+_COUNTS = _TOKENS.estimate(np.array([[0.0, 0, 1], [0, 1, 1], [1, 1, 1], [0, 0, 1]]))
 _PLANE = {"mean": jnp.array([1.0, -3.0]), "scale_tril": jnp.array([[0.3, 0.0], [2.0, 0.5]])}
 _GAMMA = {"shape": jnp.array([3.0]), "rate": jnp.array([0.5])}
 _TWO = {
@@ -504,6 +527,7 @@ PLANTED = {
     "spec equal to no other": ("spec", NotEqual(2), Honest(2), GAUSSIAN),
     "spec that compiles again": ("compiles", NotEqual(2), Honest(2), GAUSSIAN),
     "fit compiled for each n": ("refits", CompiledForEachN(2), Honest(2), GAUSSIAN),
+    "scores of other tokens": r"first token as its marginal.*\n.*token_log_probs",
     "params left in standard units": ("units", NoScale(2), Honest(2), GAUSSIAN),
     "samples of one batch linked": ("prefix", Centred(2), Honest(2), GAUSSIAN),
     "scores of one batch linked": ("batches", CentredScore(2), Honest(2), GAUSSIAN),
@@ -527,6 +551,18 @@ PLANTED = {
     "prior counted twice": ("conditions", PriorTwice(Honest(2), 2), _TWO_CLASSES, _CLASSES),
     "one class drawn": ("goodness_of_fit", OneClassDrawn(Honest(2), 2), _TWO_CLASSES, _CLASSES),
     "conditional that forgets": ("chain_rule", GivenNothing(2), HonestPlane(2), _PLANE),
+    "a token without a score": (
+        "tokens",
+        TokensWithoutTheEnd(3, 2, order=2, stop=False),
+        _TOKENS,
+        _COUNTS,
+    ),
+    "scores of other tokens": (
+        "tokens",
+        TokensInReverse(3, 2, order=2, stop=False),
+        _TOKENS,
+        _COUNTS,
+    ),
     "completed without a look": ("missing", CompletedBlindly(2), HonestPlane(2), _PLANE),
     "missing values scored": ("missing", MissingAsZero(2), HonestPlane(2), _PLANE),
     "observed values redrawn": ("missing", Forgetful(2), HonestPlane(2), _PLANE),
