@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxgen.core import inputs
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.data import output
+from jaxgen.data.text import holds_texts, sequence_in
 from jaxgen.metrics.figure import draw_report
 from jaxgen.metrics.generation import duplicates
 from jaxgen.metrics.measure import (
@@ -25,6 +26,7 @@ from jaxgen.metrics.measure import (
     timing,
 )
 from jaxgen.metrics.sections import Accuracy, Generation, Labels, Representation, lines
+from jaxgen.metrics.texts import TextReport, text_report
 from jaxgen.training.fitted import Fitted
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ def evaluate(
     max_rows: int = 2000,
     k: int = 5,
     features: Callable[[np.ndarray], ArrayLike] | None = None,
-) -> Report:
+) -> Report | TextReport:
     """Measure the accuracy, generation and representation of a fitted model.
 
     Args:
@@ -177,14 +179,23 @@ def evaluate(
       in units of their standard deviations, assign to the label that the sample was drawn for,
       beside the same share of test events.
 
+      For a model of texts it is a ``TextReport``, if x_test are texts: see ``text_report``, which
+      takes x_train as ``train`` and n_samples as ``n``, and none of the other arguments.
+
     Raises:
-      TypeError, ValueError: an argument has the wrong type, shape or range.
+      TypeError, ValueError: an argument has the wrong type, shape or range, or p_data or features
+        are given for texts.
 
     >>> report = evaluate(fitted, x_test, key=jax.random.key(0))
     >>> report.accuracy.coverage > 0.5
     True
     """
     model = fitted.model
+    if sequence_in(model) is not None and holds_texts(x_test):
+        for name, value in (("p_data", p_data), ("features", features)):
+            if value is not None:
+                raise TypeError(f"{name} does not apply to texts, got {value!r:.40}")
+        return text_report(fitted, x_test, y_test, train=x_train, key=key, n=n_samples)
     x_test, x_train = fitted.events_of(x_test, "x_test"), fitted.events_of(x_train, "x_train")
     y_test, y_train = map(fitted.conditions_of, (y_test, y_train))
     label_names = fitted.labels or ()
