@@ -328,7 +328,8 @@ def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):
         "fit x.csv --model Box --out gone/m",
         "fit x.csv --model Box --out .",
         "sample m -n 5 --out gone/s.csv",
-        "sample m -n 5 --out s.txt",
+        "sample m -n 5 --out s.xyz",
+        "sample m -n 5 --out gone/s.txt",
         "score m x.csv --out gone/s.csv",
         "evaluate m x.csv --json gone/r",
         "evaluate m x.csv --figure gone/r.png",
@@ -354,6 +355,8 @@ def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):
         "sample m.csv -n 5 --out m.csv",
         "score m x.csv --out x.csv",
         "score m x.csv --out m.csv",
+        "score m x.csv --train t.csv --out t.csv",
+        "score m x.csv --figure x.png",
         "classify m x.csv --out x.csv",
         "classify m x.csv --out m.csv",
         "impute m x.csv --out x.csv",
@@ -367,6 +370,7 @@ def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):
         # one file for two outputs
         "classify m x.csv --label a --out new.csv --figure new.png",
         "evaluate m x.csv --json new.png --figure new.png",
+        "score m x.csv --out new.csv --figure new.png",
         "world --json w.png --figure ./w.png",
     ],
 )

@@ -69,6 +69,13 @@ def test_commands(tmp_path, monkeypatch, capsys):
         cells = ["" if (i + j) % 9 == 0 else str(value) for j, value in enumerate(row)]
         lines.append(",".join([*cells, species]))
     Path("iris.csv").write_text("\n".join(lines))
+    names = jaxgen.datasets.first_names()
+    Path("words").mkdir()
+    for path, texts in {
+        "names.txt": names[::9], "test.txt": names[4::90], "prose.txt": ["The old ", *names[::9]],
+        "words/en.txt": names[::9], "words/fr.txt": names[1::9],
+    }.items():  # fmt: skip
+        Path(path).write_text("\n".join(texts))
     commands = [
         shlex.split(line)
         for block in blocks("docs/command-line.md", "sh")

@@ -187,7 +187,8 @@ def test_columns_of_texts():
 
 
 def test_rows_of_texts():
-    texts = tokenize(NAMES)
+    assert tokenize(NAMES).length == 7  # so that a new text may be longer than all
+    texts = tokenize(NAMES, length=6)
     assert len(texts) == len(NAMES)
     assert texts[1] == "bob"
     assert texts[2:4].decode() == NAMES[2:4]
@@ -203,13 +204,13 @@ def test_rows_of_texts():
 def test_new_texts_with_a_known_vocabulary():
     texts = tokenize(NAMES)
     new = tokenize(["rob"], vocabulary=texts)
-    assert new.tokens.shape == (1, 6)
+    assert new.tokens.shape == (1, 7)
     assert new.decode() == ["rob"]
-    assert tokenize(["rob"], vocabulary=texts.vocabulary).tokens.shape == (1, 3)
+    assert tokenize(["rob"], vocabulary=texts.vocabulary).tokens.shape == (1, 4)
     with pytest.raises(ValueError, match=r"'z' \(U\+007A\) at index 2 of row 1 is unknown"):
         tokenize(["anna", "boz"], vocabulary=texts)
-    with pytest.raises(ValueError, match=r"at most 6 tokens.* row 0 has 7"):
-        tokenize(["hannahb"], vocabulary=texts)
+    with pytest.raises(ValueError, match=r"at most 7 tokens.* row 0 has 8"):
+        tokenize(["hannahbo"], vocabulary=texts)
     with pytest.raises(ValueError, match="by='words' does not apply"):
         tokenize(["anna"], by="words", vocabulary=texts)
 
@@ -314,11 +315,11 @@ def test_first_names():
 
 def test_texts_in_and_texts_out(fitted):
     model = fitted.model
-    assert (model.length, model.vocabulary, model.stop) == (6, 7, True)
+    assert (model.length, model.vocabulary, model.stop) == (7, 7, True)
     assert fitted.vocabulary == tokenize(NAMES).vocabulary
     drawn = fitted.sample(KEY, 8)
     assert isinstance(drawn, list)
-    assert all(isinstance(text, str) and len(text) <= 6 for text in drawn)
+    assert all(isinstance(text, str) and len(text) <= 7 for text in drawn)
     assert [text for block in fitted.stream(KEY, 8) for text in block] == drawn
     scores = jaxgen.Fitted(model, fitted.params).log_prob(tokenize(NAMES).tokens[:3])
     for x in (
@@ -326,7 +327,7 @@ def test_texts_in_and_texts_out(fitted):
         tuple(NAMES[:3]),
         pd.Series(NAMES[:3]),
         tokenize(NAMES)[:3],
-        tokenize(NAMES[:3], vocabulary=fitted.vocabulary, length=5 + 1),
+        tokenize(NAMES[:3], vocabulary=fitted.vocabulary, length=9),
         tokenize(NAMES).tokens[:3],
     ):
         np.testing.assert_allclose(fitted.log_prob(x), scores, rtol=1e-6)
@@ -350,7 +351,7 @@ def test_frames_have_a_column_of_texts(fitted, labelled):
 def test_a_beginning_is_given(fitted):
     rest = fitted.given("an")
     drawn = rest.sample(KEY, 8)
-    assert all(isinstance(text, str) and len(text) <= 4 for text in drawn)
+    assert all(isinstance(text, str) and len(text) <= 5 for text in drawn)
     by_place = fitted.given(dict(enumerate(fitted.vocabulary.encode("an").tolist())))
     assert by_place.sample(KEY, 8) == drawn
     assert rest.given("n").model == fitted.given("ann").model
@@ -358,8 +359,8 @@ def test_a_beginning_is_given(fitted):
     joint = fitted.log_prob(["an" + end for end in ends])
     start = fitted.marginal([0, 1]).log_prob(["an"])
     np.testing.assert_allclose(rest.log_prob(ends) + start, joint, rtol=1e-5)
-    for wrong in ("", "hannah", "hannahs"[:6] + "a"):
-        with pytest.raises(ValueError, match="must have from 1 to 5 tokens"):
+    for wrong in ("", "hannaha", "hannahan"):
+        with pytest.raises(ValueError, match="must have from 1 to 6 tokens"):
             fitted.given(wrong)
     with pytest.raises(ValueError, match=r"given: values must hold .* 'z' \(U\+007A\) at index 1 "):
         fitted.given("az")
@@ -456,9 +457,9 @@ def test_texts_that_do_not_suit_a_fitted_model(fitted):
     for x, error, message in (
         ("anna", TypeError, "x must be a list of texts, got one str"),
         (
-            ["anna", "hannahs"[:6] + "a"],
+            ["anna", "hannahan"],
             ValueError,
-            "at most 6 tokens in each text, but row 1 has 7",
+            "at most 7 tokens in each text, but row 1 has 8: 'hannahan'; take a larger length",
         ),
         (["anna", "zoe"], ValueError, r"'z' (U+007A) at index 0 of row 1 is unknown"),
         (tokenize(["zoe"]), ValueError, "must have the vocabulary of the model"),

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxgen import metrics, training
-from jaxgen.cli import events, families
+from jaxgen.cli import events, families, texts
 from jaxgen.cli.world import run as run_world
 from jaxgen.core import places
 from jaxgen.data import output, tables
@@ -18,10 +18,14 @@ from jaxgen.training.fitted import Fitted, load
 
 
 def fit(args: Namespace) -> None:
-    """Fit a model to a table and save it."""
+    """Fit a model to a table or to texts, and save it."""
     output.writable(args.out, others=[args.data])
     own = families.import_modules(args.modules)
-    family, fields = families.family(args.model, own), families.settings(args.set)
+    family, fields = families.family(args.model, own), families.settings(args.set, args.modules)
+    if texts.are_texts(args, family, fields):
+        texts.fit(args, family, fields)
+        return
+    texts.check_numbers(args, f"{args.data} is a table of numbers: use --text COLUMN for texts")
     columns, x, labels = events.read_training(args)
     x = x[:, None] if x.ndim == 1 else x
     some, left_out = events.known_rows(args.data, x, labels)
@@ -47,9 +51,15 @@ def fit(args: Namespace) -> None:
 
 
 def sample(args: Namespace) -> None:
-    """Draw a table of events from a model, with its label or conditions."""
-    tables.check_output(args.out, others=[args.model])
+    """Draw events from a model into a table, with their label or conditions; or draw texts."""
+    texts.check_output(args.out, others=[args.model])
     fitted = _load(args)
+    if fitted.vocabulary is not None:
+        texts.sample(args, fitted)
+        return
+    if args.out in (None, "-"):
+        raise ValueError("sample needs --out FILE, as the model draws numbers")
+    tables.check_output(args.out, others=[args.model])
     y, values = events.given(fitted, args.given)
     key = jax.random.key(args.seed)
     part = fitted.given(values, key=jax.random.fold_in(key, 1)) if values else fitted
@@ -71,10 +81,16 @@ def sample(args: Namespace) -> None:
 
 
 def score(args: Namespace) -> None:
-    """Print the mean log-likelihood of a table."""
+    """Print the mean log-likelihood of a table, or bits per character of texts."""
+    read = [args.model, args.data, args.train]
     if args.out is not None:
-        tables.check_output(args.out, others=[args.model, args.data])
-    fitted = _load(args)
+        tables.check_output(args.out, others=read)
+    if args.figure is not None:
+        output.check_figure(args.figure, others=[*read, args.out])
+    fitted = _load(args, "train", "per", "figure")
+    if fitted.vocabulary is not None:
+        texts.score(args, fitted)
+        return
     if fitted.model.traits.density == "none":
         raise ValueError(f"{type(fitted.model).__name__} has no log density to score with")
     x, y, some, left_out, n = events.known_events(args, fitted, args.data)
@@ -110,22 +126,27 @@ def classify(args: Namespace) -> None:
         output.check_figure(args.figure, others=[args.model, args.data, args.out])
     fitted = _load(args)
     names = events.label_names(fitted)
-    x, y = events.read_events(args, fitted, args.data, args.label, missing_labels=True)
-    with events.names(args, args.data, fitted.columns):
-        log_p = events.in_chunks(len(x), "classify", lambda _, rows: fitted.classify(x[rows]))
+    if fitted.vocabulary is not None:
+        log_p, y, identity, names_of_rows = texts.classify(args, fitted)
+    else:
+        x, y = events.read_events(args, fitted, args.data, args.label, missing_labels=True)
+        names_of_rows = events.names(args, args.data, fitted.columns)
+        with names_of_rows:
+            log_p = events.in_chunks(len(x), "classify", lambda _, rows: fitted.classify(x[rows]))
+        identity = {} if args.out is None else events.ids(args, len(x))
     p = np.exp(log_p)
     if args.out is not None:
         label = fitted.y_columns[0] if fitted.y_columns else "y"
         columns = {f"predicted_{label}": _likeliest(p, names)}
         columns |= {f"p({name})": p[:, k] for k, name in enumerate(names)}
-        events.write_columns(args.out, events.ids(args, len(x)), columns, p)
+        events.write_columns(args.out, identity, columns, p)
     if y is None:
         print(f"{len(log_p):,} events, in {args.out}")
         return
     some = np.flatnonzero(events.has_label(y))
     if not len(some):
         raise ValueError(f"{args.data}: no row has a label")
-    with events.names(args, args.data, fitted.columns), places.Names.of_rows(some):
+    with names_of_rows, places.Names.of_rows(some):
         found = metrics.calibration(log_p[some], y[some].tolist(), labels=fitted.labels)
     print(f"events             {found.events:,}\n{found}")
     if len(some) < len(y):
@@ -169,6 +190,10 @@ def outliers(args: Namespace) -> None:
     if args.out is not None:
         tables.check_output(args.out, others=[args.model, args.data])
     fitted = _load(args)
+    if fitted.vocabulary is not None:
+        raise ValueError(
+            "outliers is for tables of numbers; for texts use jaxgen score with --out or --figure"
+        )
     x, y = events.read_events(args, fitted, args.data, args.label)
     options = {} if args.samples is None else {"n_samples": args.samples}
     with events.names(args, args.data, fitted.columns):
@@ -205,6 +230,9 @@ def evaluate(args: Namespace) -> None:
     if args.figure is not None:
         output.check_figure(args.figure, others=[*read, args.json])
     fitted = _load(args)
+    if fitted.vocabulary is not None:
+        texts.evaluate(args, fitted)
+        return
     x_test, y_test, some, left_out, _ = events.known_events(args, fitted, args.data)
     left_out = [f"{args.data}: {sentence}" for sentence in left_out]
     x_train, y_train = None, None
@@ -234,9 +262,13 @@ def world(args: Namespace) -> None:
     )  # fmt: skip
 
 
-def _load(args: Namespace) -> Fitted:
+def _load(args: Namespace, *options_of_texts: str) -> Fitted:
+    """The model; raises if it was fitted to numbers and an option of texts is given."""
     families.import_modules(args.modules)
-    return load(args.model)
+    fitted = load(args.model)
+    if fitted.vocabulary is None:
+        texts.check_numbers(args, f"{args.model} was fitted to numbers", *options_of_texts)
+    return fitted
 
 
 def _complete(fitted: Fitted, x: np.ndarray, y: Any, key: jax.Array) -> np.ndarray:

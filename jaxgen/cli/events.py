@@ -62,7 +62,7 @@ def read_events(
     """
     _, x, labels = _read(args, path, fitted.columns, (), label=label)
     with names(args, path, fitted.columns):
-        y = None if labels is None else _labels_of_texts(fitted, labels)
+        y = None if labels is None else labels_of_texts(fitted, labels)
         if y is not None and not missing_labels and not has_label(y).all():
             where = places.row(has_label(y).argmin())
             raise ValueError(
@@ -129,7 +129,7 @@ def labels_of_rows(
     labels = _read(args, args.data, fitted.columns, (), label=name).labels
     assert labels is not None
     blank = {"None", "nan"} - set(map(str, label_names(fitted)))
-    y = _labels_of_texts(fitted, [None if str(text) in blank else text for text in labels])
+    y = labels_of_texts(fitted, [None if str(text) in blank else text for text in labels])
     known = has_label(y)
     found = [(np.flatnonzero(known), y[known].tolist()), (np.flatnonzero(~known), None)]
     return [(rows, labels) for rows, labels in found if len(rows)]
@@ -266,7 +266,7 @@ def label_names(fitted: Fitted) -> tuple[str | int, ...]:
     return fitted.labels
 
 
-def _labels_of_texts(fitted: Fitted, labels: Iterable[Any]) -> np.ndarray:
+def labels_of_texts(fitted: Fitted, labels: Iterable[Any]) -> np.ndarray:
     """The model's labels, as objects, from texts or numbers; None is kept.
 
     Numbers in one table may be text in another.
@@ -336,7 +336,7 @@ def _conditions(fitted: Fitted, known: tuple[str, ...], texts: dict[str, str]) -
 
 def _condition(fitted: Fitted, name: str, text: str) -> Any:
     if fitted.model.classes is not None:
-        return _labels_of_texts(fitted, [text.strip()])[0]
+        return labels_of_texts(fitted, [text.strip()])[0]
     shape = fitted.model.y_shape or ()
     y = np.asarray(literal(text))
     if y.dtype.kind not in "iuf" or y.size != math.prod(shape):
@@ -353,6 +353,12 @@ def _number(name: str, text: str) -> float:
 
 def _feature_index(fitted: Fitted, name: str) -> int:
     """The index of a feature from the name of its column, or from x0, x1, ..."""
+    if fitted.vocabulary is not None:
+        known = ", ".join(_condition_names(fitted)) or "no label"
+        raise ValueError(
+            f"--given: no {name!r} in a model of texts, which has {known}; use --prompt for the "
+            "beginning of a text"
+        )
     columns, count = fitted.columns or (), size(fitted)
     if name in columns:
         return columns.index(name)

@@ -8,13 +8,14 @@ import difflib
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from jaxgen import models
+from jaxgen import models, networks
 from jaxgen.compose import Labelled, PerClass
 from jaxgen.core.model import Model
 from jaxgen.core.spec import Spec
@@ -23,13 +24,17 @@ from jaxgen.data.tables.records import nearest
 from jaxgen.networks import domains
 
 
-def import_modules(names: Iterable[str]) -> dict[str, type[Model]]:
+def import_modules(names: Iterable[str], base: type[Spec] = Model) -> dict[str, type[Any]]:
     """Import modules, also from the working directory, and return the models that they define.
+
+    Args:
+      names: names of modules.
+      base: base class of the classes to return.
 
     Returns:
       The classes by name, with and without the name of the module.
     """
-    found: dict[str, type[Model]] = {}
+    found: dict[str, type[Any]] = {}
     for name in names:
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
@@ -44,7 +49,7 @@ def import_modules(names: Iterable[str]) -> dict[str, type[Model]]:
             ) from None
         for cls in vars(module).values():
             own = isinstance(cls, type) and cls.__module__.split(".")[0] == name.split(".")[0]
-            if own and issubclass(cls, Model):
+            if own and issubclass(cls, base):
                 found |= {cls.__name__: cls, f"{name}.{cls.__name__}": cls}
     return found
 
@@ -68,9 +73,21 @@ def family(name: str, own: dict[str, type[Model]]) -> type[Model]:
     raise ValueError(f"there is no model {name!r}; the models are {', '.join(sorted(known))}{hint}")
 
 
-def settings(pairs: list[str]) -> dict[str, Any]:
-    """The fields of a model in texts KEY=VALUE."""
-    return {name: literal(value) for name, value in split_pairs("--set", "KEY", pairs)}
+def settings(pairs: list[str], modules: Iterable[str] = ()) -> dict[str, Any]:
+    """The fields of a model in texts KEY=VALUE; a network is a call, such as Transformer(width=32).
+
+    modules: names of modules with networks of one's own.
+    """
+    known = {name: getattr(networks, name) for name in networks.__all__}
+    known = {name: cls for name, cls in known.items() if cls is not networks.Network}
+    known |= import_modules(modules, networks.Network)
+    fields = {}
+    for name, text in split_pairs("--set", "KEY", pairs):
+        value = literal(text)
+        if value is text and (text.strip() in known or re.fullmatch(r"\s*[\w.]+\(.*\)\s*", text)):
+            value = _called(f"--set: {name}", text, known, "Transformer(width=32, layers=2)")
+        fields[name] = value
+    return fields
 
 
 def build(
@@ -105,8 +122,7 @@ def build(
         if "domain" in fields:
             raise ValueError("--domain and --set domain=... exclude each other")
         if "domain" not in known:
-            others = _with(lambda c: "domain" in {f.name for f in dataclasses.fields(c)})
-            raise ValueError(f"{name} has no domain; models that have one: {others}")
+            raise ValueError(f"{name} has no domain; models that have one: {models_with('domain')}")
         names = columns or tuple(f"x{j}" for j in range(x[0].size))
         fields = fields | {"domain": domains_of_columns(domain, names)}
     try:
@@ -129,6 +145,11 @@ def build(
 def models_with_missing_values() -> str:
     """The names of the families that learn from missing values, such as "Box, Gaussian"."""
     return _with(lambda cls: cls.complete is not Model.complete)
+
+
+def models_with(field: str) -> str:
+    """The names of the families that have a field."""
+    return _with(lambda cls: field in {f.name for f in dataclasses.fields(cls)})
 
 
 def domains_of_columns(pairs: list[str], names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -170,28 +191,36 @@ def literal(text: str) -> Any:
 
 
 def _domain(column: str, text: str) -> Any:
-    """The domain that a text such as "Interval(-90, 90)" names; only literals are arguments."""
+    """The domain that a text such as "Interval(-90, 90)" names."""
     known = {name: getattr(domains, name) for name in domains.__all__}
     known = {n: c for n, c in known.items() if isinstance(c, type) and issubclass(c, Spec)}
     del known["Levels"]  # of numbers in y
+    return _called(f"--domain: {column}", text, known, "Interval(-90, 90)")
+
+
+def _called(what: str, text: str, known: dict[str, Any], example: str) -> Any:
+    """The value of a text such as "Interval(-90, 90)" or "Circle": a call of a known class.
+
+    Only literals are arguments.
+    """
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        if isinstance(call, ast.Name):
+        if isinstance(call, (ast.Name, ast.Attribute)):
             call = ast.Call(call, [], [])
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        if not isinstance(call, ast.Call):
             raise ValueError(text)
         arguments = [ast.literal_eval(argument) for argument in call.args]
         named = {str(pair.arg): ast.literal_eval(pair.value) for pair in call.keywords}
-        cls = known[call.func.id]
+        cls = known[ast.unparse(call.func)]
     except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
+        listed = ", ".join(name for name in known if "." not in name)
         raise ValueError(
-            f"--domain: {column} must be one of {', '.join(known)}, such as Interval(-90, 90); "
-            f"got {text!r}"
+            f"{what} must be one of {listed}, such as {example}; got {text!r}"
         ) from None
     try:
         return cls(*arguments, **named)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"--domain: {column}: {error}") from None
+        raise ValueError(f"{what}: {error}") from None
 
 
 def _families() -> dict[str, type[Model]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import importlib.metadata
 import io
@@ -15,6 +16,7 @@ from typing import NoReturn
 
 from jaxgen.cli import commands
 from jaxgen.data import output, tables
+from jaxgen.data.text import KINDS
 
 # errors that a user can cause; any other error is a bug and shows its traceback
 _USER_ERRORS = (
@@ -27,6 +29,7 @@ _USER_ERRORS = (
     OverflowError,
 )
 _TABLES = tables.endings()
+_DATA = f"{_TABLES}; texts: a text file, or a folder of .txt files"
 _EXAMPLES = """\
 examples:
   jaxgen fit events.csv --model GaussianMixture --set components=16 --out land.jaxgen
@@ -40,6 +43,10 @@ examples:
   jaxgen classify iris.jaxgen test.csv --label species --figure reliability.png
   jaxgen impute iris.jaxgen iris.csv --na '?' --out filled.csv
   jaxgen outliers iris.jaxgen iris.csv --na '?' --out percentiles.csv
+
+  jaxgen fit names.txt --model Autoregressive --out names.jaxgen
+  jaxgen sample names.jaxgen -n 20 --prompt mar
+  jaxgen score names.jaxgen test.txt --train names.txt
 """
 
 
@@ -118,17 +125,23 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command(commands.fit, "fit", "Fit a model to a table of events and save it.")
-    sub.add_argument("data", metavar="DATA", help=f"events, one in each row: {_TABLES}")
+    sub = command(
+        commands.fit, "fit", "Fit a model to a table of events, or to texts, and save it."
+    )
+    sub.add_argument("data", metavar="DATA", help=f"events, one in each row: {_DATA}")
     sub.add_argument(
         "--model", required=True, metavar="NAME", help="a class of jaxgen.models, or of --import"
     )
     sub.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="fields of the model, such as components=16 or bins=36,72; dim and shape follow from "
-        "the data",
+        help="fields of the model, such as components=16 or bins=36,72 or "
+        "'network=Transformer(width=128)'; dim and shape follow from the data",
     )  # fmt: skip
-    _add_label(sub, "column of labels, text or whole numbers: learn p(x|y) and p(y)")
+    _add_label(
+        sub,
+        "column of labels, text or whole numbers: learn p(x|y) and p(y); for a folder of texts, a "
+        "name for its subfolders or files, such as author",
+    )
     sub.add_argument(
         "--columns", nargs="+", action="extend", default=[], metavar="COLUMN",
         help="features to learn, such as a,b or a b; by default all columns but the label; an "
@@ -156,6 +169,31 @@ def _parser() -> argparse.ArgumentParser:
     _add_seed(sub)
     _add_reading(sub)
     _add_import(sub)
+    group = sub.add_argument_group(
+        "texts",
+        "Each line of a text file is an event, as for a list of names. Prose needs --stream.",
+    )
+    group.add_argument(
+        "--stream", action="store_true", default=None,
+        help="the files, or the cells of --text, are one long text, of which windows are events",
+    )  # fmt: skip
+    group.add_argument(
+        "--by", choices=KINDS, metavar="KIND",
+        help=f"tokens: {', '.join(KINDS)}; default: characters",
+    )  # fmt: skip
+    group.add_argument(
+        "--size", type=_count, metavar="N",
+        help="most tokens of a vocabulary of words (default: 4096) or merges (512)",
+    )  # fmt: skip
+    group.add_argument(
+        "--length", type=_count, metavar="N",
+        help="most tokens of a text, by default those of the longest; with --stream the tokens of "
+        "a window (64; 1000 for a model that is fitted in closed form)",
+    )  # fmt: skip
+    group.add_argument(
+        "--step", type=_count, metavar="N",
+        help="with --stream: tokens from one window to the next; default: those of a window",
+    )  # fmt: skip
 
     sub = command(commands.sample, "sample", "Draw events from a fitted model.")
     _add_model(sub)
@@ -165,14 +203,44 @@ def _parser() -> argparse.ArgumentParser:
         help="draw given a label, condition or feature, by the name of its column, or as y=VALUE "
         "for a label or condition, and x0=VALUE for feature 0; the table has these columns too",
     )  # fmt: skip
-    sub.add_argument("--out", required=True, metavar="FILE", help=f"the table to write: {_TABLES}")
+    sub.add_argument(
+        "--out", metavar="FILE",
+        help=f"the table to write: {_TABLES}; for texts also .txt, and by default the terminal",
+    )  # fmt: skip
     _add_seed(sub)
+    group = sub.add_argument_group("texts")
+    group.add_argument("--prompt", metavar="TEXT", help="draw texts that begin with this one")
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="divide the logits of tokens by this number"
+    )
+    group.add_argument("--top-k", type=_count, metavar="K", help="draw from the K likeliest tokens")
+    group.add_argument(
+        "--top-p", type=float, metavar="P",
+        help="draw from the likeliest tokens whose probabilities reach P",
+    )  # fmt: skip
+    group.add_argument(
+        "--length", type=_count, metavar="N",
+        help="most tokens of a text with its prompt; by default as fitted",
+    )  # fmt: skip
 
-    sub = command(commands.score, "score", "Mean log-likelihood and bits per dimension of events.")
+    text = "Mean log-likelihood of events, with bits per dimension, or bits per character of texts."
+    sub = command(commands.score, "score", text)
     _add_model(sub, "DATA")
     _add_label(sub, "column of labels: score p(x|y), not p(x)")
     sub.add_argument("--out", metavar="FILE", help=f"write the log density of each row: {_TABLES}")
     _add_id(sub)
+    group = sub.add_argument_group("texts")
+    group.add_argument(
+        "--train", metavar="DATA",
+        help="texts of the fit: compare the model with an n-gram and gzip that have them",
+    )  # fmt: skip
+    group.add_argument(
+        "--per", choices=("text", "token"), metavar="WHAT",
+        help="rows of --out: text (default) or token",
+    )  # fmt: skip
+    group.add_argument(
+        "--figure", metavar="FILE", help="draw the texts in colours by the bits of their tokens"
+    )
 
     sub = command(commands.classify, "classify", "Probabilities of labels, p(y|x).")
     _add_model(sub, "DATA")
@@ -234,8 +302,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model(sub: argparse.ArgumentParser, data: str | None = None) -> None:
     sub.add_argument("model", metavar="MODEL", help="a model file")
     if data:
-        text = f"events: {_TABLES}; columns are matched by name, and others are ignored"
-        sub.add_argument("data", metavar=data, help=text)
+        text = "; columns of numbers are matched by name, and others are ignored"
+        sub.add_argument("data", metavar=data, help=f"events: {_DATA}{text}")
         _add_reading(sub)
     _add_import(sub)
 
@@ -251,6 +319,13 @@ def _add_reading(sub: argparse.ArgumentParser) -> None:
         help="character between the cells of a .csv, or 'tab'; by default a comma, or else a "
         "semicolon or tab, whichever is in the first line, and in a .tsv a tab",
     )  # fmt: skip
+    sub.add_argument(
+        "--text", metavar="COLUMN",
+        help="column of texts in a table; after fit, by default the column 'text'",
+    )  # fmt: skip
+    sub.add_argument(
+        "--encoding", type=_encoding, metavar="NAME", help="of text files; default: utf-8"
+    )
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:
@@ -277,6 +352,13 @@ def _delimiter(text: str) -> str:
     if len(character) != 1 or character in '"\r\n':
         raise argparse.ArgumentTypeError(f"must be one character or 'tab', got {text!r}")
     return character
+
+
+def _encoding(text: str) -> str:
+    try:
+        return codecs.lookup(text).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(f"unknown encoding {text!r}") from None
 
 
 def _count(text: str) -> int:

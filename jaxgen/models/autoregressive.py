@@ -24,8 +24,9 @@ from jaxgen.networks.transformer import Transformer
 _INITIAL = 0.02  # standard deviation of weights at the start
 _TILE_TOKENS = 1024  # tokens to score at once
 _DRAWN = 8  # sequences to draw at once: more take no less time each on a CPU core
-_BATCH_TOKENS = 2048  # tokens in a minibatch by default
+_BATCH_TOKENS = 1024  # tokens in a minibatch by default
 _BATCH_SIZES = 8, 256  # fewest and most sequences in one
+_RATE = 4e-3  # learning rate of networks of width 64; wider ones have smaller rates
 
 
 class Autoregressive(Sequence):
@@ -84,8 +85,15 @@ class Autoregressive(Sequence):
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     y_domain: tuple[Domain, ...] | None = None
 
+    fixed = (*Sequence.fixed, "network")
+
     def __post_init__(self):
         super().__post_init__()
+        if not hasattr(self.network, "width"):
+            raise TypeError(
+                f"Autoregressive: network {type(self.network).__name__} must have the field width, "
+                "the size of the input of a position"
+            )
         if not 0 < self.temperature < math.inf:
             raise ValueError(
                 f"Autoregressive: temperature must be positive, got {self.temperature}"
@@ -103,7 +111,7 @@ class Autoregressive(Sequence):
         fewest, most = _BATCH_SIZES
         frozen = ("frame",) if self.y_shape is not None else ()
         return Learning(
-            rate=2e-3,
+            rate=min(_RATE, _RATE * 64 / self.network.width),
             frozen=(*frozen, "prompt") if self.prompt else frozen,
             batch_size=min(max(_BATCH_TOKENS // self.length, fewest), most),
         )

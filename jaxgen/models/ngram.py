@@ -90,6 +90,7 @@ class NGram(Sequence):
     modified: bool = True
 
     learning = Learning("closed_form", frozen=("share", "cumulative", "backoff"))
+    fixed = (*Sequence.fixed, "order", "modified")
 
     def __post_init__(self):
         super().__post_init__()
@@ -125,7 +126,10 @@ class NGram(Sequence):
         )
 
     def _degrees_of_freedom(self, params):
-        raise NotImplementedError(f"{self} has no degrees of freedom: its params are counts")
+        raise NotImplementedError(
+            f"{self} has no degrees of freedom, as its params are counts: compare models by "
+            "held-out events, as select(..., by='held_out') does"
+        )
 
     def init(self, key, x=None, y=None):
         if x is not None:
@@ -336,13 +340,15 @@ def _bisect(goes_on, low, end, most):
 
     ``goes_on`` is true up to some index; the range holds at most ``most`` indices.
     """
-    size = end - low
-    for _ in range(most.bit_length()):
+
+    def halve(_, low_and_size):
+        low, size = low_and_size
         half = size // 2
         on = (size > 0) & goes_on(low + half)
-        low = jnp.where(on, low + half + 1, low)
-        size = jnp.where(on, size - half - 1, half)
-    return low
+        return jnp.where(on, low + half + 1, low), jnp.where(on, size - half - 1, half)
+
+    # a loop: XLA takes exponential time to compile the steps one after another for one token
+    return lax.fori_loop(0, most.bit_length(), halve, (low, end - low))[0]
 
 
 def _take(table, index):

@@ -69,6 +69,8 @@ class Sequence(Model):
     vocabulary: ClassVar[int]
     stop: ClassVar[bool]
     prompt: ClassVar[int]
+    # the fields that params depend on, although the shapes of params may not
+    fixed: ClassVar[tuple[str, ...]] = ("vocabulary", "stop", "y_shape", "y_domain")
 
     def __post_init__(self):
         super().__post_init__()

@@ -302,9 +302,10 @@ def fit_with(
 def by_characters(x: Any) -> Any:
     """A list or a column of texts as Texts whose tokens are characters; other values unchanged.
 
-    One str is unchanged too, for ``tokens_of`` to refuse.
+    Raises:
+      TypeError: x is one str, or an entry is no str.
     """
-    texts = holds_texts(x) and not isinstance(x, (str, Texts))
+    texts = holds_texts(x) and not isinstance(x, Texts)
     return tokenize(strings_of(x, "x")) if texts else x
 
 

@@ -124,11 +124,9 @@ class Fitted:
 
         >>> names = jaxgen.fit(jaxgen.models.NGram(), ["anna", "bob"], key=key)
         >>> names.token_log_probs(["bob"]).shape
-        (1, 4)
+        (1, 5)
         """
-        request = self._request(
-            verbs.to_token_log_probs, self.events_of(x), self.conditions_of(y)
-        )
+        request = self._request(verbs.to_token_log_probs, self.events_of(x), self.conditions_of(y))
         return _answer(request)
 
     @standard_promotion
@@ -401,7 +399,8 @@ class Fitted:
 
         Raises:
           TypeError: no model has the field.
-          ValueError: a value that does not suit the field, or other params would be needed.
+          ValueError: a value that does not suit the field, or other params would be needed, as
+            for another vocabulary or order.
 
         >>> names = jaxgen.fit(jaxgen.models.NGram(), ["anna", "bob"], key=key)
         >>> names.replace(length=20).model.length
@@ -412,6 +411,13 @@ class Fitted:
             raise ValueError(
                 f"replace: {model} needs params of other shapes than {self.model}: fit it instead"
             )
+        before, after = sequence_in(self.model), sequence_in(model)
+        for name in getattr(after, "fixed", ()):
+            if getattr(after, name, None) != getattr(before, name, None):
+                raise ValueError(
+                    f"replace: {name} of {self.model} cannot change, as params depend on it: fit "
+                    "another model instead"
+                )
         names = self.columns, self.labels, self.y_columns, self.vocabulary
         return Fitted(model, self.params, self.history, *names)
 

@@ -254,6 +254,15 @@ def is_text(path: str | os.PathLike[str]) -> bool:
     return _format(Path(path)).is_text
 
 
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether the ending of a path is that of a format of tables.
+
+    >>> is_table("x.csv"), is_table("x.txt")
+    (True, False)
+    """
+    return any(Path(path).suffix.lower() == table_format.ending for table_format in FORMATS)
+
+
 def check_output(
     path: str | os.PathLike[str],
     others: Iterable[str | os.PathLike[str] | None] = (),

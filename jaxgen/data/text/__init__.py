@@ -2,7 +2,7 @@
 
 >>> texts = jaxgen.data.tokenize(["anna", "bob"])
 >>> texts.tokens.shape, texts.vocabulary.size
-((2, 4), 4)
+((2, 5), 4)
 """
 
 from jaxgen.data.text.reading import read_texts, text_places

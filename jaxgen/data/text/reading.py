@@ -61,7 +61,7 @@ def read_texts(
 def text_places(
     path: str | os.PathLike[str], *, lines: bool = True, encoding: str = "utf-8"
 ) -> list[tuple[Path, int]]:
-    """The file of each text that ``read_texts`` returns, and the number of its line, from 1 on.
+    r"""The file of each text that ``read_texts`` returns, and the number of its line, from 1 on.
 
     Arguments and errors are those of ``read_texts``; without ``lines`` all numbers are 1.
 
@@ -73,7 +73,9 @@ def text_places(
     for file in _files(Path(path)) if Path(path).is_dir() else [Path(path)]:
         (text,) = _texts(file, False, encoding)
         found = text.split("\n") if lines else [text]
-        places += [(file, number) for number, one in enumerate(found, 1) if one.strip() or not lines]
+        places += [
+            (file, number) for number, one in enumerate(found, 1) if one.strip() or not lines
+        ]
     return places
 
 
@@ -94,8 +96,8 @@ def _texts(path: Path, lines: bool, encoding: str) -> list[str]:
         line = raw[: error.start].decode(encoding).count("\n") + 1
         raise ValueError(
             f"{path}: not in {encoding}: byte 0x{raw[error.start]:02x} at offset "
-            f"{error.start:,} (line {line:,}): {error.reason}; give the encoding of the file, or "
-            "encoding='latin-1', which reads each byte as a character"
+            f"{error.start:,} (line {line:,}): {error.reason}; give the encoding of the file; "
+            "latin-1 reads each byte as a character"
         ) from None
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     texts = [line for line in text.split("\n") if line.strip()] if lines else [text]

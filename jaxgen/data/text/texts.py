@@ -14,6 +14,7 @@ from jaxgen.core.wrapper import inner_of
 from jaxgen.data.text.vocabulary import Vocabulary, learn_vocabulary
 
 _WINDOW = 64  # tokens in a window of one long text, by default
+_LONGER = "; take a larger length, in tokenize or by fitted.replace(length=...)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,12 +31,14 @@ class Texts:
       stop: whether texts end; otherwise each row is a window of ``length`` tokens.
 
     Raises:
-      ValueError: tokens do not have two dimensions.
+      TypeError: tokens are not whole numbers.
+      ValueError: tokens do not have two dimensions, or are not in 0 .. vocabulary.size - 1, but for
+        the end, which comes after all other tokens of a row and only with ``stop``.
 
     >>> texts = tokenize(["anna", "bob"])
     >>> texts.tokens
-    array([[0, 2, 2, 0],
-           [1, 3, 1, 4]], dtype=int32)
+    array([[0, 2, 2, 0, 4],
+           [1, 3, 1, 4, 4]], dtype=int32)
     >>> len(texts), texts[1], texts[:1].decode()
     (2, 'bob', ['anna'])
     """
@@ -48,6 +51,18 @@ class Texts:
         tokens = np.asarray(inputs.numbers(self.tokens, "tokens"))
         if tokens.ndim != 2:
             raise ValueError(f"tokens must have shape (n, length), got {tokens.shape}")
+        if tokens.dtype.kind not in "biu" and (tokens != np.floor(tokens)).any():  # NaN too
+            raise TypeError(f"tokens must be whole numbers, got dtype {tokens.dtype}")
+        end = self.vocabulary.size
+        bad = (tokens < 0) | (tokens > (end if self.stop else end - 1))
+        bad[:, 1:] |= (tokens[:, :-1] == end) & (tokens[:, 1:] != end)
+        if bad.any():
+            most = f"{end - 1}, and {end} after the last token" if self.stop else f"{end - 1}"
+            row, place = np.argwhere(bad)[0]
+            raise ValueError(
+                f"tokens must be 0 .. {most}, for {self.vocabulary}; row {row} has "
+                f"{tokens[row, place]} at index {place}"
+            )
         object.__setattr__(self, "tokens", tokens.astype(np.int32, copy=False))
 
     def __len__(self) -> int:
@@ -121,7 +136,8 @@ def tokenize(
         ``Vocabulary``.
       vocabulary: a vocabulary to use instead of a new one; or Texts, whose vocabulary and length
         are used, as for held-out texts.
-      length: number of tokens of an event. By default that of the longest text, and 64 for windows.
+      length: number of tokens of an event. By default a quarter more than that of the longest text,
+        so that new texts may be longer, and 64 for windows.
       step: number of tokens from one window to the next; by default ``length``. Tokens that are
         in two windows count twice in the likelihood.
       size: largest number of tokens of a vocabulary of "words" (4096, the most frequent words) or
@@ -133,7 +149,7 @@ def tokenize(
         argument of the wrong range.
 
     >>> tokenize(["low", "lower"], by="merges", size=257).tokens.shape
-    (2, 4)
+    (2, 5)
     >>> windows = tokenize("to be or not to be", length=8)
     >>> windows.decode()
     ['to be or', ' not to ', 'ot to be']
@@ -159,8 +175,9 @@ def tokenize(
     tokens, lengths = vocabulary.encode_all(strings, "texts", rows=not one)
     if one:
         return Texts(_windows(tokens, length or _WINDOW, step), vocabulary, stop=False)
-    longest = max(int(lengths.max()), 1)
-    rows = _rows(tokens, lengths, length or longest, vocabulary, True, "texts")
+    longest = int(lengths.max())
+    default = longest + max(longest // 4, 1)
+    rows = _rows(tokens, lengths, length or default, vocabulary, True, "texts")
     return Texts(rows, vocabulary)
 
 
@@ -180,6 +197,11 @@ def strings_of(value: Any, name: str) -> list[str]:
     Raises:
       TypeError: it is none of these, or an entry is no str; the message has the argument ``name``.
     """
+    if isinstance(value, str):
+        raise TypeError(
+            f"{name} must be a list of texts, got one str: [text] is a list of one text, and "
+            "jaxgen.data.tokenize(text, length=...) cuts it into windows"
+        )
     if isinstance(value, Texts):
         return value.decode()
     entries = value if isinstance(value, (list, tuple)) else _array_of_objects(value)
@@ -233,10 +255,7 @@ def tokens_of(x: Any, vocabulary: Vocabulary | None, model: Any, name: str = "x"
             "or models.Autoregressive"
         )
     if isinstance(x, str):
-        raise TypeError(
-            f"{name} must be a list of texts, got one str: [text] is a list of one text, and "
-            "jaxgen.data.tokenize(text, length=...) cuts it into windows"
-        )
+        return strings_of(x, name)  # raises
     if vocabulary is None and not isinstance(x, Texts):
         raise TypeError(
             f"{name} holds texts, but {model} was fitted to numbers: jaxgen.data.Vocabulary makes "
@@ -297,7 +316,7 @@ def _rows(
                 f"{name} must have {most}{length} tokens in each text, but ",
                 places.row(row),
                 f" has {lengths[row]:,}: {text!r:.40}"
-                + ("" if stop else ", and the model has stop=False, for windows of one length"),
+                + (_LONGER if stop else "; the model has stop=False, for windows of one length"),
             )
         )
     rows = np.full((len(lengths), length), vocabulary.size, np.int32)

@@ -208,7 +208,7 @@ class Vocabulary(Spec):
             Message(
                 f"{name} must hold characters of the vocabulary, but ",
                 *_character(place, texts, rows),
-                f" is unknown to {self}; tokenize(texts, by='bytes') takes all characters",
+                f" is unknown to {self}; a vocabulary of bytes takes all characters",
             )
         )
 
