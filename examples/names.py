@@ -29,7 +29,7 @@ fitted = jaxgen.fit(
     epochs=EPOCHS,
     batch_size=128,
     optimizer=jaxgen.training.Adam(4e-3, weight_decay=0.1, clip=1.0),
-    validation=0,  # so few epochs do not overfit
+    validation=0.02,
 )
 key = jax.random.key(1)
 print(jaxgen.metrics.text_report(fitted, held_out, train=names[train], key=key))

@@ -172,11 +172,23 @@ def test_a_mixture_takes_rows_on_the_first_axis():
     mixture = compose.Mixture(model, 2)
     params = away(mixture)
     x = sequences(model)[::9]
+    x = x[np.asarray(model.support(x))]
     component = lambda k: jax.tree_util.tree_map(lambda v: v[k], params["component"])  # noqa: E731
     each = np.stack([scores(model, component(k), x) for k in (0, 1)])
     log_w = np.asarray(jax.nn.log_softmax(params["logits"]))
     wanted = np.logaddexp(*(each + log_w[:, None]))
     assert scores(mixture, params, x) == pytest.approx(wanted, abs=1e-4)
+    whole = jaxgen.Fitted(mixture, params)
+    tokens = np.asarray(whole.token_log_probs(x))
+    assert tokens.sum(1) == pytest.approx(wanted, abs=1e-4)
+    first = whole.marginal([0]).log_prob(x[:, :1])
+    assert tokens[:, 0] == pytest.approx(np.asarray(first), abs=1e-4)
+    labelled = compose.PerClass(model, 2)
+    params = {"logits": params["logits"], "model": params["component"]}
+    y = np.arange(len(x)) % 2
+    tokens = jaxgen.Fitted(labelled, params).token_log_probs(x, y)
+    wanted = each[y, np.arange(len(x))]
+    assert np.asarray(tokens).sum(1) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_probability_zero_is_never_drawn():

@@ -151,6 +151,7 @@ class PerClass(Labelled):
                 tile=tile,
                 reparameterized=inner.reparameterized,
                 components=self._components(),
+                token_log_probs=None if inner.token_log_probs is None else self._token_log_probs,
             )
         )
 
@@ -187,6 +188,9 @@ class PerClass(Labelled):
             return self.model.traits.components.joint(class_params, x, None, observed)
 
         return self._with_class_params(joint, params, y, (x, observed))
+
+    def _token_log_probs(self, params, x, y=None):
+        return self._with_class_params(self.model.traits.token_log_probs, params, y, x)
 
     def _which(self, params, noise, y=None):
         return self._with_class_params(self.model.traits.components.which, params, y, noise)

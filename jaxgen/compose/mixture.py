@@ -17,6 +17,7 @@ from jaxgen.core.families import (
     modulate,
     namespace,
     resized,
+    token_log_probs_of_each,
     without_weight,
 )
 from jaxgen.core.model import Model
@@ -70,8 +71,16 @@ class Mixture(Wrapper):
     def _traits(self):
         sizes = Sizes(self._of_size, resized, self._init_some)
         components = Components(self.count, self._joint, self._which, sizes)
-        counted = self._degrees_of_freedom
-        return super()._traits()._replace(components=components, degrees_of_freedom=counted)
+        tokens = self.component.traits.token_log_probs
+        return (
+            super()
+            ._traits()
+            ._replace(
+                components=components,
+                degrees_of_freedom=self._degrees_of_freedom,
+                token_log_probs=None if tokens is None else self._token_log_probs,
+            )
+        )
 
     @standard_promotion
     def weights(self, params: Params) -> jax.Array:
@@ -184,6 +193,11 @@ class Mixture(Wrapper):
         # the score of a component without weight may be NaN
         scores = jax.vmap(score)(params["component"])
         return jnp.where(log_weights == -jnp.inf, -jnp.inf, log_weights + scores)
+
+    def _token_log_probs(self, params, x, y=None):
+        tokens = self.component.traits.token_log_probs
+        each = jax.vmap(lambda one: tokens(one, x, y))(params["component"])
+        return token_log_probs_of_each(jax.nn.log_softmax(params["logits"]), each)
 
     def _maximise(self, x, y, shares, observed=None):
         total = shares.sum(0)

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.core import inputs
+from jaxgen.core.families import token_log_probs_of_each
 from jaxgen.core.lanes import over_rows
 from jaxgen.core.numerics import blanked, computed_once, logsumexp
 from jaxgen.core.random import Bits, draw
@@ -150,13 +151,9 @@ def token_log_probs_rows(model, params, x, y):
         if y is not None or model.classes is None:
             log_p = over_rows(one, (0, None if y is None else 0))(x, y)
             return blank_unknown(model, y, log_p)
-        # log p(x_0 .. x_t) is a sum over labels, and its differences are those of each token
         of_label = lambda label: over_rows(one, (0, None))(x, label)  # noqa: E731
-        upto = jnp.cumsum(lax.map(of_label, jnp.arange(model.classes)), -1)
-        upto = logsumexp(upto + model.log_prior(params)[:, None, None], 0)
-        possible = upto > -jnp.inf
-        log_p = jnp.diff(jnp.where(possible, upto, 0), prepend=0, axis=-1)
-        return jnp.where(possible | jnp.isnan(upto), log_p, -jnp.inf)
+        of_labels = lax.map(of_label, jnp.arange(model.classes))
+        return token_log_probs_of_each(model.log_prior(params), of_labels)
 
     return _in_tiles(model.traits.tile, rows, len(x), (x, y))
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.model import Model
+from jaxgen.core.numerics import logsumexp
 from jaxgen.core.places import Message, feature
 from jaxgen.core.spec import Params
 
@@ -48,6 +49,21 @@ def given_of_each(
     scores = jax.vmap(lambda one: part.log_prob(one, values))(part_params)
     rest, rest_params = jax.vmap(lambda one: model.given(one, features, values))(params)
     return rest, rest_params, log_weights + scores
+
+
+def token_log_probs_of_each(log_weights: jax.Array, each: jax.Array) -> jax.Array:
+    """log p of each token, (..., length), in a mixture of models of sequences.
+
+    Args:
+      log_weights: (components,).
+      each: (components, ..., length), log p of each token in each of the models.
+    """
+    weights = log_weights.reshape(-1, *[1] * (each.ndim - 1))
+    # of the first tokens, p is a sum over models; it changes with each token by a factor
+    upto = logsumexp(jnp.cumsum(each, -1) + weights, 0)
+    possible = upto > -jnp.inf
+    log_p = jnp.diff(jnp.where(possible, upto, 0), prepend=0, axis=-1)
+    return jnp.where(possible | jnp.isnan(upto), log_p, -jnp.inf)
 
 
 def without_weight(params: Params, weightless: Any) -> Params:

@@ -28,7 +28,8 @@ def _size(name: str, x: Any, y: Any) -> int:
     shape = _shape(x, y)
     if len(shape) != 1:
         sizes = ", ".join(["n", *map(str, shape)]) + ("" if shape else ",")
-        raise ValueError(f"x must have shape (n, {name}), got ({sizes})")
+        wanted = "hold texts (str), or tokens of" if name == "length" else "have"
+        raise ValueError(f"x must {wanted} shape (n, {name}), got ({sizes})")
     return shape[0]
 
 
