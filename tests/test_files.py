@@ -408,7 +408,7 @@ def test_a_leaf_of_wrong_shape_dtype_or_name_is_refused_in_every_family(case):
     leaves, tree = jax.tree.flatten(jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), like))
     files.params_of.check(case.model, tree.unflatten(leaves))
     for place, leaf in enumerate(leaves):
-        wrong = [leaf.astype(int)]
+        wrong = [leaf.astype(int if leaf.dtype.kind == "f" else float)]
         if leaf.size:
             wrong += [leaf + np.nan]
         if leaf.size and leaf.ndim:

@@ -386,7 +386,7 @@ def test_windows_are_fitted():
     assert (fitted.model.length, fitted.model.stop) == (16, False)
     assert {len(text) for text in fitted.sample(KEY, 8)} == {16}
     assert np.isfinite(fitted.log_prob([text[:16]])).all()
-    with pytest.raises(ValueError, match=r"must have 16 tokens .* row 1 has 5: 'to be', and the"):
+    with pytest.raises(ValueError, match=r"must have 16 tokens .* row 1 has 5: 'to be'; the model"):
         fitted.log_prob([text[:16], "to be"])
     whole = jaxgen.fit(models.NGram(order=4), tokenize(text, length=len(text)), key=KEY)
     assert whole.model.length == len(text)

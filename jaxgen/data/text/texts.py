@@ -59,10 +59,9 @@ class Texts:
         if bad.any():
             most = f"{end - 1}, and {end} after the last token" if self.stop else f"{end - 1}"
             row, place = np.argwhere(bad)[0]
-            raise ValueError(
-                f"tokens must be 0 .. {most}, for {self.vocabulary}; row {row} has "
-                f"{tokens[row, place]} at index {place}"
-            )
+            has = f" has {tokens[row, place]} at index {place}"
+            wanted = f"tokens must be 0 .. {most}, for {self.vocabulary}; "
+            raise ValueError(Message(wanted, places.row(row), has))
         object.__setattr__(self, "tokens", tokens.astype(np.int32, copy=False))
 
     def __len__(self) -> int:
