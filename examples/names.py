@@ -13,7 +13,7 @@ import numpy as np
 
 import jaxgen
 
-EPOCHS = 15
+EPOCHS = 10
 names = np.array(jaxgen.datasets.first_names())
 sex = np.repeat(["girl", "boy"], [18_029, 14_004])
 different = np.unique(names)  # 2,539 names are in both lists
