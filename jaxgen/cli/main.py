@@ -187,8 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group.add_argument(
         "--length", type=_count, metavar="N",
-        help="most tokens of a text, by default those of the longest; with --stream the tokens of "
-        "a window (64; 1000 for a model that is fitted in closed form)",
+        help="most tokens of a text, by default a quarter more than those of the longest; with "
+        "--stream the tokens of a window (64; 1000 for a model that is fitted in closed form)",
     )  # fmt: skip
     group.add_argument(
         "--step", type=_count, metavar="N",
