@@ -208,6 +208,8 @@ _SMALL = {"mean": [0.5, -0.4], "scale_tril": [[0.6, 0.0], [0.3, 0.5]]}
 _GLOBE = (domains.Circle(-180.0, 180.0), domains.Interval(-90.0, 90.0))
 _MIXED = (domains.Circle(0.0, 1.0), domains.Positive(), domains.Real())
 _NUMBER_AND_LEVEL = (domains.Real(), domains.Levels(3))
+_FEW_UNITS = networks.MLP(width=5, depth=1)
+_TWO = domains.Levels(2)
 _SLOW = dict.fromkeys(
     ("learning", "units"), "another row of the family is fitted, which takes a while"
 )
@@ -588,5 +590,60 @@ CASES = (
             "precision": "coasts lie between float32 numbers",
             "refits": _LAND,
         },
+    ),
+    Case(
+        "vae_gaussian",
+        models.VAE((2,), 2, encoder=_FEW_UNITS, decoder=_FEW_UNITS, samples=3, y_shape=(2,)),
+        jittered=1,
+        y=[0.5, 1.0],
+    ),
+    Case(
+        "vae_bits",
+        models.VAE((2, 2), 1, levels=2, encoder=Tanh(), decoder=Tanh(), samples=2),
+        jittered=1,
+    ),
+    Case(
+        "vae_levels",
+        models.VAE((3,), 2, 4, "categorical", Tanh(), _FEW_UNITS, y_shape=(), y_domain=_TWO),
+        jittered=1,
+        y=1,
+        skip=_SLOW,
+    ),
+    Case(
+        "vae_logistic",
+        models.VAE((2, 1, 2), 2, levels=5, encoder=_FEW_UNITS, decoder=_FEW_UNITS, free_bits=0.1),
+        jittered=1,
+        skip=_SLOW,
+    ),
+    Case(
+        "diffusion_vector",
+        models.Diffusion((2,), None, Tanh(), "cosine", 6, y_shape=(), y_domain=_TWO, guidance=1.5),
+        jittered=1,
+        y=1,
+    ),
+    Case(
+        "diffusion_levels",
+        models.Diffusion((2, 2), 3, _FEW_UNITS, steps=4, solver="euler", probes=2),
+        jittered=1,
+        skip=_SLOW,
+    ),
+    Case(
+        "diffusion_stochastic",
+        models.Diffusion((2, 1, 2), None, Tanh(), steps=4, solver="euler", stochastic=0.5),
+        jittered=1,
+    ),
+    Case(
+        "pixels",  # patches at the edges are smaller
+        models.PixelAutoregressive((3, 3), network=_TINY, patch=2, width=6),
+        jittered=1,
+    ),
+    Case(
+        "pixels_given_y",
+        models.PixelAutoregressive(
+            (1, 2, 2), 3, _TINY, patch=1, width=6, y_shape=(), y_domain=_TWO
+        ),
+        jittered=1,
+        y=1,
+        skip=_SLOW,
     ),
 )

@@ -1231,6 +1231,49 @@ MUTANTS: tuple[Mutant, ...] = (
         "dict(drawn)",
         ("tests/test_numpyro_program*.py", "-k", "what_follows"),
     ),
+    # images
+    Mutant(
+        "pixels_outside",
+        "jaxgen/models/pixel_autoregressive.py",
+        "code = jnp.where(inside, code, 0)",
+        "code = jnp.where(True, code, 0)",
+        ("tests/test_pixel_autoregressive.py", "-k", "sum_to_one"),
+    ),
+    Mutant(
+        "pixels_context",
+        "jaxgen/models/pixel_autoregressive.py",
+        "return x if context is None else x + context[..., None, :]",
+        "return x",
+        ("tests/test_pixel_autoregressive.py", "-k", "label"),
+    ),
+    Mutant(
+        "training_tiles_noise",
+        "jaxgen/training/epochs.py",
+        "(jnp.arange(count, dtype=jnp.uint32) * size, tiles)",
+        "(jnp.arange(count, dtype=jnp.uint32) * 0, tiles)",
+        ("tests/test_training.py", "-k", "tiles"),
+    ),
+    Mutant(
+        "vae_importance_mean",
+        "jaxgen/models/vae.py",
+        "logsumexp(self._log_weights(params, x, y)) - math.log(self.samples)",
+        "logsumexp(self._log_weights(params, x, y))",
+        ("tests/test_vae.py",),
+    ),
+    Mutant(
+        "diffusion_trace",
+        "jaxgen/models/diffusion.py",
+        "traces.sum(0) if exact else traces.mean(0)",
+        "traces.mean(0)",
+        ("tests/test_diffusion.py", "-k", "density"),
+    ),
+    Mutant(
+        "convolution_padding",
+        "jaxgen/networks/convolutional.py",
+        "padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)",
+        "padded[:, i : i + height, j : j + width] for j in range(3) for i in range(3)",
+        ("tests/test_convolutional.py", "-k", "product"),
+    ),
 )
 
 

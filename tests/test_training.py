@@ -50,6 +50,20 @@ def test_noise_is_new_at_every_step_and_fixed_for_validation():
     assert other["validation"] != history["validation"]
 
 
+class InTiles(Noisy):
+    """``Noisy``, whose network takes 7 rows at once."""
+
+    traits = Traits(tile=7)
+
+
+def test_training_in_tiles_is_training_on_whole_batches():
+    x, weights = np.arange(45.0), np.r_[np.ones(40), np.zeros(5)]
+    settings = {"key": KEY, "epochs": 3, "batch_size": 20, "weights": weights}
+    whole, tiled = (fit(model(), x, **settings) for model in (Noisy, InTiles))
+    np.testing.assert_allclose(tiled.history["train"], whole.history["train"], rtol=1e-5)
+    np.testing.assert_allclose(tiled.params["mean"], whole.params["mean"], rtol=1e-5)
+
+
 def test_validation_rows_have_separate_noise():
     params = {"mean": jnp.zeros(())}
     score = jax.jit(lambda rows: mean_score(Pure(), params, KEY, rows))

@@ -13,8 +13,7 @@ from jaxgen.core.families import modulate
 from jaxgen.core.lanes import lanes
 from jaxgen.core.model import Learning, Model
 from jaxgen.core.wrapper import Inner, Wrapper
-from jaxgen.networks import mlp as nets
-from jaxgen.networks.network import Network
+from jaxgen.networks.network import Network, tile_of
 
 
 class Conditional(Wrapper):
@@ -91,7 +90,7 @@ class Conditional(Wrapper):
             ._replace(
                 reparameterized=self.family.traits.reparameterized,
                 components=self._components(),
-                tile=nets.tile_of(max(self.net.widest, self._count)),
+                tile=tile_of(max(self.net.widest, self._count)),
             )
         )
 

@@ -201,23 +201,32 @@ def _scores(model, params, x, y, missing, shared=False):
     return blank_unknown(model, y, over_rows(one, (0, None if y is None else 0))(x, y))
 
 
-def loss_rows(model, params, key, x, y, events):
+def loss_rows(model, params, key, x, y, events, number=0):
     """Losses of rows (n,), each with noise of its own.
 
-    events: number of events in the whole training set.
+    events: number of events in the whole training set; number: that of the first row.
     """
 
     def one(noise, x, y):
         return _total(x, lambda x: model.loss(params, noise, x, y), jnp.inf)
 
     def rows(first, count, xy):
-        start = jnp.stack(_later(np.zeros(2, np.uint32), first))
+        start = jnp.stack(_later(np.zeros(2, np.uint32), first + number))
         noise = draw(model.learning.noise, key, start, count, x.dtype, events)
         if jax.tree_util.tree_leaves(noise):
             noise = computed_once(noise, key_words(key)[0])
         return over_rows(one, (-1, 0, None if y is None else 0))(noise, *xy)
 
     return _in_tiles(model.traits.tile, rows, len(x), (x, y))
+
+
+def tiles_of(model, n):
+    """The number of equal tiles in which n rows are trained on, and the rows in each."""
+    tile = _on_device(model.traits.tile)
+    if tile is None or n <= tile:
+        return 1, n
+    count = -(-n // tile)
+    return count, -(-n // count)
 
 
 def _total(x, score, at_infinity):
@@ -249,8 +258,7 @@ def _in_tiles(tile, rows, n, leading, whole=False):
       whole: whether fewer rows are padded to a tile too. Then their results have the same bits as
         among more rows, which matters where a result is a choice.
     """
-    if tile is not None and jax.default_backend() != "cpu":
-        tile *= _WIDER
+    tile = _on_device(tile)
     if tile is None or (n <= tile and not whole):
         return rows(0, n, leading)
     count = -(-n // tile)
@@ -265,6 +273,10 @@ def _in_tiles(tile, rows, n, leading, whole=False):
     tiles = firsts, jax.tree_util.tree_map(cut, leading)
     out = lax.map(lambda one: rows(one[0], tile, one[1]), tiles)
     return jax.tree_util.tree_map(lambda v: v.reshape(-1, *v.shape[2:])[:n], out)
+
+
+def _on_device(tile):
+    return tile if tile is None or jax.default_backend() == "cpu" else tile * _WIDER
 
 
 def _later(start, rows):

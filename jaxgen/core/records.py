@@ -54,7 +54,8 @@ class Traits(NamedTuple):
     """The requests that a model answers (the first five), and facts that make it fast.
 
     Attributes:
-      density: what ``log_prob`` returns: the exact log density, an estimate of it, or none at all.
+      density: what ``log_prob`` returns: the exact log density, an estimate of it, a lower bound on
+        it (in expectation, if it is random), or none at all.
       reparameterized: whether gradients pass through samples.
       invertible: whether ``pull`` works; None if that follows from the class defining it.
       components: a ``Components``, for a mixture, whose responsibilities a user may ask for; None
@@ -67,6 +68,8 @@ class Traits(NamedTuple):
       scratch: scalars that scoring one event holds in memory, beside the event.
       log_prob_and_k: for a density by importance sampling, a function like ``log_prob`` that
         returns log p and the Pareto k of the weights.
+      log_weights: for a density by importance sampling, a function like ``log_prob`` that returns
+        the log weights of the draws, (draws,), of which log p is the log of the mean.
       support_at: for a support that depends on params, such as bounds, a function of the params
         that returns it as a NumPyro constraint; None if ``support`` is the support.
       covariates: names of the numbers in y, for a model whose conditions have names.
@@ -80,7 +83,7 @@ class Traits(NamedTuple):
     'exact'
     """
 
-    density: Literal["exact", "estimate", "none"] = "exact"
+    density: Literal["exact", "estimate", "bound", "none"] = "exact"
     reparameterized: bool = False
     invertible: bool | None = None
     components: Any = None
@@ -90,6 +93,7 @@ class Traits(NamedTuple):
     draw_tile: int | None = None
     scratch: int = 0
     log_prob_and_k: Any = None
+    log_weights: Any = None
     support_at: Any = None
     covariates: Covariates | None = None
     token_log_probs: Any = None

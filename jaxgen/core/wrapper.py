@@ -146,7 +146,7 @@ class Wrapper(Model):
         densities = {traits.density for traits in each}
         forwards = self.forwards
         return Traits(
-            density=next(d for d in ("none", "estimate", "exact") if d in densities),
+            density=next(d for d in ("none", "bound", "estimate", "exact") if d in densities),
             reparameterized=forwards and each[0].reparameterized,
             invertible=self.provides("pull") and all(is_invertible(i.model) for i in self.inner),
             tile=min((traits.tile for traits in each if traits.tile), default=None),
@@ -155,6 +155,7 @@ class Wrapper(Model):
             log_prob_and_k=self._log_prob_and_k
             if forwards and each[0].log_prob_and_k is not None
             else None,
+            log_weights=self._log_weights if forwards and each[0].log_weights is not None else None,
             support_at=self._support_at if forwards and each[0].support_at is not None else None,
             components=self._components() if forwards else None,
             token_log_probs=self._token_log_probs
@@ -199,6 +200,10 @@ class Wrapper(Model):
     def _log_prob_and_k(self, params, x, y=None):
         model, place, *_ = self.inner[0]
         return model.traits.log_prob_and_k(params_at(params, place), x, y)
+
+    def _log_weights(self, params, x, y=None):
+        model, place, *_ = self.inner[0]
+        return model.traits.log_weights(params_at(params, place), x, y)
 
     def _token_log_probs(self, params, x, y=None):
         model, place, *_ = self.inner[0]

@@ -156,10 +156,7 @@ class Autoregressive(Sequence):
         context = self._context(params, y, x.dtype)
         if context is not None:
             x = x + context[..., None, None, :]
-        apply = functools.partial(self.network.apply, params["network"])
-        if not self.network.takes_rows:
-            apply = functools.reduce(lambda one, _: jax.vmap(one), range(x.ndim - 2), apply)
-        logits = self._logits(params, apply(x))
+        logits = self._logits(params, self.network.apply_rows(params["network"], x, x.ndim - 2))
         log_p = jnp.take_along_axis(logits, tokens[..., None], -1)[..., 0]
         log_p = log_p - jax.nn.logsumexp(logits, -1)
         # of a later window, only the last tokens have enough before them
@@ -199,7 +196,7 @@ class Autoregressive(Sequence):
         start = jnp.full((*rows, 1), self.vocabulary, jnp.int32)
         inputs = jnp.moveaxis(jnp.concatenate([start, known], -1), -1, 0)
         positions = inputs.shape[0] - 1 + count
-        cache, step = self._cache(params["network"], positions, noise.dtype, rows)
+        cache, step = self.network.rows_cache(params["network"], positions, noise.dtype, rows)
 
         def advance(cache, token, i):
             x = self._embedded(params, token)
@@ -224,18 +221,6 @@ class Autoregressive(Sequence):
         steps = places[len(inputs) - 1 :], jnp.moveaxis(noise, -1, 0)
         return jnp.moveaxis(lax.scan(draw, (cache, inputs[-1]), steps)[1], 0, -1)
 
-    def _cache(self, params, positions, dtype, rows):
-        """An empty cache of the network, and a function (cache, x, i) like ``Network.step``."""
-        step = functools.partial(self.network.step, params)
-        if self.network.takes_rows:
-            return self.network.start(params, positions, dtype, rows), step
-        cache = self.network.start(params, positions, dtype)
-        if rows:
-            step = jax.vmap(step, (0, 0, None))
-            copies = lambda v: jnp.broadcast_to(v, (*rows, *v.shape))  # noqa: E731
-            cache = jax.tree_util.tree_map(copies, cache)
-        return cache, step
-
     def _embedded(self, params, tokens):
         return params["embedding"][tokens]
 
@@ -243,10 +228,7 @@ class Autoregressive(Sequence):
         """y as numbers (*rows, width) that are added to the embedding of each token, or None."""
         if self.y_shape is None:
             return None
-        rows = y.shape[: y.ndim - len(self.y_shape)]
-        y = jnp.moveaxis(y, 0, -1) if rows else y
-        encoded = self._conditions.encode(params["frame"], y, jnp.zeros((0, *rows), dtype))
-        return jnp.moveaxis(encoded, 0, -1) @ params["context"]
+        return self._conditions.encode_rows(params["frame"], y, dtype) @ params["context"]
 
     def _logits(self, params, features):
         """Logits of the next token, (..., outputs); -inf where it cannot follow."""

@@ -15,7 +15,7 @@ from jaxgen.models.flow import Flow
 from jaxgen.networks import mlp as nets
 from jaxgen.networks.domains import Domain
 from jaxgen.networks.frame import REACH, fourier_features
-from jaxgen.networks.network import Network
+from jaxgen.networks.network import Network, tile_of
 
 _WAVES = (1,)  # frequencies of features; higher ones need smaller steps of the solver
 _TIME_WAVES = 3  # frequencies whose sines and cosines encode the time
@@ -80,7 +80,7 @@ class FlowMatching(Flow):
     @property
     def _tile(self):
         widest = self.width if self.network is None else self.network.widest
-        return nets.tile_of(widest * self.dim)
+        return tile_of(widest * self.dim)
 
     def init(self, key, x=None, y=None):
         features = self.dim * self._frame.channels(_WAVES) + 2 * _TIME_WAVES

@@ -21,6 +21,7 @@ from jaxgen.models.flow import Flow
 from jaxgen.networks import mlp as nets
 from jaxgen.networks.domains import Domain
 from jaxgen.networks.frame import fourier_features
+from jaxgen.networks.network import tile_of
 
 
 class MaskedAutoregressive(Flow):
@@ -119,7 +120,7 @@ class MaskedAutoregressive(Flow):
     def _tile(self):
         widest = max(self.width, self._net.outputs * self.dim)
         # matrix products are faster with more rows, and only some features' logits exist at a time
-        return nets.tile_of(widest // 8 if self.head == "categorical" else widest)
+        return tile_of(widest // 8 if self.head == "categorical" else widest)
 
     def init(self, key, x=None, y=None):
         params = {"frame": self._init_frame(x, y), "layers": self._init_layers(key)}

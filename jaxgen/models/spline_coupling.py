@@ -13,6 +13,7 @@ from jaxgen.models.flow import Flow
 from jaxgen.networks import mlp as nets
 from jaxgen.networks.domains import Domain
 from jaxgen.networks.frame import fourier_features
+from jaxgen.networks.network import tile_of
 
 
 class SplineCoupling(Flow):
@@ -53,7 +54,7 @@ class SplineCoupling(Flow):
 
     @property
     def _tile(self):
-        return nets.tile_of(max(self.width, self._numbers * self._changed))
+        return tile_of(max(self.width, self._numbers * self._changed))
 
     def init(self, key, x=None, y=None):
         features = self._kept * self._frame.channels()

@@ -5,8 +5,9 @@
 (3,)
 """
 
+from jaxgen.networks.convolutional import ConvDecoder, ConvEncoder, UNet
 from jaxgen.networks.mlp import MLP
 from jaxgen.networks.network import Network
 from jaxgen.networks.transformer import Transformer
 
-__all__ = ["MLP", "Network", "Transformer"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Network", "Transformer", "UNet"]

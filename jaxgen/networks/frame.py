@@ -257,6 +257,13 @@ class Conditions:
             one_hot = [jnp.where(jnp.isnan(y[i]), jnp.nan, v) for v, (i, _) in pairs]
         return jnp.concatenate([fourier_features(z, self._frame.topology), *one_hot])
 
+    def encode_rows(self, params: Params, y: Any, dtype: Any) -> jax.Array:
+        """The inputs (*rows, size) that encode conditions y (*rows, *shape), with one axis of rows
+        at most."""
+        rows = y.shape[: y.ndim - len(self._shape or ())]
+        y = jnp.moveaxis(y, 0, -1) if rows else y
+        return jnp.moveaxis(self.encode(params, y, jnp.zeros((0, *rows), dtype)), 0, -1)
+
     def _of_numbers(self, v: Any) -> Any:
         return v[np.array(self._numbers, int)] if self._levels else v
 

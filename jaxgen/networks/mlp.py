@@ -31,8 +31,6 @@ _ACTIVATIONS: dict[str, Any] = {  # function and its value at 1; the value at 0 
 _LEVELS = 1.5
 _UNROLLED = 4  # layers to unroll
 _GATHERED = 64  # with more features, a gather is faster than a product with a permutation matrix
-_TILES = (512, 64)
-_TILE_NUMBERS = 2**20  # numbers of a layer that fit in caches
 
 
 class MLP(Network):
@@ -69,6 +67,13 @@ class MLP(Network):
 
     def apply(self, params: Params, x: jax.Array) -> jax.Array:
         return _last_hidden(params, x.reshape(-1), "relu")[:-1]
+
+    def apply_rows(self, params: Params, x: jax.Array, rows: int = 1) -> jax.Array:
+        # rows on the first axis: the products of vmap would be slower
+        h = jax.nn.relu(_dense_rows(params["in"], x.reshape(*x.shape[:rows], -1)))
+        for layer in _each_hidden(params):
+            h = h + jax.nn.relu(_dense_rows(layer, h))
+        return h
 
     def init_outputs(self, key: jax.Array, shape: tuple[int, ...], count: int) -> Params:
         # levels are treated as numbers here, since no features compete with them
@@ -187,16 +192,16 @@ def reorder(x: jax.Array, order: Any) -> jax.Array:
     return jnp.matmul(chosen, x, precision=lax.Precision.HIGHEST)
 
 
-def tile_of(widest: int) -> int:
-    """The number of rows to compute at once if the widest layer has ``widest`` numbers per row."""
-    return next((tile for tile in _TILES if tile * widest <= _TILE_NUMBERS), _TILES[-1])
-
-
 def _dense(key: jax.Array, shape: tuple[int, ...], scale: Any) -> Params:
     """Normal weights, with a scale for each input or one for all, and biases of 0."""
     w = jax.random.normal(key, shape)
     scales = jnp.asarray(np.broadcast_to(scale, shape), w.dtype)
     return {"w": w * scales, "b": jnp.zeros(shape[:-1])}
+
+
+def _dense_rows(layer: Params, x: jax.Array) -> jax.Array:
+    """W x + b for x (*rows, inputs), (*rows, outputs)."""
+    return lax.dot_general(x, layer["w"], (((x.ndim - 1,), (1,)), ((), ()))) + layer["b"]
 
 
 def _each_hidden(params: Params) -> list[Params]:

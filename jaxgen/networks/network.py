@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -21,6 +22,8 @@ from jaxgen.core.spec import Params, Spec
 from jaxgen.networks.domains import Domain
 from jaxgen.networks.frame import Conditions
 
+_TILES = (512, 64)
+_TILE_NUMBERS = 2**20  # numbers of a layer that fit in caches
 FINAL = 0.01  # initial scale of the linear layer, for outputs near zero
 _POSITIONS = 32  # most positions at which the order of a sequence network is checked
 _FROM_PARAMS = 0.1  # deviation of the noise on params there: some start with layers of zeros
@@ -80,6 +83,21 @@ class Network(Spec):
         """Features of one input: an array of floats of any shape."""
         raise NotImplementedError(f"{type(self).__name__} must define apply")
 
+    def apply_rows(self, params: Params, x: jax.Array, rows: int = 1) -> jax.Array:
+        """Features (*rows, ...) of inputs (*rows, *shape) with so many axes of rows."""
+        if self.takes_rows or not rows:
+            return self.apply(params, x)
+        apply = functools.partial(self.apply, params)
+        return functools.reduce(lambda one, _: jax.vmap(one), range(rows), apply)(x)
+
+    def tile(self, shape: tuple[int, ...]) -> int:
+        """The number of inputs of the shape that a CPU core computes at once."""
+        return tile_of(self.widest)
+
+    def for_events(self, shape: tuple[int, ...]) -> Network:
+        """The network for a model of events of the shape: a decoder of images needs to know it."""
+        return self
+
     # For sequences. By default every step applies the network to all inputs so far.
 
     def start(self, params: Params, positions: int, dtype: Any, rows: tuple[int, ...] = ()) -> Any:
@@ -97,6 +115,24 @@ class Network(Spec):
         cache = lax.dynamic_update_index_in_dim(cache, x, i, 0)
         features = self.apply(params, cache)
         return cache, lax.dynamic_index_in_dim(features, i, 0, keepdims=False)
+
+    def rows_cache(
+        self, params: Params, positions: int, dtype: Any, rows: tuple[int, ...]
+    ) -> tuple[Any, Callable[[Any, jax.Array, Any], tuple[Any, jax.Array]]]:
+        """An empty cache for sequences with axes of rows, at most one, and its ``step``.
+
+        The step is a function of (cache, x, i), with x (*rows, width), that returns the next cache
+        and features (*rows, features).
+        """
+        step = functools.partial(self.step, params)
+        if self.takes_rows:
+            return self.start(params, positions, dtype, rows), step
+        cache = self.start(params, positions, dtype)
+        if rows:
+            step = jax.vmap(step, (0, 0, None))  # type: ignore[assignment]
+            copies = lambda v: jnp.broadcast_to(v, (*rows, *v.shape))  # noqa: E731
+            cache = jax.tree_util.tree_map(copies, cache)
+        return cache, step
 
     # The network and a linear layer behind it. Networks with faster code for this override both.
 
@@ -120,6 +156,11 @@ class Network(Spec):
             return out["w"] @ features.reshape(-1) + out["b"]
 
         return jax.vmap(one, -1, -1)(x) if x.ndim > len(shape) else one(x)
+
+
+def tile_of(widest: int) -> int:
+    """The number of rows to compute at once if the widest layer has ``widest`` numbers per row."""
+    return next((tile for tile in _TILES if tile * widest <= _TILE_NUMBERS), _TILES[-1])
 
 
 def init_checked(network: Network, key: jax.Array, shape: tuple[int, ...]) -> Params:

@@ -126,12 +126,13 @@ def _epoch(program, fixed, state, epoch):
             weights = jnp.where(slots < size, weights[chosen], 0)
         key = noise_key(program.model, noises, epoch * batches + i)
 
-        def loss(live):
+        def loss(live, number=0, part=(x, y, weights)):
             params = freezing.merge(live, fixed.rest, program.layout)
-            losses = batch.loss_rows(program.model, params, key, x, y, train.events)
+            x, y, weights = part
+            losses = batch.loss_rows(program.model, params, key, x, y, train.events, number)
             return (weights * jnp.where(weights > 0, losses, 0)).sum() / weight
 
-        value, grads = jax.value_and_grad(loss)(live)
+        value, grads = _value_and_gradient(program, loss, live, (x, y, weights))
         updates, new = transformation.update(
             grads, memory, live, value=value, grad=grads, value_fn=loss
         )
@@ -172,6 +173,28 @@ def _epoch(program, fixed, state, epoch):
         jnp.where(running, status, state.status),
     )
     return state, (total / batches, score)
+
+
+def _value_and_gradient(program, loss, live, rows):
+    """``loss(live)`` of rows (x, y, weights) and its gradient, as sums over tiles of rows.
+
+    The gradient of a tile is taken at once, so that what it needs of the tile is still in caches.
+    """
+    n = len(rows[0])
+    count, size = batch.tiles_of(program.model, n)
+    if count == 1:
+        return jax.value_and_grad(loss)(live)
+    x, y, weights = rows
+    more = count * size - n
+    copies = lambda v: jnp.concatenate([v, jnp.broadcast_to(v[:1], (more, *v.shape[1:]))])  # noqa: E731
+    padded = copies(x), None if y is None else copies(y), jnp.pad(weights, (0, more))
+    tiles = jax.tree_util.tree_map(lambda v: v.reshape(count, size, *v.shape[1:]), padded)
+
+    def add(total, tile):
+        return jax.tree_util.tree_map(jnp.add, total, jax.value_and_grad(loss)(live, *tile)), None
+
+    total = jnp.zeros((), weights.dtype), jax.tree_util.tree_map(jnp.zeros_like, live)
+    return lax.scan(add, total, (jnp.arange(count, dtype=jnp.uint32) * size, tiles))[0]
 
 
 def _validation_score(program, fixed, live):
