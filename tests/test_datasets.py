@@ -1,4 +1,4 @@
-"""The land data set: its area, its outlines, and samples against its density."""
+"""The land: its area, its outlines, and samples against its density. Drawings and sprites."""
 
 import functools
 import math
@@ -187,3 +187,51 @@ def test_support_holds_every_sample():
     model, params = loaded()
     assert bool(model.support(sample(model, params, 7, 200_000)).all())
     assert not bool(model.support(jnp.array([0.0, 91.0])))
+
+
+def test_drawings():
+    found = datasets.drawings()
+    images, labels, names = found
+    assert images.shape == (8000, 28, 28)
+    assert images.dtype == np.uint8
+    assert images.max() == 1
+    assert len(np.unique(images.reshape(8000, -1), axis=0)) == 8000
+    assert images.mean() == pytest.approx(0.16688, abs=1e-5)
+    assert names == tuple(sorted(set(labels.tolist())))
+    assert (np.sort(labels) == labels).all()
+    train, test = found.split()
+    for part, count in ((train, 800), (test, 200)):
+        assert all((part.labels == name).sum() == count for name in names)
+    np.testing.assert_array_equal(train.images[:800], images[:800])
+    np.testing.assert_array_equal(test.images[-200:], images[-200:])
+    file = datasets.drawings.__globals__["FILE"]
+    assert file.stat().st_size < 345_000
+
+
+def test_sprites():
+    images, factors, names = datasets.sprites()
+    assert images.shape == (6144, 32, 32)
+    assert names == ("shape", "scale", "orientation", "x", "y")
+    assert len(np.unique(factors, axis=0)) == 6144
+    assert (factors.max(0) + 1).tolist() == [3, 4, 8, 8, 8]
+    # the middle of the ink is a shape's centre, and no shape is cut off
+    ink = images.sum((1, 2))
+    by_place = ink.reshape(-1, 64)
+    assert (by_place == by_place[:, :1]).all()
+    shape, scale, _, x, y = factors.T
+    centred = shape < 2
+    across = (images.sum(1) * (np.arange(32) + 0.5)).sum(1) / ink
+    down = (images.sum(2) * (np.arange(32) + 0.5)).sum(1) / ink
+    np.testing.assert_allclose(across[centred], (9 + 2 * x)[centred], atol=1e-6)
+    np.testing.assert_allclose(down[centred], (9 + 2 * y)[centred], atol=1e-6)
+    for kind in range(3):
+        area = [ink[(shape == kind) & (scale == size)].mean() for size in range(4)]
+        assert (np.diff(area) > 10).all()
+    # equal images: a square after two eighths of a turn, an ellipse after four
+    turns = images.reshape(3, 4, 8, 8, 8, 32, 32)
+    np.testing.assert_array_equal(turns[0, :, :6], turns[0, :, 2:])
+    np.testing.assert_array_equal(turns[1, :, :4], turns[1, :, 4:])
+    assert (turns[2, :, :4] != turns[2, :, 4:]).any((-1, -2)).all()
+    # clockwise: a quarter turn of the images
+    np.testing.assert_array_equal(np.rot90(turns[2, :, 0, 3, 3], -1, (1, 2)),
+                                  np.roll(turns[2, :, 2, 3, 3], (0, 2), (1, 2)))  # fmt: skip

@@ -2,8 +2,9 @@
 
 The file is a safetensors file. Its arrays are the leaves of params; its metadata has one entry,
 ``jaxgen``, a JSON object with the spec, the tree of the leaves, the names of columns and labels,
-the vocabulary of texts, the versions that wrote it and a SHA-256 of the whole file (with 64 zeros
-in place of the digest). The digest detects accidental damage; it is no signature.
+the vocabulary of texts, the format of images, the versions that wrote it and a SHA-256 of the whole
+file (with 64 zeros in place of the digest). The digest detects accidental damage; it is no
+signature.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.spec import Spec, from_json, spec_name, to_json
 from jaxgen.core.warn import warn
 from jaxgen.data import params as params_of
+from jaxgen.data.images import PixelFormat
 from jaxgen.data.output import write_atomically
 from jaxgen.data.text import Vocabulary, sequence_in
 
@@ -66,6 +68,7 @@ class SavedModel(NamedTuple):
     labels: tuple[str | int, ...] | None = None
     y_columns: tuple[str, ...] | None = None
     vocabulary: Vocabulary | None = None
+    pixels: PixelFormat | None = None
 
 
 def save(fitted: Any, path: str | os.PathLike[str]) -> None:
@@ -112,6 +115,8 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
     }
     if fitted.vocabulary is not None:
         header["vocabulary"] = to_json(fitted.vocabulary)
+    if fitted.pixels is not None:
+        header["pixels"] = to_json(fitted.pixels)
     raw = safetensors.numpy.save(arrays, {_ENTRY: json.dumps(header, allow_nan=False)})
     place = _DIGEST.search(raw)
     assert place is not None, "safetensors no longer keeps metadata as it was given"
@@ -241,10 +246,13 @@ def _checked(raw: bytes, header: Any) -> SavedModel:
     vocabulary = None if header.get("vocabulary") is None else from_json(header["vocabulary"])
     if not isinstance(vocabulary, Vocabulary | None):
         raise ValueError(f"its vocabulary is {spec_name(type(vocabulary))}")
+    pixels = None if header.get("pixels") is None else from_json(header["pixels"])
+    if not isinstance(pixels, PixelFormat | None):
+        raise ValueError(f"its pixels are {spec_name(type(pixels))}")
     columns, labels, y_columns = (
         None if v is None else tuple(v) for v in (columns, labels, y_columns)
     )
-    saved = SavedModel(model, params, columns, labels, y_columns, vocabulary)
+    saved = SavedModel(model, params, columns, labels, y_columns, vocabulary, pixels)
     params_of.check(model, params)
     _check_names(saved)
     return saved
@@ -292,6 +300,8 @@ def _check_names(fitted: Any) -> None:
         if size != fitted.vocabulary.size:
             tokens = "no tokens" if size is None else f"{size} tokens"
             raise ValueError(f"vocabulary is {fitted.vocabulary}, for a model of {tokens}")
+    if fitted.pixels is not None and not fitted.pixels.suits(model.event_shape):
+        raise ValueError(f"pixels is {fitted.pixels}, for events of shape {model.event_shape}")
 
 
 def _check_different(what: str, names: tuple[str | int, ...]) -> None:

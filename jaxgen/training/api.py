@@ -215,11 +215,11 @@ def fit_with(
     if inputs.is_tracing(x, y, weights, key):
         raise TypeError("fit runs on the host and cannot be called within jit, grad or vmap")
     began = time.perf_counter()
-    start, columns, labels, y_columns, vocabulary = None, None, None, None, None
+    start, columns, labels, y_columns, vocabulary, pixels = None, None, None, None, None, None
     if isinstance(model, Fitted):
         spec, start = model.model, as_params(model.params)
         columns, labels, y_columns = model.columns, model.labels, model.y_columns
-        vocabulary = model.vocabulary
+        vocabulary, pixels = model.vocabulary, model.pixels
     else:
         x = by_characters(x)
         spec = spec_for_data(model, x, y)
@@ -296,7 +296,7 @@ def fit_with(
         spec, params, history = _learn_in_standard_units(run, how)
     history["seconds"] = time.perf_counter() - began
     params = check_params(spec, params)
-    return Fitted(spec, params, history, columns, labels, y_columns, vocabulary)
+    return Fitted(spec, params, history, columns, labels, y_columns, vocabulary, pixels)
 
 
 def by_characters(x: Any) -> Any:

@@ -19,6 +19,7 @@ from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.verbs import Request
 from jaxgen.core.wrapper import inner_of, replace_inner
 from jaxgen.data import model_file
+from jaxgen.data.images import PixelFormat
 from jaxgen.data.text import Vocabulary, holds_texts, sequence_in, strings_of, tokens_of
 from jaxgen.training import frames, parts, paths
 
@@ -41,6 +42,9 @@ class Fitted:
         have no names; None if y is no label.
       y_columns: names of the numbers in y, or the one name of the label; None if they have none.
       vocabulary: the ``jaxgen.data.Vocabulary`` of a model that was fitted to texts, else None.
+      pixels: the ``jaxgen.data.PixelFormat`` of a model of images, whose events are its levels;
+        None if it is not known. Methods do not use it: ``pixels.encode`` makes events of images,
+        and ``pixels.decode`` images of draws.
 
     Wherever a method takes events x or conditions y it also takes a table: a DataFrame of pandas or
     polars, a pyarrow Table, or a dict of arrays. Its columns are matched by name, in any order, and
@@ -57,6 +61,7 @@ class Fitted:
     # which pickles of 0.3.0 do not have
     y_columns: tuple[str, ...] | None = None
     vocabulary: Vocabulary | None = None
+    pixels: PixelFormat | None = None
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Fitted:
         labels: tuple[str | int, ...] | None = None,
         y_columns: tuple[str, ...] | None = None,
         vocabulary: Vocabulary | None = None,
+        pixels: PixelFormat | None = None,
     ):
         self.model = model
         self.params = params
@@ -75,6 +81,7 @@ class Fitted:
         self.labels = _numbered(model) if labels is None else labels
         self.y_columns = y_columns
         self.vocabulary = vocabulary
+        self.pixels = pixels
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -82,7 +89,7 @@ class Fitted:
             self.labels = _numbered(self.model)
 
     def tree_flatten(self) -> tuple[tuple[Params], tuple[Any, ...]]:
-        names = self.columns, self.labels, self.y_columns, self.vocabulary
+        names = self.columns, self.labels, self.y_columns, self.vocabulary, self.pixels
         return (self.params,), (self.model, *names)
 
     @classmethod
@@ -419,7 +426,8 @@ class Fitted:
                     "another model instead"
                 )
         names = self.columns, self.labels, self.y_columns, self.vocabulary
-        return Fitted(model, self.params, self.history, *names)
+        pixels = self.pixels if model.event_shape == self.model.event_shape else None
+        return Fitted(model, self.params, self.history, *names, pixels)
 
     @standard_promotion
     def marginal(self, features: Any, *, key: jax.Array | None = None) -> Fitted:
@@ -622,7 +630,7 @@ def load(path: str | os.PathLike[str]) -> Fitted:
     """
     record = model_file.load(path)
     names = record.columns, record.labels, record.y_columns
-    return Fitted(record.model, record.params, None, *names, record.vocabulary)
+    return Fitted(record.model, record.params, None, *names, record.vocabulary, record.pixels)
 
 
 def _with_fields(model: Model, values: dict[str, Any]) -> Model:
