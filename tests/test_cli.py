@@ -150,6 +150,42 @@ def test_evaluate_writes_report_and_figure(place, tmp_path, capsys):
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_explain(place, tmp_path, capsys):
+    """A model without labels takes any labels, and one of labels its own."""
+    kinds = np.where(X[:, 0] > 1, "big", "small")
+    tables.write(tmp_path / "x.csv", {"a": X[:, 0], "b": X[:, 1], "kind": kinds})
+    with open(tmp_path / "x.csv", "a") as file:
+        file.write(",,big\n1,2,\n")
+    figure = ("--figure", tmp_path / "e.png")
+    assert run("explain", place / "m", tmp_path / "x.csv", "--label", "kind", *figure) == 0
+    printed = capsys.readouterr().out
+    assert "400 events, 2 latent coordinates, 2 active" in printed
+    assert "\nbig " in printed
+    assert "1 rows without a label were left out" in printed
+    assert (tmp_path / "e.png").read_bytes()[:4] == b"\x89PNG"
+    assert run("explain", place / "m", place / "x.csv") == 0
+    assert "LABELS" not in capsys.readouterr().out
+    fit = ("fit", tmp_path / "x.csv", "--label", "kind", "--model", "Gaussian")
+    assert run(*fit, "--out", tmp_path / "m") == 0
+    assert run("explain", tmp_path / "m", tmp_path / "x.csv", "--label", "kind") == 0
+    assert "LABELS" in capsys.readouterr().out
+    error = fails(capsys, "explain", tmp_path / "m", tmp_path / "x.csv")
+    assert "explain needs --label kind, as" in error
+    mixture = ("--model", "GaussianMixture", "--set", "components=2", "--out", tmp_path / "n")
+    assert run("fit", place / "x.csv", *mixture) == 0
+    conditional((2,)).save(tmp_path / "conditional")
+    capsys.readouterr()
+    assert "explain needs pull" in fails(capsys, "explain", tmp_path / "n", place / "x.csv")
+    error = fails(capsys, "explain", tmp_path / "conditional", place / "x.csv")
+    assert "explain has no option for the conditions y of MaskedAutoregressive" in error
+    jaxgen.fit(models.NGram(), ["anna", "bob"], key=jax.random.key(0)).save(tmp_path / "texts")
+    error = fails(capsys, "explain", tmp_path / "texts", place / "x.csv")
+    assert "explain is for models of numbers and images; for texts use jaxgen score" in error
+    (tmp_path / "gap.csv").write_text("a,b\n" + "1,2\n" * 30 + "3,\n")
+    error = fails(capsys, "explain", place / "m", tmp_path / "gap.csv")
+    assert "x must be finite, but is not in line 32 in column 'b'" in error
+
+
 def test_sample_given_numbers(tmp_path):
     fitted, out = conditional((2,)), tmp_path / "s.npy"
     fitted.save(tmp_path / "m")
@@ -308,6 +344,10 @@ def test_world_is_called_with_its_options(monkeypatch, tmp_path):
         ("evaluate m x.csv --train text.csv", "text.csv: no column 'a', 'b'; the columns"),
         ("world --figure gone/w.png", "there is no directory gone"),
         ("score bad x.csv", "bad: damaged"),
+        ("explain m images.npy", "x must have shape"),
+        ("explain m x.csv --label kind", "x.csv: no column 'kind'"),
+        ("explain m x.csv --label a", "'a' is a feature, so it cannot be the label too"),
+        ("explain m x.csv --figure gone/e.png", "there is no directory gone"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):

@@ -189,7 +189,8 @@ def test_models_with_missing_values_are_those_that_state_it():
         models.Bernoulli((2,)), models.Box(2), models.Categorical((2,), 3), models.Gaussian(2),
         models.GaussianMixture(2, 2), models.Histogram((2, 2)), models.KDE(2),
         models.SplineCoupling(2), models.MaskedAutoregressive(2), models.FlowMatching(2),
-        models.NGram(2, 3), models.Autoregressive(2, 3),
+        models.NGram(2, 3), models.Autoregressive(2, 3), models.VAE((2,)), models.Diffusion((2,)),
+        models.PixelAutoregressive((2, 2)),
     }  # fmt: skip
     assert {type(model).__name__ for model in stated} == set(models.__all__)
     expected = [type(m).__name__ for m in stated if m.learning.missing is not None]

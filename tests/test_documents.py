@@ -27,6 +27,7 @@ SMALLER = {  # by page: numbers whose size takes time and changes nothing else
         "layers=2, y_shape": "layers=1, y_shape",
     },
     "docs/labels.md": {"layers=2)": "layers=1)"},
+    "docs/images.md": {"[::8]": "[::32]"},
     "docs/text.md": {"[::10]": "[::50]"},
     "docs/numpyro-programs.md": {"NUTS()),": "NUTS(50, 50)),"},
     "docs/command-line.md": {"-n 1000000": "-n 1000"},

@@ -301,6 +301,27 @@ def test_samples_that_are_not_finite_are_counted_and_left_out():
     assert isinstance(report.plot(), Figure)
 
 
+def test_noise_that_pull_does_not_compute_from_the_event_is_left_out():
+    class Blurred(Gaussian):
+        """A Gaussian plus a small error, of which pull returns the median."""
+
+        def noise(self):
+            return {"z": super().noise(), "error": Uniform((self.dim,))}
+
+        def push(self, params, noise, y=None):
+            return super().push(params, noise["z"]) + 1e-3 * (noise["error"] - 0.5)
+
+        def pull(self, params, x, y=None):
+            return {"z": super().pull(params, x), "error": jnp.full(self.dim, 0.5)}
+
+    model = Fitted(Blurred(2), {"mean": jnp.zeros(2), "scale_tril": jnp.eye(2)})
+    report = evaluate(model, rng().normal(size=(400, 2)), key=KEY, n_samples=400)
+    assert report.representation.ks_max < report.representation.ks_max_ref
+    note = "without noise that pull does not compute from x"
+    assert report.notes["representation.ks_max"] == note
+    assert report.evidence["noise"].shape == (400, 2)
+
+
 def test_plot_of_two_dimensions_has_labels_and_units(honest, tmp_path):
     figure = honest.plot(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxgen import metrics, training
-from jaxgen.cli import events, families, texts
+from jaxgen.cli import events, families, images, texts
 from jaxgen.cli.world import run as run_world
 from jaxgen.core import places
 from jaxgen.data import output, tables
@@ -18,17 +19,30 @@ from jaxgen.training.fitted import Fitted, load
 
 
 def fit(args: Namespace) -> None:
-    """Fit a model to a table or to texts, and save it."""
+    """Fit a model to a table, to images or to texts, and save it."""
     output.writable(args.out, others=[args.data])
     own = families.import_modules(args.modules)
     family, fields = families.family(args.model, own), families.settings(args.set, args.modules)
-    if texts.are_texts(args, family, fields):
+    found: images.Training | None = None
+    if images.are_images(args, family):
+        _check_no_texts(args, f"{args.data} holds images")
+        found = images.read_training(args, family)
+        columns, x, labels = None, found.x, found.labels
+    elif texts.are_texts(args, family, fields):
+        if args.levels is not None or isinstance(args.size, tuple):
+            raise ValueError(f"--levels and --size HxW are for images, and {args.data} holds texts")
         texts.fit(args, family, fields)
         return
-    texts.check_numbers(args, f"{args.data} is a table of numbers: use --text COLUMN for texts")
-    columns, x, labels = events.read_training(args)
-    x = x[:, None] if x.ndim == 1 else x
+    else:
+        what = f"{args.data} is a table of numbers: use --text COLUMN for texts"
+        _check_no_texts(args, what)
+        columns, x, labels = events.read_training(args)
+        x = x[:, None] if x.ndim == 1 else x
+        found = images.of_table(args, family, x)
+        x = x if found is None else found.x
     some, left_out = events.known_rows(args.data, x, labels)
+    if found is not None:
+        fields, left_out = {**found.fields, **fields}, [*found.notes, *left_out]
     x, labels = x[some], None if labels is None else np.array(labels[some].tolist())
     if labels is not None and len(set(labels.tolist())) == 1:
         raise ValueError(f"{args.data}: {args.label!r} has the same label for all events")
@@ -41,8 +55,13 @@ def fit(args: Namespace) -> None:
         fitted = training.fit(model, x, labels, key=jax.random.key(args.seed), **options)
     fitted.columns = columns
     fitted.y_columns = None if args.label is None else (args.label,)
+    fitted.pixels = None if found is None else found.pixels
     fitted.save(args.out)
-    print(f"{fitted} of {len(x):,} events, in {args.out}")
+    if found is None:
+        print(f"{fitted} of {len(x):,} events, in {args.out}")
+    else:
+        print(f"{fitted} of {len(x):,} images, in {args.out}")
+        print(f"images          {images.description(fitted)}")
     missing = np.isnan(x).sum()
     if missing:
         print(f"{missing:,} of {x.size:,} values were missing")
@@ -51,37 +70,51 @@ def fit(args: Namespace) -> None:
 
 
 def sample(args: Namespace) -> None:
-    """Draw events from a model into a table, with their label or conditions; or draw texts."""
-    texts.check_output(args.out, others=[args.model])
+    """Draw events from a model into a table, with their label or conditions; images; or texts."""
+    as_images = images.is_output(args.out)
+    if as_images:
+        images.check_output(args.out, others=[args.model])
+    else:
+        texts.check_output(args.out, others=[args.model])
     fitted = _load(args)
+    if as_images and fitted.pixels is None:
+        raise ValueError(f"{args.out} is for images, and {args.model} was not fitted to images: "
+                         f"use a table, {tables.endings()}, or .txt for texts")  # fmt: skip
     if fitted.vocabulary is not None:
         texts.sample(args, fitted)
         return
     if args.out in (None, "-"):
-        raise ValueError("sample needs --out FILE, as the model draws numbers")
-    tables.check_output(args.out, others=[args.model])
+        draws = "numbers" if fitted.pixels is None else "images: a .png or a folder"
+        raise ValueError(f"sample needs --out FILE, as the model draws {draws}")
+    if not as_images:
+        tables.check_output(args.out, others=[args.model])
     y, values = events.given(fitted, args.given)
     key = jax.random.key(args.seed)
     part = fitted.given(values, key=jax.random.fold_in(key, 1)) if values else fitted
-    none = np.empty((0, *fitted.model.event_shape))
-    tables.check_output(args.out, [args.model], *_table(fitted, args.out, none, None))
+    if not as_images:
+        none = np.empty((0, *fitted.model.event_shape))
+        tables.check_output(args.out, [args.model], *_table(fitted, args.out, none, None))
     labelled = fitted.model.classes is not None
     drawn = part.sample(key, args.n, y, with_labels=labelled)
     x, y = drawn if labelled else (drawn, y)
     x = np.asarray(x)
     if values:
         x = _with_values(x, events.size(fitted), values)
+        x = x.reshape(-1, *fitted.model.event_shape)
     if y is not None:
         y = np.broadcast_to(y, (args.n, *np.shape(y)[1 if labelled else 0 :]))
-    tables.write(args.out, *_table(fitted, args.out, x, y))
-    print(f"{args.n:,} events, in {args.out}")
+    if as_images:
+        images.write(fitted, x, y, args.out)
+    else:
+        tables.write(args.out, *_table(fitted, args.out, x, y))
+    print(f"{args.n:,} {'images' if as_images else 'events'}, in {args.out}")
     if part.history.get("method") == "importance sampling":
         share = part.history["effective_sample_size"] / part.history["of"]
         print(f"importance sampling: {share:.1%} of the proposals are effective")
 
 
 def score(args: Namespace) -> None:
-    """Print the mean log-likelihood of a table, or bits per character of texts."""
+    """Print the mean log-likelihood of a table or of images, or bits per character of texts."""
     read = [args.model, args.data, args.train]
     if args.out is not None:
         tables.check_output(args.out, others=read)
@@ -104,13 +137,18 @@ def score(args: Namespace) -> None:
         scores[some] = log_p
         identity = events.ids(args, n, numbered=False)
         events.write_columns(args.out, identity, {"log_prob": scores}, scores)
-    print(f"events          {len(log_p):,}")
-    print(f"log-likelihood  {mean.value:.6g} +- {mean.se:.2g} nats per event")
-    print(f"bits/dim        {bits_per_dim(mean.value, events.size(fitted)):.6g}")
+    what = "event" if fitted.pixels is None else "image"
+    is_bound = fitted.model.traits.density == "bound"
+    least, most = (", a lower bound", ", an upper bound") if is_bound else ("", "")
+    print(f"{what + 's':<15} {len(log_p):,}")
+    print(f"log-likelihood  {mean.value:.6g} +- {mean.se:.2g} nats per {what}{least}")
+    print(f"bits/dim        {bits_per_dim(mean.value, events.size(fitted)):.6g}{most}")
+    if fitted.pixels is not None:
+        print(f"constant        {images.constant(fitted)}")
     for name, found in (("zero density", log_p == -np.inf), ("NaN", np.isnan(log_p))):
         if found.any():
-            first = tables.row_name(args.data, some[found.argmax()], events.reading(args))
-            print(f"{name:<15} {found.sum():,} events, the first in {first}")
+            first = events.row_name(args, args.data, some[found.argmax()])
+            print(f"{name:<15} {found.sum():,} {what}s, the first in {first}")
     for sentence in left_out:
         print(sentence)
 
@@ -126,10 +164,11 @@ def classify(args: Namespace) -> None:
         output.check_figure(args.figure, others=[args.model, args.data, args.out])
     fitted = _load(args)
     names = events.label_names(fitted)
+    notes: tuple[str, ...] = ()
     if fitted.vocabulary is not None:
         log_p, y, identity, names_of_rows = texts.classify(args, fitted)
     else:
-        x, y = events.read_events(args, fitted, args.data, args.label, missing_labels=True)
+        x, y, notes = events.read_events(args, fitted, args.data, args.label, missing_labels=True)
         names_of_rows = events.names(args, args.data, fitted.columns)
         with names_of_rows:
             log_p = events.in_chunks(len(x), "classify", lambda _, rows: fitted.classify(x[rows]))
@@ -140,6 +179,8 @@ def classify(args: Namespace) -> None:
         columns = {f"predicted_{label}": _likeliest(p, names)}
         columns |= {f"p({name})": p[:, k] for k, name in enumerate(names)}
         events.write_columns(args.out, identity, columns, p)
+    for sentence in notes:
+        print(sentence)
     if y is None:
         print(f"{len(log_p):,} events, in {args.out}")
         return
@@ -164,7 +205,9 @@ def impute(args: Namespace) -> None:
             f"{fitted.model} does not draw missing values; models that do: "
             f"{families.models_with_missing_values()}"
         )
-    x, _ = events.read_events(args, fitted, args.data)
+    if events.are_images(fitted, args.data):
+        raise ValueError(f"impute is for tables, and {args.data} holds images, without blanks")
+    x, _, _ = events.read_events(args, fitted, args.data)
     done = np.empty(x.shape, np.float32)
     with events.names(args, args.data, fitted.columns):
         # rows with a label, then those without
@@ -180,7 +223,7 @@ def impute(args: Namespace) -> None:
     )
     if left.any():
         row = int(left.reshape(len(x), -1).any(1).argmax())
-        first = tables.row_name(args.data, row, events.reading(args))
+        first = events.row_name(args, args.data, row)
         print(f"{left.sum():,} values stay missing, the first in {first}: the model gives the rest "
               "of their rows no density")  # fmt: skip
 
@@ -194,7 +237,7 @@ def outliers(args: Namespace) -> None:
         raise ValueError(
             "outliers is for tables of numbers; for texts use jaxgen score with --out or --figure"
         )
-    x, y = events.read_events(args, fitted, args.data, args.label)
+    x, y, notes = events.read_events(args, fitted, args.data, args.label)
     options = {} if args.samples is None else {"n_samples": args.samples}
     with events.names(args, args.data, fitted.columns):
         labels = None if y is None else y.tolist()
@@ -215,9 +258,11 @@ def outliers(args: Namespace) -> None:
     def name(row: int) -> Any:
         if shown is not None:
             return shown[row]
-        return tables.row_name(args.data, row, events.reading(args))
+        return events.row_name(args, args.data, row)
 
     print(found.table(args.n, name))
+    for sentence in notes:
+        print(sentence)
     if args.out is not None:
         print(f"{len(x):,} events, in {args.out}")
 
@@ -254,6 +299,31 @@ def evaluate(args: Namespace) -> None:
         report.plot(args.figure)
 
 
+def explain(args: Namespace) -> None:
+    """Print the report of ``jaxgen.metrics.explain``: what the latent coordinates mean."""
+    if args.figure is not None:
+        output.check_figure(args.figure, others=[args.model, args.data])
+    fitted = _load(args)
+    model = fitted.model
+    if fitted.vocabulary is not None:
+        raise ValueError("explain is for models of numbers and images; for texts use jaxgen score")
+    if model.y_shape is not None and model.classes is None:
+        raise ValueError(f"explain has no option for the conditions y of {model}: call "
+                         "jaxgen.metrics.explain")  # fmt: skip
+    if model.classes is not None and args.label is None:
+        name = fitted.y_columns[0] if fitted.y_columns else "NAME"
+        option = "--label " + shlex.quote(name)
+        raise ValueError(f"explain needs {option}, as {args.model} is a model of labels")
+    x, y, some, left_out, _ = events.known_events(args, fitted, args.data, any_labels=True)
+    with events.names(args, args.data, fitted.columns), places.Names.of_rows(some):
+        report = metrics.explain(fitted, x, y, key=jax.random.key(args.seed))
+    print(report)
+    for sentence in left_out:
+        print(sentence)
+    if args.figure is not None:
+        report.plot(args.figure)
+
+
 def world(args: Namespace) -> None:
     """Fit every family to the Earth's land."""
     run_world(
@@ -269,6 +339,11 @@ def _load(args: Namespace, *options_of_texts: str) -> Fitted:
     if fitted.vocabulary is None:
         texts.check_numbers(args, f"{args.model} was fitted to numbers", *options_of_texts)
     return fitted
+
+
+def _check_no_texts(args: Namespace, what: str) -> None:
+    """Raise if an option of texts is given for other data; --size is also one of images."""
+    texts.check_numbers(Namespace(**{**vars(args), "size": None}), what)
 
 
 def _complete(fitted: Fitted, x: np.ndarray, y: Any, key: jax.Array) -> np.ndarray:

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from jaxgen.cli import images
 from jaxgen.cli.families import literal, models_with_missing_values, split_pairs
 from jaxgen.core import places
 from jaxgen.core.model import Model
 from jaxgen.data import tables
+from jaxgen.data.images import holds_images
 from jaxgen.data.tables.records import check_known, nearest
 from jaxgen.training.fitted import Fitted
 
@@ -55,25 +57,47 @@ def read_events(
     path: str | os.PathLike[str],
     label: str | None = None,
     missing_labels: bool = False,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The events of a table, with the model's columns by name, and their labels.
+    any_labels: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """The events of a table, with the model's columns by name, or of images; and their labels.
 
     missing_labels: whether labels may be missing, which are then None.
+    any_labels: whether a model without labels takes the labels of the data as they are.
+
+    Returns:
+      The events, their labels, and sentences about images that were left out or changed.
     """
-    _, x, labels = _read(args, path, fitted.columns, (), label=label)
+    labels: Any
+    notes: tuple[str, ...] = ()
+    if are_images(fitted, path):
+        x, labels, _, notes = images.read_for(fitted, path, label is not None)
+    elif not tables.is_table(path) and holds_images(path):
+        raise ValueError(f"{path} holds images, and {args.model} was not fitted to images")
+    else:
+        _, x, labels = _read(args, path, fitted.columns, (), label=label)
+        x = images.levels_of(x, fitted)
     with names(args, path, fitted.columns):
-        y = None if labels is None else labels_of_texts(fitted, labels)
+        y = None
+        if labels is not None and any_labels and fitted.labels is None:
+            y = np.array(labels, object)
+        elif labels is not None:
+            y = labels_of_texts(fitted, labels)
         if y is not None and not missing_labels and not has_label(y).all():
             where = places.row(has_label(y).argmin())
             raise ValueError(
                 places.Message(f"{path}: {label!r} has no label in ", where, "; fill it in, or "
                                "leave the row or --label out")
             )  # fmt: skip
-    return with_event_shape(x, fitted.model), y
+    return with_event_shape(x, fitted.model), y, notes
+
+
+def are_images(fitted: Fitted, path: str | os.PathLike[str]) -> bool:
+    """Whether data for a model are files of images, and no table."""
+    return fitted.pixels is not None and not tables.is_table(path)
 
 
 def known_events(
-    args: Namespace, fitted: Fitted, path: str
+    args: Namespace, fitted: Fitted, path: str, any_labels: bool = False
 ) -> tuple[np.ndarray, list[str | int] | None, np.ndarray, list[str], int]:
     """The events that have a value, and a label if --label is given, as ``read_events`` does.
 
@@ -81,8 +105,9 @@ def known_events(
       The events, their labels, the numbers of their rows, sentences about the other rows, and the
       number of all rows.
     """
-    x, y = read_events(args, fitted, path, args.label, missing_labels=True)
+    x, y, notes = read_events(args, fitted, path, args.label, True, any_labels)
     rows, sentences = known_rows(path, x, y)
+    sentences = [*notes, *sentences]
     return x[rows], None if y is None else y[rows].tolist(), rows, sentences, len(x)
 
 
@@ -226,16 +251,28 @@ def names(
     args: Namespace, path: str | os.PathLike[str], columns: tuple[str, ...] | None
 ) -> places.Names:
     """A context whose errors have the names of the columns and rows of a table."""
-    return places.Names.known(columns, row=lambda row: tables.row_name(path, row, reading(args)))
+    return places.Names.known(columns, row=lambda row: row_name(args, path, row))
+
+
+def row_name(args: Namespace, path: str | os.PathLike[str], row: int) -> str:
+    """The name of a row of a table, or of an image, in messages."""
+    if not tables.is_table(path):
+        return images.row_name(path, row)
+    return tables.row_name(path, row, reading(args))
 
 
 def ids(args: Namespace, n: int, numbered: bool = True) -> dict[str, Any]:
     """The column that identifies rows of an output: that of --id, else numbers of the rows.
 
-    The numbers are those of lines in a text file, as in errors, else of rows from 0 on.
+    The numbers are those of lines in a text file, as in errors, else of rows from 0 on. Images
+    have the names of their files.
 
     numbered: whether to number the rows if there is no --id.
     """
+    if not tables.is_table(args.data):
+        if args.id is not None:
+            raise ValueError(f"{args.data}: --id is for a column of a table, and this holds images")
+        return images.ids(args.data, n)
     if args.id is None:
         lines = tables.row_numbers(args.data, reading(args)) if numbered else None
         return {"line": lines} if lines is not None else {"row": np.arange(n)} if numbered else {}

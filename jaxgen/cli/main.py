@@ -29,7 +29,10 @@ _USER_ERRORS = (
     OverflowError,
 )
 _TABLES = tables.endings()
-_DATA = f"{_TABLES}; texts: a text file, or a folder of .txt files"
+_DATA = (
+    f"{_TABLES}; images: a folder of them, such as .png and .jpg, one of them, or an IDX file; "
+    "texts: a text file, or a folder of .txt files"
+)
 _EXAMPLES = """\
 examples:
   jaxgen fit events.csv --model GaussianMixture --set components=16 --out land.jaxgen
@@ -43,6 +46,11 @@ examples:
   jaxgen classify iris.jaxgen test.csv --label species --figure reliability.png
   jaxgen impute iris.jaxgen iris.csv --na '?' --out filled.csv
   jaxgen outliers iris.jaxgen iris.csv --na '?' --out percentiles.csv
+
+  jaxgen fit drawings --label kind --model Bernoulli --size 28 --levels 2 --out drawings.jaxgen
+  jaxgen sample drawings.jaxgen -n 64 --given kind=apple --out apples.png
+  jaxgen fit drawings --model VAE --set latent=8 --size 28 --levels 2 --out vae.jaxgen
+  jaxgen explain vae.jaxgen drawings --label kind --figure features.png
 
   jaxgen fit names.txt --model Autoregressive --out names.jaxgen
   jaxgen sample names.jaxgen -n 20 --prompt mar
@@ -126,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command(
-        commands.fit, "fit", "Fit a model to a table of events, or to texts, and save it."
+        commands.fit, "fit", "Fit a model to a table of events, to images or to texts, and save it."
     )
     sub.add_argument("data", metavar="DATA", help=f"events, one in each row: {_DATA}")
     sub.add_argument(
@@ -139,8 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_label(
         sub,
-        "column of labels, text or whole numbers: learn p(x|y) and p(y); for a folder of texts, a "
-        "name for its subfolders or files, such as author",
+        "column of labels, text or whole numbers: learn p(x|y) and p(y); for a folder of images or "
+        "texts, a name for its subfolders, such as kind or author",
     )
     sub.add_argument(
         "--columns", nargs="+", action="extend", default=[], metavar="COLUMN",
@@ -170,6 +178,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_reading(sub)
     _add_import(sub)
     group = sub.add_argument_group(
+        "images",
+        "An image is an event. With --label, those of a label are in a subfolder of its name, or "
+        "the labels of an IDX file in the file beside it. --size N or HEIGHTxWIDTH scales images, "
+        "such as --size 28 or --size 20x30, and must be given if they differ in size.",
+    )
+    group.add_argument(
+        "--levels", type=_count, metavar="N",
+        help="values of a pixel, or of each of its colours, from 2, as for black and white, to "
+        "256; default: 2 if all pixels are black or white, else 256",
+    )  # fmt: skip
+    group = sub.add_argument_group(
         "texts",
         "Each line of a text file is an event, as for a list of names. Prose needs --stream.",
     )
@@ -182,8 +201,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"tokens: {', '.join(KINDS)}; default: characters",
     )  # fmt: skip
     group.add_argument(
-        "--size", type=_count, metavar="N",
-        help="most tokens of a vocabulary of words (default: 4096) or merges (512)",
+        "--size", type=_size, metavar="N",
+        help="most tokens of a vocabulary of words (default: 4096) or merges (512); for images, "
+        "see above",
     )  # fmt: skip
     group.add_argument(
         "--length", type=_count, metavar="N",
@@ -205,7 +225,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument(
         "--out", metavar="FILE",
-        help=f"the table to write: {_TABLES}; for texts also .txt, and by default the terminal",
+        help=f"the table to write: {_TABLES}; for images a .png, which gets all of them, or a new "
+        "folder, with a subfolder for each label; for texts also .txt, and by default the terminal",
     )  # fmt: skip
     _add_seed(sub)
     group = sub.add_argument_group("texts")
@@ -223,7 +244,9 @@ def _parser() -> argparse.ArgumentParser:
         help="most tokens of a text with its prompt; by default as fitted",
     )  # fmt: skip
 
-    text = "Mean log-likelihood of events, with bits per dimension, or bits per character of texts."
+    text = (
+        "Mean log-likelihood of events or images, with bits per dimension; or bits per character."
+    )
     sub = command(commands.score, "score", text)
     _add_model(sub, "DATA")
     _add_label(sub, "column of labels: score p(x|y), not p(x)")
@@ -284,6 +307,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--train", metavar="DATA", help="the events that the model was fitted to")
     sub.add_argument("--samples", type=_count, metavar="N", help="events to draw")
     sub.add_argument("--json", metavar="FILE", help="write the report as JSON")
+    sub.add_argument("--figure", metavar="FILE", help="write the report as a figure")
+    _add_seed(sub)
+
+    text = "Show what the latent coordinates of a flow, a VAE or another model with pull mean."
+    sub = command(commands.explain, "explain", text)
+    _add_model(sub, "DATA")
+    _add_label(
+        sub,
+        "column of labels, or a name for the subfolders of a folder of images: how well the "
+        "coordinates tell them; a model without labels takes any",
+    )
     sub.add_argument("--figure", metavar="FILE", help="write the report as a figure")
     _add_seed(sub)
 
@@ -367,6 +401,12 @@ def _count(text: str) -> int:
     if count < 1 or count.denominator != 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(count)
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    """A number, or the height and width of an image."""
+    height, times, width = text.partition("x")
+    return (_count(height), _count(width)) if times else _count(text)
 
 
 def _seed(text: str) -> int:

@@ -7,6 +7,7 @@ metric is missing or what to know about it.
 from __future__ import annotations
 
 import math
+from itertools import compress
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 
 from jaxgen.core.constraints import innermost
 from jaxgen.core.model import is_invertible
+from jaxgen.core.random import is_leaf
 from jaxgen.metrics import accuracy, distances, generation, representation
 from jaxgen.metrics.sections import Labels, Representation
 
@@ -45,6 +47,8 @@ def likelihood(
     if zero.any() and not zero.all():
         mean_of_rest = accuracy.mean_and_error(log_p[~zero]).value
         notes["accuracy.log_likelihood"] = f"{mean_of_rest:.4g} over events of positive density"
+    elif model.traits.density == "bound":
+        notes["accuracy.log_likelihood"] = "a lower bound"
     log_p_train = None
     if x_train is not None and (y_train is not None or model.y_shape is None):
         log_p_train = np.asarray(fitted.log_prob(x_train, y_train))
@@ -198,15 +202,19 @@ def pulled_noise(
         notes["representation.round_trip_max"] = f"over {inside.sum()} events of positive density"
     if n < len(x):
         notes["representation.ks_max"] = lost
-    noise = jax.tree.map(lambda leaf: np.asarray(leaf)[finite], noise)
+    depends = representation.depend_on_x(model, fitted.params)
+    declared = list(compress(jax.tree.leaves(model.noise(), is_leaf=is_leaf), depends))
+    values = [np.asarray(leaf)[finite] for leaf in compress(jax.tree.leaves(noise), depends)]
     try:
-        fit = representation.noise_fit(model.noise(), noise)
+        fit = representation.noise_fit(declared, values)
     except ValueError as error:
         notes |= {f"representation.{name}": str(error) for name in representation.NoiseFit._fields}
         return Representation(**found), None
-    if innermost(model.support).is_discrete:
+    if not all(depends):
+        notes.setdefault("representation.ks_max", "without noise that pull does not compute from x")
+    elif innermost(model.support).is_discrete:
         notes.setdefault("representation.ks_max", "pull takes the middle of a whole number's cell")
-    probabilities = representation.noise_columns(model.noise(), noise)[1]
+    probabilities = representation.noise_columns(declared, values)[1]
     levels = representation.chance_levels(n, probabilities.shape[1])
     found |= fit._asdict() | {f"{name}_ref": v for name, v in levels._asdict().items()}
     return Representation(**found), probabilities

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxgen.core import inputs
+from jaxgen.core.model import Model
 from jaxgen.core.random import Normal, Uniform, is_leaf
 
 _COORDINATES = 2048  # with more, correlations are those of a random subset
@@ -54,6 +56,23 @@ def round_trip(returned: ArrayLike, x: ArrayLike) -> RoundTrip:
     returned, x = np.asarray(returned, np.float64), np.asarray(x, np.float64)
     errors = np.abs(returned - x).reshape(len(x), -1).max(1)
     return RoundTrip(float(errors.max()), float(np.median(errors)))
+
+
+def depend_on_x(model: Model, params: Any) -> list[bool]:
+    """Whether ``pull`` computes each leaf of the noise from the event, by its trace.
+
+    It does not compute the noise of the pixels of a VAE, for example, which it sets to its median.
+    """
+    dtype = inputs.float_dtype(params)
+    x = jax.ShapeDtypeStruct(tuple(model.event_shape), dtype)
+    kind = np.int32 if model.classes is not None else dtype
+    y = None if model.y_shape is None else jax.ShapeDtypeStruct(tuple(model.y_shape), kind)
+    jaxpr = jax.make_jaxpr(lambda x, y: model.pull(params, x, y))(x, y).jaxpr
+    known = {jaxpr.invars[0]}
+    for equation in jaxpr.eqns:
+        if any(not hasattr(v, "val") and v in known for v in equation.invars):
+            known.update(equation.outvars)
+    return [not hasattr(v, "val") and v in known for v in jaxpr.outvars]
 
 
 def noise_columns(noise: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from jaxgen.networks.mlp import Masked
 from jaxgen.networks.network import Network, check_causal, init_checked, shape_of_features
 from jaxgen.networks.transformer import Transformer
 
-_TILE_PATCHES = 256  # patches to score at once
+_TILE_PATCHES = 512  # patches to score at once
 _DRAWN = 64  # images to draw at once
 _NEIGHBOURS = (
     (0, 0),
@@ -249,8 +249,8 @@ class PixelAutoregressive(Model):
     def _inputs(self, params, canvas, y):
         """Inputs of the network (*rows, patches, width), from ``_canvas``."""
         down, across = self._grid
-        near = [canvas[..., i : i + down, j : j + across, :] for i, j in _NEIGHBOURS]
-        near = jnp.concatenate(near, -1)
+        each = [canvas[..., i : i + down, j : j + across, :] for i, j in _NEIGHBOURS]
+        near = jnp.concatenate(each, -1)
         near = near.reshape(*near.shape[:-3], self._patches, -1)
         x = near @ params["embedding"] + params["position"]
         context = self._context(params, y, x.dtype)

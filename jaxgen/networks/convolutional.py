@@ -250,7 +250,7 @@ def _doubled(h: jax.Array, size: tuple[int, ...]) -> jax.Array:
     return h[:, : size[0], : size[1]]
 
 
-def _block_of(channels: int) -> dict[str, _Weights]:
+def _block_of(channels: int) -> dict[str, Any]:
     return {
         "first": _convolution_of(channels, channels),
         "second": _convolution_of(channels, channels, _RESIDUAL),

@@ -129,7 +129,7 @@ class Network(Spec):
             return self.start(params, positions, dtype, rows), step
         cache = self.start(params, positions, dtype)
         if rows:
-            step = jax.vmap(step, (0, 0, None))  # type: ignore[assignment]
+            step = jax.vmap(step, (0, 0, None))
             copies = lambda v: jnp.broadcast_to(v, (*rows, *v.shape))  # noqa: E731
             cache = jax.tree_util.tree_map(copies, cache)
         return cache, step

@@ -61,7 +61,7 @@ def path(
     steps = inputs.as_count(steps, "steps", 2)
     ends = np.stack([_event(fitted, x, name, dtype) for x, name in ((x0, "x0"), (x1, "x1"))])
     t = np.linspace(0, 1, steps)
-    y = _conditions(fitted, y0, y1, t, dtype)
+    y = moved_conditions(fitted, y0, y1, t, dtype)
     y_ends = None if y is None else y[[0, -1]]
     noise = engine.run(verbs.to_pull(model, fitted.params, ends, y_ends), None)
     values, tree = jax.tree_util.tree_flatten(noise)
@@ -91,8 +91,12 @@ def _event(fitted: Any, x: Any, name: str, dtype: Any) -> np.ndarray:
     return x
 
 
-def _conditions(fitted: Any, y0: Any, y1: Any, t: np.ndarray, dtype: Any) -> Any:
-    """The conditions of the steps, (len(t), *y_shape), or None."""
+def moved_conditions(fitted: Any, y0: Any, y1: Any, t: np.ndarray, dtype: Any) -> Any:
+    """The conditions of the steps at t of a path, (len(t), *y_shape), or None.
+
+    Raises:
+      ValueError: y0 is missing for a conditional model, or one is given for another.
+    """
     model = fitted.model
     if model.y_shape is None:
         if not (y0 is None and y1 is None):

@@ -1,4 +1,4 @@
-"""The progress bar of a fit, or of several."""
+"""The progress bar of a fit, or of other work that takes seconds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ _DELAY = 2.0  # seconds a run must last before a bar shows unasked
 
 
 class Progress:
-    """A bar over the epochs of a run, moved between compiled chunks.
+    """A bar over the epochs of a run, moved between compiled chunks, or over other units of work.
 
     Args:
       show: True, False, or None for a bar only on a terminal, in a run over two seconds.
       total: planned epochs.
       unit: what the bar counts.
+      task: the word before the bar.
     """
 
-    def __init__(self, show: bool | None, total: int, unit: str = "epoch"):
+    def __init__(self, show: bool | None, total: int, unit: str = "epoch", task: str = "fit"):
         if show not in (True, False, None):
             raise TypeError(f"progress must be True, False or None, got {show!r:.40}")
         disable = None if show is None else not show
         delay = _DELAY if show is None else 0.0
-        self._bar: Any = tqdm(total=total, desc="fit", unit=unit, disable=disable, delay=delay)
+        self._bar: Any = tqdm(total=total, desc=task, unit=unit, disable=disable, delay=delay)
         self._label = ""
 
     def __enter__(self):

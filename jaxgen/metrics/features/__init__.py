@@ -1,0 +1,1 @@
+"""What the latent coordinates of a model mean: moved events, classifiers of labels, and maps."""
