@@ -15,7 +15,8 @@ from benchmarks.harness import Harness, met
 QUESTIONS = (
     "draw_uniform", "draw_normal", "stream", "draw_categorical", "mixture_log_prob",
     "mixture_sample", "mixture_fit", "kde_log_prob", "flow_log_prob", "flow_sample", "flow_fit",
-    "flow_compile", "ensemble_fit", "text_fit", "text_sample", "labels", "programs", "wide_events",
+    "flow_compile", "ensemble_fit", "text_fit", "text_sample", "image_fit",
+    "image_sample", "labels", "programs", "wide_events",
     "first_sample", "import_time", "scaling",
 )  # fmt: skip
 

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 
 import jaxgen
-from jaxgen import compose, domains, models
+from jaxgen import compose, domains, models, networks
 from jaxgen.training import Adam
 
-DIM, LEVELS, RATE, DIGITS = 784, 256, 1e-6, 10
+DIM, LEVELS, RATE, DIGITS, HELD_OUT = 784, 256, 1e-6, 10, 2000
 
 
 class Entry(NamedTuple):
@@ -31,7 +31,8 @@ class Entry(NamedTuple):
     Attributes:
       model: the spec.
       settings: arguments of ``jaxgen.fit``.
-      space: the events: "levels" of pixels, "shares" in (0, 1), or "logits" of shares.
+      space: the events: "levels" of pixels, also as "images" (28, 28), "shares" in (0, 1), or
+        "logits" of shares.
     """
 
     model: Any
@@ -48,6 +49,14 @@ def _masked(head, rate, epochs, width=1024, digits=None, **fields):
     return Entry(model, settings, "levels" if head == "categorical" else "logits")
 
 
+def _pixels(width, layers, epochs, rate, digits=None, **fields):
+    network = networks.Transformer(width, layers=layers)
+    model = models.PixelAutoregressive((28, 28), LEVELS, network, **fields)
+    model = model if digits is None else compose.Labelled(model, digits)
+    settings = {"epochs": epochs, "batch_size": 32, "optimizer": Adam(rate), "validation": True}
+    return Entry(model, settings, "images")
+
+
 MODELS = {
     "gaussian": Entry(models.Gaussian(DIM), {}),
     "categorical": _masked("categorical", 2e-3, 15, width=512, levels=LEVELS),
@@ -61,6 +70,8 @@ MODELS = {
         "shares",
     ),
     "labelled": _masked("categorical", 2e-3, 15, width=512, levels=LEVELS, digits=DIGITS),
+    "pixels": _pixels(128, 4, 8, 2e-3),
+    "pixels_labelled": _pixels(128, 4, 8, 2e-3, digits=DIGITS),
 }
 
 
@@ -75,7 +86,8 @@ def main():
         levels = _parts(data["x_train"].reshape(-1, DIM), data["x_test"].reshape(-1, DIM))
         digits = _parts(data["y_train"], data["y_test"])
     rng = np.random.default_rng(0)
-    data = {"levels": levels, "shares": {}, "logits": {}}
+    images = {part: level.reshape(-1, 28, 28) for part, level in levels.items()}
+    data = {"levels": levels, "images": images, "shares": {}, "logits": {}}
     for part, level in levels.items():
         share = RATE + (1 - 2 * RATE) * (level + rng.random(level.shape)) / LEVELS
         data["shares"][part] = share
@@ -100,8 +112,9 @@ def _row(name, entry, settings, spaces, digits):
     data, share = spaces[entry.space], spaces["shares"]["test"]
     labelled = entry.model.classes is not None
     if "validation" in settings:
-        held_out = data["held out"][:2000]
-        settings["validation"] = (held_out, digits["held out"][:2000]) if labelled else held_out
+        held_out = data["held out"][:HELD_OUT]
+        digits_held_out = digits["held out"][:HELD_OUT]
+        settings["validation"] = (held_out, digits_held_out) if labelled else held_out
     y = digits["train"] if labelled else None
     fitted = jaxgen.fit(entry.model, data["train"], y, key=jax.random.key(0), **settings)
     by_bayes = {}
@@ -115,7 +128,9 @@ def _row(name, entry, settings, spaces, digits):
     # the same as compose.Dequantized and bijectors.Inverse, but in float64
     of_shares = np.log(share * (1 - share)).sum(1)
     of_levels = of_shares - DIM * math.log((1 - 2 * RATE) / LEVELS)
-    scores += {"levels": of_levels, "shares": of_shares, "logits": 0}[entry.space]
+    scores += {"levels": of_levels, "images": of_levels, "shares": of_shares, "logits": 0}[
+        entry.space
+    ]
     bits = -(scores - of_levels) / math.log(2) / DIM
     return {
         "name": name,
