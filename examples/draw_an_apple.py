@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 import jaxgen
 from jaxgen import compose, metrics, models, networks
 
-EPOCHS, SHOWN = 5, 5
+EPOCHS, SHOWN = 4, 5
 keys = jax.random.split(jax.random.key(0), 4)
 
 train, test = jaxgen.datasets.drawings().split()
@@ -34,7 +34,7 @@ print(f"accuracy: {by_bayes.accuracy:.1%} by Bayes' rule, {direct:.1%} by a dire
 
 labels = np.repeat(train.names, 100)
 draws = np.asarray(fitted.sample(keys[2], len(labels), labels))
-drawn = classifier.accuracy(draws * 255, labels)
+drawn = classifier.accuracy(draws, labels)
 print(f"the classifier finds the label of {drawn:.1%} of the draws, {drawn / direct:.2f} of that")
 
 figure = Figure((9, 9), layout="constrained")
