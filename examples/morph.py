@@ -26,12 +26,12 @@ vae = jaxgen.fit(model, train.images > 0, key=jax.random.key(0), epochs=EPOCHS)
 bits = -np.asarray(vae.log_prob(test.images > 0)).mean() / np.log(2)
 print(f"at most {bits:.1f} bits a drawing of 784 pixels")
 
-# of each kind, the drawing that the model knows best
-known = np.asarray(vae.log_prob(test.images > 0))
-best = {
-    name: test.images[test.labels == name][known[test.labels == name].argmax()] > 0
-    for name in test.names
-}
+# of each kind, the drawing whose latents are nearest to the mean of its kind
+z, best = metrics.latents(vae, test.images > 0), {}
+for name in test.names:
+    of_kind = test.labels == name
+    distance = np.linalg.norm(z[of_kind] - z[of_kind].mean(0), axis=1)
+    best[name] = test.images[of_kind][distance.argmin()] > 0
 figure = Figure((9, 1.3 * len(PAIRS)), layout="constrained")
 axes = figure.subplots(len(PAIRS), STEPS)
 for row, (first, last) in zip(axes, PAIRS, strict=True):
