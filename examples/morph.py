@@ -17,7 +17,7 @@ import jaxgen
 from jaxgen import metrics, models, networks
 
 PAIRS = [("cat", "tree"), ("apple", "clock"), ("bird", "train"), ("frog", "rainbow")]
-STEPS, EPOCHS = 9, 80
+STEPS, EPOCHS = 9, 50
 
 train, test = jaxgen.datasets.drawings().split()
 each = networks.MLP(width=512)

@@ -203,13 +203,16 @@ def test_conditions_change_the_density_and_the_draws():
     assert (np.asarray(again) == y[:, None, None]).mean() > 0.8
 
 
-def test_free_bits_bound_the_divergence_from_below():
+def test_free_bits_and_beta_change_the_divergence():
     params = LINEAR.init(KEY)
     model = dataclasses.replace(LINEAR, free_bits=0.25)
     x, noise = jnp.ones(3), jnp.zeros(2)
     # at the start q(z|x) is close to the prior
     gap = jax.jit(lambda: model.loss(params, noise, x) - LINEAR.loss(params, noise, x))()
     assert gap == pytest.approx(0.5, abs=1e-2)
+    weighted = dataclasses.replace(model, beta=3.0)
+    more = jax.jit(lambda: weighted.loss(params, noise, x) - model.loss(params, noise, x))()
+    assert more == pytest.approx(2 * 0.5, abs=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ class VAE(Model):
       decoder: network of the vector of z and y, encoded. Its features are a vector, or an image
         (H, W, channels) of the size of the event, whose pixels then share one linear layer.
       free_bits: nats of the KL divergence of each latent that cost nothing in training.
+      beta: weight of the KL divergence in training. With more than 1, single latents stand for
+        single factors of an event more often, and densities are lower.
       samples: draws of the importance-weighted estimate.
       y_shape: shape of a condition; None for p(x).
       y_domain: domain of each number in y, or one for all (see ``jaxgen.domains``); None for real
@@ -81,7 +83,8 @@ class VAE(Model):
 
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes"; Burda, Grosse and
     Salakhutdinov 2016, "Importance weighted autoencoders"; Kingma et al. 2016, "Improved
-    variational inference with inverse autoregressive flow" (free bits).
+    variational inference with inverse autoregressive flow" (free bits); Higgins et al. 2017,
+    "beta-VAE".
 
     >>> model = VAE((28, 28), latent=10, levels=2)
     >>> jaxgen.sample(model, model.init(key), key, 5).shape
@@ -95,6 +98,7 @@ class VAE(Model):
     encoder: Network = MLP(width=256)
     decoder: Network = MLP(width=256)
     free_bits: NonNegative = 0.0
+    beta: NonNegative = 1.0
     samples: Count = 16
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     y_domain: tuple[Domain, ...] | None = None
@@ -223,7 +227,7 @@ class VAE(Model):
         divergence = 0.5 * (mean**2 + jnp.exp(2 * log_scale) - 1) - log_scale
         if self.free_bits:
             divergence = jnp.maximum(divergence, self.free_bits)
-        loss = divergence.sum(-1) - self._log_likelihood(params, z, x, y)
+        loss = self.beta * divergence.sum(-1) - self._log_likelihood(params, z, x, y)
         return jnp.where(possible, loss, jnp.inf)
 
     def _possible(self, params, x):
