@@ -141,11 +141,13 @@ class Diffusion(Model):
     def traits(self):
         size = math.prod(self.shape)
         density = "estimate" if self.levels is None else "bound"
+        tile = min(self._network.tile(self.shape), tile_of(size))
         return Traits(
             density="none" if self.stochastic else density,  # type: ignore[arg-type]
             reparameterized=self.levels is None,
             invertible=not self.stochastic,
-            tile=min(self._network.tile(self.shape), tile_of(size)),
+            tile=tile,
+            draw_tile=tile if self._is_image else None,  # else a few draws would take 64
         )
 
     def init(self, key, x=None, y=None):
