@@ -29,4 +29,4 @@ report = metrics.explain(vae, images, shape, factors=known)
 print(report)
 path = sys.argv[1] if len(sys.argv) > 1 else "features.png"
 report.plot(path)
-print(f"what each coordinate changes and tells: {path}")
+print(f"what each coordinate changes and explains: {path}")

@@ -316,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_label(
         sub,
         "column of labels, or a name for the subfolders of a folder of images: how well the "
-        "coordinates tell them; a model without labels takes any",
+        "coordinates predict them; a model without labels takes any",
     )
     sub.add_argument("--figure", metavar="FILE", help="write the report as a figure")
     _add_seed(sub)

@@ -1,4 +1,4 @@
-"""How much single latent coordinates tell about the factors that an event was made from."""
+"""How well single latent coordinates predict the factors that an event was made from."""
 
 from __future__ import annotations
 

@@ -164,14 +164,14 @@ def explain(
     key: jax.Array | None = None,
     progress: bool | None = None,
 ) -> Explanation:
-    """What the latent coordinates of a model mean: which of them change events, and tell labels.
+    """What the latent coordinates of a model mean: which of them change events, and predict labels.
 
     Args:
       fitted: a ``Fitted`` model with ``pull``, such as a flow or a VAE.
       x: held-out events (n, *event_shape), at least 20; of more than 10,000 a part is used.
       y: (n,) labels, strings or ints, also for a model without conditions. For a conditional model
         whose y is no label they are its conditions. Latents of a model of labels are given the
-        label, so they need not tell it.
+        label, so they need not depend on it.
       factors: numbers (n, k) that events were made from, or a table of them: see ``factor_shares``.
       key: a typed PRNG key, for the pairs of events of the interpolations, and for the choice of
         10,000 events; None makes the same choice at each call.
@@ -209,22 +209,24 @@ def explain(
         found = _paths(numbered, events[kept], None if given is None else given[kept],
                        None if labels is None else labels[kept], rng)  # fmt: skip
         bar.advance(1)
-        told: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         if labels is not None and names is not None:
             bar.label("labels")
             named = np.array(names)[labels[kept]]
-            told["probe"] = probe(z, events[kept], named, progress=False)
-            told["map"] = latent_map(z, events[kept], named)
-            directions = {name: direction_of(z, named == name) for name in told["probe"].labels}
-            told["separations"] = {name: one.separation for name, one in directions.items()}
+            results["probe"] = probe(z, events[kept], named, progress=False)
+            results["map"] = latent_map(z, events[kept], named)
+            directions = {name: direction_of(z, named == name) for name in results["probe"].labels}
+            results["separations"] = {name: one.separation for name, one in directions.items()}
         bar.advance(1)
         if factors is not None:
             bar.label("factors")
-            told["factors"] = factor_shares(z, events[kept], _rows_of(factors, kept, len(events)))
+            results["factors"] = factor_shares(
+                z, events[kept], _rows_of(factors, kept, len(events))
+            )
         bar.advance(1)
     return Explanation(
         repr(model), len(z), z.shape[1], int((z.var(0) > _ACTIVE).sum()), float(distances.mean()),
-        level, moved, found, **told,
+        level, moved, found, **results,
     )  # fmt: skip
 
 
@@ -240,7 +242,7 @@ def _conditions_and_labels(
     if model.classes is None:
         return given, None, None
     kinds = fitted.labels or tuple(range(model.classes))
-    # labels that fewer than two events have tell nothing
+    # labels are explained if there are several, with two events of each at least
     several = len(np.unique(given)) > 1 and np.unique(given, return_counts=True)[1].min() > 1
     return (given, given, kinds) if several else (given, None, None)
 

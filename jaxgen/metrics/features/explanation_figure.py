@@ -1,4 +1,4 @@
-"""The figure of an ``Explanation``: moved events, paths, what labels and factors are told by."""
+"""The figure of an ``Explanation``: moved events, paths, and predictions of labels and factors."""
 
 from __future__ import annotations
 

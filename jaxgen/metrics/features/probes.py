@@ -1,4 +1,4 @@
-"""What latent coordinates tell about labels: a linear classifier, and mutual information."""
+"""Labels from latent coordinates: a linear classifier, and mutual information."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BINS = 20  # of a coordinate; fewer for a few events
 
 
 class Probe(NamedTuple):
-    """What latents tell about labels: see ``probe``. Shares are of held-out events.
+    """How well latents predict labels: see ``probe``. Shares are of held-out events.
 
     Attributes:
       accuracy: share of events whose label a linear classifier of the latents finds.
@@ -69,7 +69,7 @@ def probe(
     y_test: Any = None,
     progress: bool | None = None,
 ) -> Probe:
-    """How well a linear classifier finds labels from latents, and which coordinate tells which.
+    """How well a linear classifier predicts labels from latents, and which coordinate does.
 
     The classifier is a multinomial logistic regression on standardised coordinates, with the
     penalty |W|^2 / (2 n) on the mean negative log-likelihood. The classifier beside it takes as
@@ -79,7 +79,8 @@ def probe(
       source: a ``Fitted`` model with ``pull``, or the latents (n, d) of the events.
       x: events (n, *event_shape).
       labels: (n,) labels, strings or ints, at least two kinds, with two events of each.
-      y: conditions or labels, for a conditional model. Latents given the label need not tell it.
+      y: conditions or labels, for a conditional model. Latents given the label need not depend
+        on it.
       x_test: held-out events; None holds out a fifth of x, the same at each call.
       labels_test, y_test: their labels and conditions.
       progress: whether to show a bar; None shows one on a terminal after two seconds.
@@ -132,7 +133,7 @@ def mutual_information(values: ArrayLike, labels: Any) -> np.ndarray:
         I = sum_bl p(b, l) log(p(b, l) / (p(b) p(l)))  -  (B - 1) (L - 1) / (2 n)
 
     over B bins that hold equally many events and L labels, with n events. The last term is the
-    leading bias of the first, by which independent values seem to tell the label. A result below 0
+    leading bias of the first, by which independent values seem informative. A result below 0
     is set to 0. At most it is the entropy of the label.
 
     Args:
@@ -144,8 +145,8 @@ def mutual_information(values: ArrayLike, labels: Any) -> np.ndarray:
 
     Source: Miller 1955, "Note on the bias of information estimates".
 
-    >>> tells, noise = mutual_information(x, x[:, 0] > 0)
-    >>> bool(tells > 0.6), bool(noise < 0.1)
+    >>> informative, noise = mutual_information(x, x[:, 0] > 0)
+    >>> bool(informative > 0.6), bool(noise < 0.1)
     (True, True)
     """
     z = _columns(values, "values")

@@ -1,4 +1,4 @@
-"""Figures of what latents tell: accuracies, information by label, shares of factors, and a map."""
+"""Figures of latents: accuracies, information by label, shares of factors, and a map."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def information(ax: Axes, probe: Any) -> None:
     rows = [f"z{j}" for j in best]
     _heat(ax, table, rows, ["any", *names[:_LABELS]], "mutual information (nats)")
     ax.axvline(0.5, color="white", lw=4)
-    ax.set_title("Which coordinate tells which label", fontsize=10)
+    ax.set_title("Which coordinate predicts which label", fontsize=10)
 
 
 def factors(ax: Axes, shares: Any) -> None:
@@ -132,7 +132,7 @@ def scatter(ax: Axes, found: Any) -> None:
             text.set_path_effects([effects.withStroke(linewidth=3, foreground="white")])
     ax.set_xlabel(found.axes[0], fontsize=9)
     ax.set_ylabel(found.axes[1], fontsize=9)
-    share = f"{percent(found.accuracy)} of labels told by 5 neighbours"
+    share = f"{percent(found.accuracy)} of labels found by 5 neighbours"
     ax.set_title(f"Latent map by {found.kind}: {share}", fontsize=10)
 
 

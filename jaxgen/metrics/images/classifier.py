@@ -103,15 +103,15 @@ class ImageClassifier:
 def fit_image_classifier(
     images: ArrayLike, labels: Any = None, *, key: jax.Array, progress: bool | None = None
 ) -> ImageClassifier:
-    """A convolutional network that is trained to tell the labels of images.
+    """A convolutional network that is trained on the labels of images.
 
     Layers of 5 x 5 and then 3 x 3 pixels, each of stride 2, lead to 64 features and the logits. The
     network is trained by Adam with a cosine learning rate, on batches of 128 that are moved by up
     to 2 pixels at random. On one core it reaches 99.0 % on MNIST in about a minute. It is the same
     for the same key, data and device.
 
-    Without labels the network keeps its random start. Its features still tell shapes and strokes
-    apart, but are blind to what labels would mean.
+    Without labels the network keeps its random start. Its features still separate shapes and
+    strokes, but do not depend on labels.
 
     Args:
       images: (n, height, width) or (n, height, width, channels), at least 4 pixels on a side.
