@@ -11,17 +11,17 @@ from benchmarks.peer_process import Apart
 from benchmarks.training_steps import compare_steps
 from jaxgen.training import Adam, fit
 
-CASES = (  # the model, images in a step, and the least ratio
-    ("vae", 128, 1.0),
-    ("diffusion", 64, 0.5),
-    ("pixels", 32, 1.0),
+CASES = (  # the model, images in a step, numbers of steps, and the least ratio
+    ("vae", 128, (20, 220), 1.0),
+    ("diffusion", 64, (2, 8), 0.5),
+    ("pixels", 32, (4, 24), 1.0),
 )
 
 
 def run(harness):
-    few, many = harness.pick((10, 60), (1, 2))
     rows = []
-    for name, batch, least in CASES:
+    for name, batch, steps, least in CASES:
+        few, many = harness.pick(steps, (1, 2))
         sides = {
             "jaxgen": functools.partial(ours, name=name, batch=batch),
             "torch": functools.partial(theirs, name=name, batch=batch),
