@@ -7,6 +7,7 @@ fitted to the same 6,400 finds the label, and so it does of 1,600 draws with the
 ``share`` is the accuracy on draws as a share of that on drawings. ``frechet`` is the Frechet
 distance of the features of draws from those of the 1,600 drawings, beside ``floor``, that of 1,600
 drawings to learn from. Of ``diffusion`` there are rows by solver, number of steps and guidance.
+FOLDER gets a grid of draws for each row, and ``all.png`` of all grids in it.
 """
 
 import argparse
@@ -17,12 +18,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 import jaxgen
 from jaxgen import compose, metrics, models, networks
 from jaxgen.training import Adam
 
-SHOWN = 12  # draws of each label in a grid
+SHOWN, SIDE = 6, 29  # draws of each label in a grid, and pixels from one to the next
 
 
 class Entry(NamedTuple):
@@ -94,7 +96,7 @@ def main():
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
             if arguments.grids:
-                _write_grid(arguments.grids / f"{rows[-1]['name']}.png", draws, test)
+                _write_grid(arguments.grids, rows[-1]["name"], draws, test)
 
 
 def _row(fitted, classifier, known, labels):
@@ -112,11 +114,22 @@ def _row(fitted, classifier, known, labels):
     }, draws  # fmt: skip
 
 
-def _write_grid(path, draws, test):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shown = np.concatenate([draws[test.labels == name][:SHOWN] for name in test.names])
-    sheet = jaxgen.data.grid(np.where(shown > 0, 0, 255).astype(np.uint8), columns=SHOWN)
-    jaxgen.data.write_images(sheet[None], path)
+def _write_grid(folder, name, draws, test):
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, images in {"people": test.images, name: draws}.items():
+        shown = np.concatenate([images[test.labels == name][:SHOWN] for name in test.names])
+        sheet = jaxgen.data.grid(np.where(shown > 0, 0, 255).astype(np.uint8), columns=SHOWN)
+        jaxgen.data.write_images(sheet[None], folder / f"{title}.png")
+    files = [file for file in folder.glob("*.png") if file.stem not in ("people", "all")]
+    files = [folder / "people.png", *sorted(files, key=lambda file: file.stem)]
+    figure = Figure((1.9 * len(files), 3), layout="constrained")
+    for file, ax in zip(files, figure.subplots(1, len(files), squeeze=False)[0], strict=True):
+        ax.imshow(jaxgen.data.read_images(file).images[0], cmap="gray")
+        ax.set_title(file.stem, fontsize=9)
+        ax.set(xticks=[], yticks=[])
+        if file is files[0]:
+            ax.set_yticks(SIDE * (np.arange(len(test.names)) + 0.5), test.names, fontsize=8)
+    figure.savefig(folder / "all.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -26,22 +26,23 @@ def run(harness):
             "jaxgen": functools.partial(ours, name=name, batch=batch),
             "torch": functools.partial(theirs, name=name, batch=batch),
         }
-        data = functools.partial(images, batch=batch)
+        shape = few * batch, *image_sizes.SHAPE  # an epoch; the many steps are of several
+        data = np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
         case = f"{batch} images, {name}"
-        rows += compare_steps(harness, case, few, many, data, sides, {"torch": least})
+        rows += compare_steps(
+            harness, case, few, many, lambda _, x=data: x, sides, {"torch": least}
+        )
     return rows
 
 
-def images(steps, batch):
-    shape = steps * batch, *image_sizes.SHAPE
-    return np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
-
-
 def ours(images, steps, name, batch):
-    model, optimizer = getattr(image_models, name)(), Adam(1e-3, clip=1.0)
-    options = {"epochs": 1, "batch_size": batch, "validation": images[:1], "optimizer": optimizer}
-    return lambda: fit(model, images, key=jax.random.key(0), progress=False, **options).params
+    model, epochs = getattr(image_models, name)(), steps * batch // len(images)
+    options = {"batch_size": batch, "validation": images[:1], "optimizer": Adam(1e-3, clip=1.0)}
+    return lambda: (
+        fit(model, images, key=jax.random.key(0), epochs=epochs, progress=False, **options).params
+    )
 
 
 def theirs(images, steps, name, batch):
-    return Apart("torch_images", "steps", name, images, batch, torch_device())
+    epochs = steps * batch // len(images)
+    return Apart("torch_images", "steps", name, images, batch, epochs, torch_device())

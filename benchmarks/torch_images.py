@@ -180,14 +180,15 @@ class Pixels(nn.Module):
 MODELS = {"vae": VAE, "diffusion": Diffusion, "pixels": Pixels}
 
 
-def steps(name, images, batch, device):
-    """The call that takes a training step (AdamW, clipped gradients) for each batch of images."""
+def steps(name, images, batch, epochs, device):
+    """The call that takes a training step (AdamW, clipped gradients) for each batch of images, in
+    each of the epochs."""
     model = MODELS[name]().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     images = torch.from_numpy(images).to(device)
 
     def call():
-        for x in images.split(batch):
+        for x in images.split(batch) * epochs:
             loss = model.loss(x)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
