@@ -246,7 +246,7 @@ def training_data(
     _finite(known, "x")
     check_resolution(raw, "x")
     # in the dtype of the fit, since rounding may move a value to an open edge
-    narrow, support = _narrow(known), model.support
+    narrow, support = known if _has_all_digits(raw) else _narrow(known), model.support
     if not np.asarray(support(narrow)).all():
         support = innermost(support)  # that of single numbers
         where = first_of(~np.asarray(support(narrow)), x)
@@ -282,10 +282,10 @@ def check_resolution(array: Any, name: str) -> None:
     quarter of some different values equal, such as those of a narrow cluster far from others. NaN
     and values beyond the dtype are ignored.
     """
+    if _has_all_digits(array):
+        return
     dtype = np.dtype(jnp.result_type(float))
     some = np.asarray(array[:: -(-len(array) // _ROUNDED)])
-    if some.dtype == dtype or np.can_cast(some.dtype, dtype):
-        return
     exact = some.reshape(len(some), -1)
     # 64-bit integers have more digits than float64
     exact = exact.astype(np.longdouble if exact.dtype.kind in "iu" else np.float64)
@@ -412,6 +412,12 @@ def _batched(array, event_shape, name, model):
         hint = _swapped(model, looks_like_y)
         raise ValueError(f"{name} must have shape ({wanted}) for {model}; got {array.shape}{hint}")
     return array
+
+
+def _has_all_digits(array):
+    """Whether JAX's default float dtype holds every value of the array's dtype."""
+    dtype = np.dtype(jnp.result_type(float))
+    return array.dtype == dtype or np.can_cast(array.dtype, dtype)
 
 
 def _narrow(x):
