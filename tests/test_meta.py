@@ -70,7 +70,7 @@ def test_names_of_rows_are_unique():
 
 
 def test_every_model_file_is_listed():
-    bases = {"Flow", "Sequence", "Wrapper"}
+    bases = {"Causal", "Conditioned", "Flow", "Framed", "Sequence", "Wrapper"}
     for folder, module in (("models", models), ("compose", compose)):
         found = set()
         for file in (PACKAGE / folder).glob("[!_]*.py"):

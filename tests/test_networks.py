@@ -109,7 +109,8 @@ def test_networks_that_are_refused(network, message):
     (lambda: compose.Conditional(MLP(), models.Gaussian(1)), "net must have y_shape"),
     (lambda: models.FlowMatching(2, width=8, network=nets.Linen()), "width is that of the default"),
     (lambda: models.FlowMatching(2, depth=8, network=nets.Linen()), "depth is that of the default"),
-    (lambda: models.FlowMatching(2, network=MLP((2,))), "fields of the flow"),
+    (lambda: models.FlowMatching(2, network=MLP((2,))), "fields of the model"),
+    (lambda: models.Autoregressive(4, 3, network=MLP((2,))), "fields of the model"),
     (lambda: nets.Linen(y_shape=(2,), width="a"), "width must be an int"),
 ])  # fmt: skip
 def test_invalid_specs(build, message):

@@ -15,10 +15,10 @@ from jaxgen.core.lanes import lanes
 from jaxgen.core.model import Learning
 from jaxgen.core.random import Uniform
 from jaxgen.core.spec import AtLeast, Count
+from jaxgen.models.causal import Causal
 from jaxgen.models.sequence import Sequence
 from jaxgen.networks.domains import Domain
-from jaxgen.networks.frame import Conditions
-from jaxgen.networks.network import Network, check_causal, init_checked, shape_of_features
+from jaxgen.networks.network import Network
 from jaxgen.networks.transformer import Transformer
 
 _INITIAL = 0.02  # standard deviation of weights at the start
@@ -26,10 +26,9 @@ _TILE_TOKENS = 1024  # tokens to score at once
 _DRAWN = 8  # sequences to draw at once: more take no less time each on a CPU core
 _BATCH_TOKENS = 1024  # tokens in a minibatch by default
 _BATCH_SIZES = 8, 256  # fewest and most sequences in one
-_RATE = 4e-3  # learning rate of networks of width 64; wider ones have smaller rates
 
 
-class Autoregressive(Sequence):
+class Autoregressive(Sequence, Causal):
     """Sequences of tokens, each drawn given those before it: log p(x) = sum_t log p(x_t | x_<t).
 
     A causal network computes the features of each position from the tokens before it, and their
@@ -75,7 +74,7 @@ class Autoregressive(Sequence):
 
     length: Count  # type: ignore[misc]
     vocabulary: Count  # type: ignore[misc]
-    network: Network = Transformer()
+    network: Network = Transformer()  # type: ignore[misc]
     stop: bool = True  # type: ignore[misc]
     window: Annotated[int, AtLeast(2)] | None = None
     prompt: Annotated[int, AtLeast(0)] = 0  # type: ignore[misc]
@@ -83,35 +82,25 @@ class Autoregressive(Sequence):
     top_k: Count | None = None
     top_p: float = 1.0
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
-    y_domain: tuple[Domain, ...] | None = None
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     fixed = (*Sequence.fixed, "network")
 
     def __post_init__(self):
         super().__post_init__()
-        if not hasattr(self.network, "width"):
-            raise TypeError(
-                f"Autoregressive: network {type(self.network).__name__} must have the field width, "
-                "the size of the input of a position"
-            )
         if not 0 < self.temperature < math.inf:
             raise ValueError(
                 f"Autoregressive: temperature must be positive, got {self.temperature}"
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"Autoregressive: top_p must be in (0, 1], got {self.top_p}")
-        _ = self._conditions  # raises ValueError if y_domain does not suit y_shape
-
-    @property
-    def y_support(self):
-        return self._conditions.support
 
     @functools.cached_property
     def learning(self):
         fewest, most = _BATCH_SIZES
         frozen = ("frame",) if self.y_shape is not None else ()
         return Learning(
-            rate=min(_RATE, _RATE * 64 / self.network.width),
+            rate=self._rate,
             frozen=(*frozen, "prompt") if self.prompt else frozen,
             batch_size=min(max(_BATCH_TOKENS // self.length, fewest), most),
         )
@@ -125,8 +114,7 @@ class Autoregressive(Sequence):
         return super()._traits()._replace(tile=tile, draw_tile=_DRAWN)
 
     def init(self, key, x=None, y=None):
-        if not self.network.takes_rows:
-            check_causal(self.network, self._window)
+        self._check_causal(self._window)
         params = _init(self, key)
         if self.y_shape is not None:
             params["frame"] = self._conditions.init(y)
@@ -224,12 +212,6 @@ class Autoregressive(Sequence):
     def _embedded(self, params, tokens):
         return params["embedding"][tokens]
 
-    def _context(self, params, y, dtype):
-        """y as numbers (*rows, width) that are added to the embedding of each token, or None."""
-        if self.y_shape is None:
-            return None
-        return self._conditions.encode_rows(params["frame"], y, dtype) @ params["context"]
-
     def _logits(self, params, features):
         """Logits of the next token, (..., outputs); -inf where it cannot follow."""
         logits = features @ params["head"]
@@ -261,28 +243,18 @@ class Autoregressive(Sequence):
         """The place at which each window begins."""
         return np.arange(0, self.length - self._window + self._hop, self._hop)
 
-    @property
-    def _conditions(self) -> Conditions:
-        return Conditions(self.y_shape, self.y_domain)
-
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(model: Autoregressive, key: jax.Array) -> Any:
     """Params but those that follow from data: the embedding, the network and the head."""
     keys = jax.random.split(key, 4)
-    shape = model._window, model.network.width
-    network = init_checked(model.network, keys[0], shape)
-    features = shape_of_features(model.network, network, shape)[-1]
-    width = model.network.width
-    params = {
-        "embedding": jax.random.normal(keys[1], (model.vocabulary + 1, width)),
-        "network": network,
+    params, features = model._init_network(keys[0], keys[3], model._window)
+    size = model.vocabulary + 1, model.network.width
+    return {
+        **params,
+        "embedding": jax.random.normal(keys[1], size),
         "head": _INITIAL * jax.random.normal(keys[2], (features, model.outputs)),
     }
-    if model.y_shape is not None:
-        size = model._conditions.size
-        params["context"] = jax.random.normal(keys[3], (size, width))
-    return params
 
 
 def _quantile(probs: jax.Array, u: jax.Array) -> jax.Array:

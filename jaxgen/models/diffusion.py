@@ -13,15 +13,16 @@ from jax import lax
 from numpyro.distributions import constraints
 
 from jaxgen.core.lanes import lanes
-from jaxgen.core.model import Learning, Model, Traits
+from jaxgen.core.model import Learning, Traits
 from jaxgen.core.random import Normal, Uniform, fixed
 from jaxgen.core.records import TOGETHER
 from jaxgen.core.spec import Count, NonNegative
+from jaxgen.models.conditioned import Framed
 from jaxgen.models.event_outputs import event_outputs, init_event_outputs
 from jaxgen.models.likelihoods import standard, standard_frame
 from jaxgen.networks.convolutional import UNet
 from jaxgen.networks.domains import Domain
-from jaxgen.networks.frame import FURTHEST, Conditions
+from jaxgen.networks.frame import FURTHEST
 from jaxgen.networks.mlp import MLP
 from jaxgen.networks.network import Network, tile_of
 
@@ -31,7 +32,7 @@ _DROPPED = 0.1  # share of training events whose y is not given to the network
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class Diffusion(Model):
+class Diffusion(Framed):
     """Events x that a network makes of noise, along paths z_t = a(t) x + b(t) noise.
 
     At t = 0, z_t is noise, and at t = 1 it is x. Training minimises |v(z_t, t, y) - dz_t/dt|^2 over
@@ -89,17 +90,13 @@ class Diffusion(Model):
     guidance: NonNegative = 1.0
     probes: Count = 8
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
-    y_domain: tuple[Domain, ...] | None = None
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     def __post_init__(self):
         super().__post_init__()
         if self.levels == 1:
             raise ValueError("Diffusion: levels must be at least 2, or None; got 1")
-        if self.network is not None and self.network.y_shape is not None:
-            raise ValueError(
-                "Diffusion: y_shape and y_domain are fields of the model; network must have "
-                f"y_shape None, got {self.network}"
-            )
+        self._check_no_conditions_of("network")
         if self.stochastic > 1 or (self.stochastic and self.solver != "euler"):
             raise ValueError(
                 "Diffusion: stochastic must be from 0 to 1, and 0 unless solver is 'euler'; got "
@@ -107,7 +104,6 @@ class Diffusion(Model):
             )
         if self.guidance != 1 and self.y_shape is None:
             raise ValueError(f"Diffusion: guidance must be 1 without y_shape, got {self.guidance}")
-        _ = self._conditions  # raises ValueError if y_domain does not suit y_shape
 
     @property
     def event_shape(self):
@@ -119,10 +115,6 @@ class Diffusion(Model):
         if self.levels is not None:
             number = constraints.integer_interval(0, self.levels - 1)
         return constraints.independent(number, len(self.shape))
-
-    @property
-    def y_support(self):
-        return self._conditions.support
 
     @functools.cached_property
     def learning(self):
@@ -151,20 +143,13 @@ class Diffusion(Model):
         )
 
     def init(self, key, x=None, y=None):
-        frame = {"x": standard_frame(x, self.shape, self._is_image)}
+        frame = standard_frame(x, self.shape, self._is_image)
         if x is None and self.levels is not None:
             low = jnp.zeros(self.shape)
-            frame["x"] = {"shift": low + self.levels / 2, "scale": low + self.levels / 4}
-        if self.y_shape is not None:
-            frame["y"] = self._conditions.init(y)
+            frame = {"shift": low + self.levels / 2, "scale": low + self.levels / 4}
         inputs = jax.eval_shape(self._inputs, *self._example()).shape
         network = init_event_outputs(self._network, key, inputs, self.shape, 1)
-        return {"frame": frame, "network": network}
-
-    def rescale(self, params, shift, scale):
-        old = params["frame"]["x"]
-        new = {"shift": shift + scale * old["shift"], "scale": scale * old["scale"]}
-        return {**params, "frame": {**params["frame"], "x": new}}
+        return {"frame": self._frame_of(frame, y), "network": network}
 
     def log_prob(self, params, x, y=None):
         return lanes(self._score, 0)(params, x, y)
@@ -371,7 +356,3 @@ class Diffusion(Model):
     def _network(self) -> Network:
         default = UNet() if self._is_image else MLP(width=128, depth=3)
         return (default if self.network is None else self.network).for_events(self.shape)
-
-    @property
-    def _conditions(self) -> Conditions:
-        return Conditions(self.y_shape, self.y_domain)

@@ -8,13 +8,14 @@ from typing import ClassVar
 import numpy as np
 
 from jaxgen.core.lanes import lanes
-from jaxgen.core.model import Learning, Model, Traits
+from jaxgen.core.model import Learning, Traits
+from jaxgen.models.conditioned import Framed
 from jaxgen.networks.domains import Domain, Levels, Real, constraint, each
-from jaxgen.networks.frame import Conditions, Frame
+from jaxgen.networks.frame import Frame
 from jaxgen.networks.mlp import mlp_stack
 
 
-class Flow(Model):
+class Flow(Framed):
     """Base of flows with the fields ``dim``, ``y_shape``, ``domain`` and ``y_domain``.
 
     A subclass defines ``_score``, ``_push`` and ``_to_base`` for arrays with features on the first
@@ -26,7 +27,6 @@ class Flow(Model):
     width: ClassVar[int]
     depth: ClassVar[int]
     domain: ClassVar[tuple[Domain, ...] | None]
-    y_domain: ClassVar[tuple[Domain, ...] | None]
 
     def __post_init__(self):
         super().__post_init__()
@@ -35,7 +35,6 @@ class Flow(Model):
                 f"{type(self).__name__}: domain must hold numbers, got {self.domain}; "
                 "Levels are for y_domain"
             )
-        _ = self._conditions  # raises ValueError if y_domain does not suit y_shape
 
     @property
     def event_shape(self):
@@ -44,10 +43,6 @@ class Flow(Model):
     @property
     def support(self):
         return constraint(each(self.domain, self.dim), self.event_shape)
-
-    @property
-    def y_support(self):
-        return self._conditions.support
 
     @functools.cached_property
     def learning(self):
@@ -63,11 +58,6 @@ class Flow(Model):
 
     def _traits(self):
         return Traits(reparameterized=True, invertible=True, tile=self._tile)
-
-    def rescale(self, params, shift, scale):
-        old = params["frame"]["x"]
-        new = {"shift": shift + scale * old["shift"], "scale": scale * old["scale"]}
-        return {**params, "frame": {**params["frame"], "x": new}}
 
     def log_prob(self, params, x, y=None):
         return lanes(self._score)(params, x, y)
@@ -94,10 +84,7 @@ class Flow(Model):
         raise NotImplementedError
 
     def _init_frame(self, x, y):
-        frame = {"x": self._frame.init(x)}
-        if self.y_shape is not None:
-            frame["y"] = self._conditions.init(y)
-        return frame
+        return self._frame_of(self._frame.init(x), y)
 
     def _init_networks(self, key, count, features, outputs):
         """Params of ``count`` networks whose inputs are features, then an encoded y."""
@@ -113,10 +100,6 @@ class Flow(Model):
     def _tile(self):
         """Number of rows that the network takes at once on a CPU core."""
         raise NotImplementedError
-
-    @property
-    def _conditions(self):
-        return Conditions(self.y_shape, self.y_domain)
 
     @property
     def _frame(self):

@@ -65,11 +65,7 @@ class FlowMatching(Flow):
         super().__post_init__()
         if self.network is None:
             return
-        if self.network.y_shape is not None:
-            raise ValueError(
-                "FlowMatching: y_shape and y_domain are fields of the flow; network must have "
-                f"y_shape None, got {self.network}"
-            )
+        self._check_no_conditions_of("network")
         for name in ("width", "depth"):
             if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(

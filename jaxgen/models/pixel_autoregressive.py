@@ -14,14 +14,14 @@ from numpyro.distributions import constraints
 
 from jaxgen.core.degrees import numbers_not_frozen
 from jaxgen.core.lanes import lanes
-from jaxgen.core.model import Learning, Model, Traits
+from jaxgen.core.model import Learning, Traits
 from jaxgen.core.random import Uniform
 from jaxgen.core.spec import AtLeast, Count
 from jaxgen.models import heads
+from jaxgen.models.causal import Causal
 from jaxgen.networks.domains import Domain
-from jaxgen.networks.frame import Conditions
 from jaxgen.networks.mlp import Masked
-from jaxgen.networks.network import Network, check_causal, init_checked, shape_of_features
+from jaxgen.networks.network import Network
 from jaxgen.networks.transformer import Transformer
 
 _TILE_PATCHES = 512  # patches to score at once
@@ -32,10 +32,9 @@ _NEIGHBOURS = (
     (0, 2),
     (1, 0),
 )  # rows and columns of patches, from the one above left
-_RATE = 4e-3  # learning rate of networks of width 64; wider ones have smaller rates
 
 
-class PixelAutoregressive(Model):
+class PixelAutoregressive(Causal):
     """Images of discrete pixels, drawn one by one: log p(x) = sum_i log p(x_i | x_1 .. x_i-1).
 
     An image is cut into patches, which are ordered by rows. A causal network, by default a
@@ -72,12 +71,12 @@ class PixelAutoregressive(Model):
 
     shape: tuple[Count, ...]
     levels: Annotated[int, AtLeast(2)] = 2
-    network: Network = Transformer()
+    network: Network = Transformer()  # type: ignore[misc]
     patch: Count = 4
     width: Count = 256
     depth: Count = 2
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
-    y_domain: tuple[Domain, ...] | None = None
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     def __post_init__(self):
         super().__post_init__()
@@ -86,12 +85,6 @@ class PixelAutoregressive(Model):
                 "PixelAutoregressive: shape must be (height, width) or (height, width, channels), "
                 f"got {self.shape}"
             )
-        if not hasattr(self.network, "width"):
-            raise TypeError(
-                f"PixelAutoregressive: network {type(self.network).__name__} must have the field "
-                "width, the size of the input of a position"
-            )
-        _ = self._conditions  # raises ValueError if y_domain does not suit y_shape
 
     @property
     def event_shape(self):
@@ -102,15 +95,10 @@ class PixelAutoregressive(Model):
         levels = constraints.integer_interval(0, self.levels - 1)
         return constraints.independent(levels, len(self.shape))
 
-    @property
-    def y_support(self):
-        return self._conditions.support
-
     @functools.cached_property
     def learning(self):
         frozen = ("levels/log_shares",) if self.y_shape is None else ("levels/log_shares", "frame")
-        rate = min(_RATE, _RATE * 64 / self.network.width)
-        return Learning(rate=rate, frozen=frozen, batch_size=32)
+        return Learning(rate=self._rate, frozen=frozen, batch_size=32)
 
     @functools.cached_property
     def traits(self):
@@ -124,8 +112,7 @@ class PixelAutoregressive(Model):
         return numbers_not_frozen(self, params) - self._head(params).masked_weights
 
     def init(self, key, x=None, y=None):
-        if not self.network.takes_rows:
-            check_causal(self.network, self._patches)
+        self._check_causal(self._patches)
         params = _init(self, key)
         flat = None if x is None else x.reshape(len(x), -1)
         params["levels"] = heads.levels_init(key, math.prod(self.shape), self.levels, flat)
@@ -262,12 +249,6 @@ class PixelAutoregressive(Model):
         v = patches.reshape(*patches.shape[:-3], down, across, -1)
         return jnp.pad(v, [*[(0, 0)] * (v.ndim - 3), (1, 0), (1, 1), (0, 0)])
 
-    def _context(self, params, y, dtype):
-        """y as numbers (*rows, width) that are added to the input of each patch, or None."""
-        if self.y_shape is None:
-            return None
-        return self._conditions.encode_rows(params["frame"], y, dtype) @ params["context"]
-
     def _encoded(self, params, level):
         """Codes (..., channels) of levels (...)."""
         return params["levels"]["meaning"].T[level]
@@ -335,28 +316,19 @@ class PixelAutoregressive(Model):
         sizes = heads.CHANNELS, features, outputs, 0, self.width, self.depth
         return Masked(self._pixels, *sizes)
 
-    @property
-    def _conditions(self) -> Conditions:
-        return Conditions(self.y_shape, self.y_domain)
-
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(model: PixelAutoregressive, key: jax.Array) -> Any:
     """Params but those that follow from data."""
     keys = jax.random.split(key, 5)
-    shape = model._patches, model.network.width
-    network = init_checked(model.network, keys[0], shape)
-    features = shape_of_features(model.network, network, shape)[-1]
-    inputs = len(_NEIGHBOURS) * model._pixels * heads.CHANNELS
-    params = {
-        "embedding": inputs**-0.5 * jax.random.normal(keys[1], (inputs, shape[1])),
-        "position": 0.1 * jax.random.normal(keys[2], shape),
-        "network": network,
+    params, features = model._init_network(keys[0], keys[4], model._patches)
+    width, inputs = model.network.width, len(_NEIGHBOURS) * model._pixels * heads.CHANNELS
+    return {
+        **params,
+        "embedding": inputs**-0.5 * jax.random.normal(keys[1], (inputs, width)),
+        "position": 0.1 * jax.random.normal(keys[2], (model._patches, width)),
         "head": model._head_of(features).init(keys[3]),
     }
-    if model.y_shape is not None:
-        params["context"] = jax.random.normal(keys[4], (model._conditions.size, shape[1]))
-    return params
 
 
 def _rows_last(v: jax.Array, rows: int) -> jax.Array:

@@ -13,10 +13,11 @@ from jax import lax
 from scipy.special import ndtri
 
 from jaxgen.core.lanes import lanes
-from jaxgen.core.model import Learning, Model, Traits
+from jaxgen.core.model import Learning, Traits
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.random import Normal, fixed
 from jaxgen.core.spec import Count, NonNegative, Params
+from jaxgen.models.conditioned import Framed
 from jaxgen.models.event_outputs import (
     dense,
     event_outputs,
@@ -25,7 +26,6 @@ from jaxgen.models.event_outputs import (
 )
 from jaxgen.models.likelihoods import Likelihood, make_likelihood
 from jaxgen.networks.domains import Domain
-from jaxgen.networks.frame import Conditions
 from jaxgen.networks.mlp import MLP
 from jaxgen.networks.network import Network, init_checked, shape_of_features, tile_of
 
@@ -34,7 +34,7 @@ _MAX_LOG_SCALE = 7.0  # largest |log deviation| of a latent given x
 _OF_Y = 0.3  # deviation that y gives each input of the encoder at the start, in deviations of x
 
 
-class VAE(Model):
+class VAE(Framed):
     """Variational autoencoder: p(x) = integral of N(z; 0, I) p(x|z) dz, with latents z.
 
     A decoder computes the parameters of p(x|z), whose entries are independent, and an encoder those
@@ -101,7 +101,7 @@ class VAE(Model):
     beta: NonNegative = 1.0
     samples: Count = 16
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
-    y_domain: tuple[Domain, ...] | None = None
+    y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
     def __post_init__(self):
         super().__post_init__()
@@ -110,13 +110,7 @@ class VAE(Model):
         if not wanted.get(name, levels is not None and levels >= 2):
             needed = {"gaussian": "None", "bernoulli": "2 or None"}.get(name, "at least 2")
             raise ValueError(f"VAE: levels must be {needed} for likelihood {name!r}, got {levels}")
-        for role in ("encoder", "decoder"):
-            if getattr(self, role).y_shape is not None:
-                raise ValueError(
-                    f"VAE: y_shape and y_domain are fields of the VAE; {role} must have y_shape "
-                    f"None, got {getattr(self, role)}"
-                )
-        _ = self._conditions  # raises ValueError if y_domain does not suit y_shape
+        self._check_no_conditions_of("encoder", "decoder")
 
     @property
     def event_shape(self):
@@ -125,10 +119,6 @@ class VAE(Model):
     @property
     def support(self):
         return self._likelihood.support
-
-    @property
-    def y_support(self):
-        return self._conditions.support
 
     @functools.cached_property
     def learning(self):
@@ -168,20 +158,12 @@ class VAE(Model):
             self._decoder, keys[1], inputs, self.shape, self._likelihood.numbers
         )
         decoder["out"]["b"] = start.bias
-        frame = {"x": start.frame}
-        if self.y_shape is not None:
-            frame["y"] = self._conditions.init(y)
         return {
             "encoder": _init_encoder(self, keys[2]),
             "decoder": decoder,
             "likelihood": start.params,
-            "frame": frame,
+            "frame": self._frame_of(start.frame, y),
         }
-
-    def rescale(self, params, shift, scale):
-        old = params["frame"]["x"]
-        new = {"shift": shift + scale * old["shift"], "scale": scale * old["scale"]}
-        return {**params, "frame": {**params["frame"], "x": new}}
 
     def log_prob(self, params, x, y=None):
         return logsumexp(self._log_weights(params, x, y)) - math.log(self.samples)
@@ -301,10 +283,6 @@ class VAE(Model):
     @functools.cached_property
     def _likelihood(self) -> Likelihood:
         return make_likelihood(self._likelihood_name, self.shape, self.levels)
-
-    @property
-    def _conditions(self) -> Conditions:
-        return Conditions(self.y_shape, self.y_domain)
 
 
 @functools.partial(jax.jit, static_argnums=0)
