@@ -23,7 +23,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -65,7 +65,9 @@ def writable(
 
 
 @contextlib.contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def write_atomically(
+    path: str | os.PathLike[str], *, remove_stale: bool = True
+) -> Iterator[IO[bytes]]:
     """A context with a binary file whose content goes to ``path`` once it is complete.
 
     A reader of a regular file finds the old content or the new content, never a part, and mode and
@@ -74,6 +76,8 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Args:
       path: the file to write; a symbolic link is followed.
+      remove_stale: whether to remove temporary files of processes that were killed from the
+        directory, which lists it. A writer of many files into a new directory does without.
 
     Raises:
       OSError: as for ``writable``, or the file cannot be written; the message names ``path``.
@@ -90,7 +94,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             complete.seek(0)
             _copy(complete, target)
         return
-    with _temporary(target) as (file, temporary), _errors_name(path):
+    with _temporary(target, remove_stale) as (file, temporary), _errors_name(path):
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -146,6 +150,20 @@ def write_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     ending = _ending(path)
     with write_atomically(path) as file:
         figure.savefig(file, format=ending, dpi=150)
+
+
+def drawn(draw: Callable[[], Any], path: str | os.PathLike[str] | None) -> Any:
+    """The Matplotlib figure that a function draws, written to the path too unless that is None.
+
+    Raises:
+      ValueError, OSError: as in ``check_figure``, before the figure is drawn.
+    """
+    if path is not None:
+        check_figure(path)
+    figure = draw()
+    if path is not None:
+        write_figure(figure, path)
+    return figure
 
 
 def check_descriptor(number: int, name: str | os.PathLike[str]) -> None:
@@ -253,13 +271,14 @@ def _is_same(target, other):
 
 
 @contextlib.contextmanager
-def _temporary(target):
+def _temporary(target, remove_stale=True):
     """A context with a new hidden file in the target's directory, of the same owner and mode.
 
     At the end the file is removed, unless it was renamed. Yields the open file and its path.
     """
     directory = target.real.parent
-    _remove_stale(directory)
+    if remove_stale:
+        _remove_stale(directory)
     with _removal_on_signals():
         # until it has the target's mode, nobody else may read the file
         mode = 0o666 if target.status is None else 0o600
@@ -369,8 +388,9 @@ def _remove_stale(directory):
     names: list[str] = []
     with contextlib.suppress(OSError):  # a directory may be writable but not readable
         names = os.listdir(directory)
+    prefix = _prefix()
     for name in names:
-        if name.startswith(_prefix()) and name.endswith(".tmp"):
+        if name.startswith(prefix) and name.endswith(".tmp"):
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError):
                 number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -158,12 +158,8 @@ class TextScores:
         >>> scores.plot("names.png", rows=scores.worst(1)).get_suptitle()[:5]
         'NGram'
         """
-        if path is not None:
-            output.check_figure(path)
-        figure = draw_texts(self, range(len(self.texts)) if rows is None else rows)
-        if path is not None:
-            output.write_figure(figure, path)
-        return figure
+        rows = range(len(self.texts)) if rows is None else rows
+        return output.drawn(lambda: draw_texts(self, rows), path)
 
     def __str__(self) -> str:
         rows = [("text", "place", "bits", "token", "after")]

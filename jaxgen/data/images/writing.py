@@ -89,7 +89,8 @@ def write_images(
     for i in numbers:
         folder = path if names is None else path / names[i]
         folder.mkdir(exist_ok=True)
-        _write(pixels[i], folder / f"{i:0{digits}}{_ENDING}")
+        # the folder is new or empty, and listing it for each image would take n^2 steps
+        _write(pixels[i], folder / f"{i:0{digits}}{_ENDING}", remove_stale=False)
 
 
 def check_images_output(
@@ -139,12 +140,12 @@ def _as_folders(labels: Sequence[Any], count: int) -> list[str]:
     return names
 
 
-def _write(pixels: np.ndarray, path: Path) -> None:
+def _write(pixels: np.ndarray, path: Path, remove_stale: bool = True) -> None:
     """Write one image, (height, width) or (height, width, 3), as a PNG."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
     if pixels.ndim == 2 and np.isin(pixels, (0, 255)).all():
         image = image.convert("1")
-    with output.write_atomically(path) as file:
+    with output.write_atomically(path, remove_stale=remove_stale) as file:
         image.save(file, format="PNG")

@@ -81,12 +81,7 @@ class Explanation:
         Raises:
           ValueError, OSError: the file cannot be written; raised before the figure is drawn.
         """
-        if path is not None:
-            output.check_figure(path)
-        figure = explanation_figure.draw_explanation(self)
-        if path is not None:
-            output.write_figure(figure, path)
-        return figure
+        return output.drawn(lambda: explanation_figure.draw_explanation(self), path)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers of the report, without events and figures, for JSON."""

@@ -92,12 +92,7 @@ class ImageReport:
         Raises:
           ValueError, OSError: the file cannot be written; raised before the figure is drawn.
         """
-        if path is not None:
-            output.check_figure(path)
-        figure = draw_report(self)
-        if path is not None:
-            output.write_figure(figure, path)
-        return figure
+        return output.drawn(lambda: draw_report(self), path)
 
     def table(self) -> list[list[str]]:
         """The rows of the printed table: the metric, its value and its reference."""
