@@ -5,15 +5,14 @@
 A pixel is white with a probability of its intensity. In training the bits are drawn anew at each
 step ("dynamic binarisation"), from the first 50,000 images; the next 1,000, with fixed bits, select
 the params. The test bits are one draw of all 10,000 test images, whose SHA-256 is checked; figures
-for another draw differ by about .1 nats. DATA.npz holds x_train (60000, 28, 28) and x_test, uint8.
-log p is in nats: that of the VAE is an importance-weighted bound with 1,000 draws.
+for another draw differ by about .1 nats. log p is in nats: that of a VAE is an importance-weighted
+bound with 1,000 draws. ``probe`` is the accuracy of a linear classifier of the digit from a VAE's
+latents, and ``probe_of_components`` that from as many principal components. DATA.npz holds x_train
+(60000, 28, 28) and x_test, uint8, and the digits y_train and y_test.
 """
 
-import argparse
 import hashlib
-import json
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 import jaxgen
+from benchmarks import model_rows
 from jaxgen import Model, models, networks
 from jaxgen.core.random import Uniform
 from jaxgen.training import Adam
@@ -80,22 +80,24 @@ class Entry(NamedTuple):
     settings: dict[str, Any]
 
 
-def _pixels(width, layers, epochs, rate, **fields):
-    network = networks.Transformer(width, layers=layers)
+def _pixels(features, layers, epochs, rate, **fields):
+    network = networks.Transformer(features, layers=layers)
     model = models.PixelAutoregressive((28, 28), 2, network, **fields)
     return Entry(model, epochs, {"batch_size": 32, "optimizer": Adam(rate)})
+
+
+def _vae(latent, epochs):
+    each = networks.MLP(width=512)
+    model = models.VAE((28, 28), latent, 2, encoder=each, decoder=each)
+    return Entry(model, epochs, {"batch_size": 128, "optimizer": Adam(1e-3)})
 
 
 MODELS = {
     "pixels": _pixels(64, 4, 2, 3e-3),
     "pixels_large": _pixels(128, 6, 12, 2e-3, width=512),
-    "vae": Entry(
-        models.VAE(
-            (28, 28), 50, 2,
-            encoder=networks.MLP(width=512), decoder=networks.MLP(width=512),
-        ),
-        100, {"batch_size": 128, "optimizer": Adam(1e-3)},
-    ),
+    "vae": _vae(50, 100),
+    "vae_20": _vae(20, 30),
+    "vae_10": _vae(10, 30),
     "vae_convolutional": Entry(
         models.VAE(
             (28, 28), 50, 2,
@@ -107,25 +109,15 @@ MODELS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.binarised_mnist", description=__doc__
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("names", nargs="*", choices=[[], *MODELS], metavar="MODEL")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = model_rows.arguments("binarised_mnist", __doc__, MODELS)
     with np.load(arguments.data) as data:
         images, test = data["x_train"], bits(data["x_test"], seed=1)
+        digits = data["y_train"], data["y_test"]
     packed = np.packbits(test.reshape(len(test), -1), axis=1)
     if hashlib.sha256(packed).hexdigest() != TEST:
         raise ValueError(f"{arguments.data}: the bits of the test images are others")
-    rows = []
-    for name in arguments.names or MODELS:
-        rows.append(_row(name, MODELS[name], arguments.epochs, images, test))
-        print(json.dumps(rows[-1]), flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    names, epochs = arguments.names or MODELS, arguments.epochs
+    model_rows.write((_row(name, epochs, images, test, digits) for name in names), arguments.json)
 
 
 def bits(images, seed):
@@ -134,7 +126,8 @@ def bits(images, seed):
     return uniform < images.astype(np.float32) / 255
 
 
-def _row(name, entry, epochs, images, test):
+def _row(name, epochs, images, test, digits):
+    entry = MODELS[name]
     epochs = entry.epochs if epochs is None else epochs
     held_out = 255 * bits(images, seed=0)[50_000:51_000]
     start = time.perf_counter()
@@ -151,8 +144,15 @@ def _row(name, entry, epochs, images, test):
         scores = np.asarray(weights.log_prob, np.float64)
         found["effective_samples"] = float(np.mean(weights.effective_samples))
         key = jax.random.key(1)
-        losses = jaxgen.core.batch.loss_rows(entry.model, fitted.params, key, 1.0 * test, None, 1)
+        losses = jaxgen.core.batch.loss_rows(
+            entry.model, fitted.params, key, jnp.asarray(test, float), None, 1
+        )
         found["bound"] = -float(jnp.mean(losses))
+        probe = jaxgen.metrics.probe(
+            fitted, bits(images[:50_000], seed=0), digits[0][:50_000],
+            x_test=test, labels_test=digits[1],
+        )  # fmt: skip
+        found["probe"], found["probe_of_components"] = probe.accuracy, probe.pca
     else:
         scores = np.asarray(fitted.log_prob(test), np.float64)
     return {

@@ -11,7 +11,6 @@ FOLDER gets a grid of draws for each row, and ``all.png`` of all grids in it.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import jaxgen
+from benchmarks import model_rows
 from jaxgen import compose, metrics, models, networks
 from jaxgen.training import Adam
 
@@ -66,62 +66,60 @@ def main():
     arguments = parser.parse_args()
     train, test = jaxgen.datasets.drawings().split()
     classifier = metrics.fit_image_classifier(train.images, train.labels, key=jax.random.key(1))
-    few = train.images[:: len(train.images) // len(test.images)]
+    few = classifier.features(train.images[:: len(train.images) // len(test.images)])
+    features = classifier.features(test.images)
     known = {
-        "test": classifier.features(test.images),
-        "floor": metrics.frechet_distance(
-            classifier.features(few), classifier.features(test.images)
-        ),
-        "accuracy": classifier.accuracy(test.images, test.labels),
+        "accuracy_of_test": classifier.accuracy(test.images, test.labels),
+        "floor": metrics.frechet_distance(few, features),
     }
-    rows = []
-    for name in arguments.names or MODELS:
-        entry = MODELS[name]
-        settings = entry.settings | ({"epochs": arguments.epochs} if arguments.epochs else {})
-        model = compose.Labelled(entry.model)
-        start = time.perf_counter()
-        fitted = jaxgen.fit(
-            model, train.images > 0, train.labels, key=jax.random.key(0), **settings
-        )
-        fit = {"seconds_of_fit": time.perf_counter() - start, "epochs": settings["epochs"]}
-        if fitted.model.traits.density == "exact":
-            x, y = test.images > 0, test.labels
-            fit["bits"] = -float(np.asarray(fitted.log_prob(x)).mean()) / np.log(2)
-            by_bayes = metrics.calibration(fitted.classify(x), y, labels=fitted.labels)
-            fit["accuracy_by_bayes"] = by_bayes.accuracy
-        for how, fields in entry.draws.items():
-            row, draws = _row(fitted.replace(**fields), classifier, known, test.labels)
-            rows.append({"name": f"{name} {how}".strip(), **row, **fit})
-            print(json.dumps(rows[-1]), flush=True)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+    def rows(name):
+        fitted, fit = _fit(name, arguments.epochs, train, test)
+        for how, fields in MODELS[name].draws.items():
+            row = {"name": f"{name} {how}".strip(), **fit, **known}
+            draws, row["draws_per_second"] = _draws(fitted.replace(**fields), test.labels)
+            row["accuracy"] = classifier.accuracy(draws, test.labels)
+            row["share"] = row["accuracy"] / row["accuracy_of_test"]
+            row["frechet"] = metrics.frechet_distance(classifier.features(draws), features)
             if arguments.grids:
-                _write_grid(arguments.grids, rows[-1]["name"], draws, test)
+                _write_grid(arguments.grids, row["name"], draws, test)
+            yield row
+
+    names = arguments.names or MODELS
+    model_rows.write((row for name in names for row in rows(name)), arguments.json)
 
 
-def _row(fitted, classifier, known, labels):
+def _fit(name, epochs, train, test):
+    """The fitted model, and what is measured of the fit."""
+    entry, start = MODELS[name], time.perf_counter()
+    settings = entry.settings | ({"epochs": epochs} if epochs else {})
+    model = compose.Labelled(entry.model)
+    fitted = jaxgen.fit(model, train.images > 0, train.labels, key=jax.random.key(0), **settings)
+    found = {"seconds_of_fit": time.perf_counter() - start, "epochs": settings["epochs"]}
+    if fitted.model.traits.density == "exact":
+        x = test.images > 0
+        found["bits"] = -float(np.asarray(fitted.log_prob(x)).mean()) / np.log(2)
+        by_bayes = metrics.calibration(fitted.classify(x), test.labels, labels=fitted.labels)
+        found["accuracy_by_bayes"] = by_bayes.accuracy
+    return fitted, found
+
+
+def _draws(fitted, labels):
+    """A draw for each label, and how many a second there are once all is compiled."""
     draw = lambda: np.asarray(fitted.sample(jax.random.key(2), len(labels), labels))  # noqa: E731
-    draws = draw()
-    start = time.perf_counter()
+    draws, start = draw(), time.perf_counter()
     draw()
-    seconds = time.perf_counter() - start
-    accuracy = classifier.accuracy(draws, labels)
-    distance = metrics.frechet_distance(classifier.features(draws), known["test"])
-    return {
-        "accuracy": accuracy, "share": accuracy / known["accuracy"],
-        "accuracy_of_test": known["accuracy"], "frechet": distance, "floor": known["floor"],
-        "draws_per_second": len(draws) / seconds,
-    }, draws  # fmt: skip
+    return draws, len(draws) / (time.perf_counter() - start)
 
 
-def _write_grid(folder, name, draws, test):
+def _write_grid(folder, title, draws, test):
     folder.mkdir(parents=True, exist_ok=True)
-    for title, images in {"people": test.images, name: draws}.items():
+    for file, images in {"people": test.images, title: draws}.items():
         shown = np.concatenate([images[test.labels == name][:SHOWN] for name in test.names])
         sheet = jaxgen.data.grid(np.where(shown > 0, 0, 255).astype(np.uint8), columns=SHOWN)
-        jaxgen.data.write_images(sheet[None], folder / f"{title}.png")
+        jaxgen.data.write_images(sheet[None], folder / f"{file}.png")
     files = [file for file in folder.glob("*.png") if file.stem not in ("people", "all")]
-    files = [folder / "people.png", *sorted(files, key=lambda file: file.stem)]
+    files = [folder / "people.png", *sorted(files)]
     figure = Figure((1.9 * len(files), 3), layout="constrained")
     for file, ax in zip(files, figure.subplots(1, len(files), squeeze=False)[0], strict=True):
         ax.imshow(jaxgen.data.read_images(file).images[0], cmap="gray")

@@ -9,16 +9,14 @@ their labels y_train and y_test. For models of labelled digits, log p(x) = log s
 and p(y|x) follows by Bayes' rule.
 """
 
-import argparse
-import json
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import jaxgen
+from benchmarks import model_rows
 from jaxgen import compose, domains, models, networks
 from jaxgen.training import Adam
 
@@ -76,12 +74,7 @@ MODELS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mnist", description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("names", nargs="*", choices=[[], *MODELS], metavar="MODEL")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = model_rows.arguments("mnist", __doc__, MODELS)
     with np.load(arguments.data) as data:
         levels = _parts(data["x_train"].reshape(-1, DIM), data["x_test"].reshape(-1, DIM))
         digits = _parts(data["y_train"], data["y_test"])
@@ -92,23 +85,19 @@ def main():
         share = RATE + (1 - 2 * RATE) * (level + rng.random(level.shape)) / LEVELS
         data["shares"][part] = share
         data["logits"][part] = np.log(share) - np.log1p(-share)
-    rows = []
-    for name in arguments.names or MODELS:
-        entry = MODELS[name]
-        settings = dict(entry.settings)
-        if arguments.epochs and "epochs" in settings:
-            settings["epochs"] = arguments.epochs
-        rows.append(_row(name, entry, settings, data, digits))
-        print(json.dumps(rows[-1]), flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    names, epochs = arguments.names or MODELS, arguments.epochs
+    model_rows.write((_row(name, epochs, data, digits) for name in names), arguments.json)
 
 
 def _parts(train, test):
     return {"train": train[:50_000], "held out": train[50_000:], "test": test}
 
 
-def _row(name, entry, settings, spaces, digits):
+def _row(name, epochs, spaces, digits):
+    entry = MODELS[name]
+    settings = dict(entry.settings)
+    if epochs and "epochs" in settings:
+        settings["epochs"] = epochs
     data, share = spaces[entry.space], spaces["shares"]["test"]
     labelled = entry.model.classes is not None
     if "validation" in settings:

@@ -1270,8 +1270,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "convolution_padding",
         "jaxgen/networks/convolutional.py",
-        "padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)",
-        "padded[:, i : i + height, j : j + width] for j in range(3) for i in range(3)",
+        "patches[:, i : i + height].reshape",
+        "patches[:, 2 - i : 2 - i + height].reshape",
         ("tests/test_convolutional.py", "-k", "product"),
     ),
 )

@@ -1,10 +1,13 @@
 """The benchmarks' command runs from its arguments to the page, with one small question."""
 
+import importlib
 import json
+import pathlib
 import sys
 
 import pytest
 
+import benchmarks
 from benchmarks import __main__ as command
 from benchmarks import table
 
@@ -27,3 +30,11 @@ def test_unknown_question_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command.main()
     assert "no question draw_nothing; there are draw_uniform" in capsys.readouterr().err
+
+
+MODULES = sorted(file.stem for file in pathlib.Path(benchmarks.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", [m for m in MODULES if "torch" not in m and "peer" not in m])
+def test_every_module_of_ours_is_importable(name):
+    importlib.import_module(f"benchmarks.{name}")
