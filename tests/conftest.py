@@ -27,7 +27,7 @@ from jaxgen.laws import count_compiles  # noqa: E402
 
 BUDGET = TESTS / "budget.toml"
 SLOWEST = 10
-HELD = 150  # most programs in memory within a group; each takes about 2 MiB
+HELD = 500  # most programs in memory within a group; each takes about 2 MiB
 
 compilation = Compilation(
     pathlib.Path(os.environ.get("JAXGEN_TEST_CACHE", TESTS.parent / ".cache"))

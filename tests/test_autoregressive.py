@@ -201,7 +201,7 @@ def test_a_fit_learns_an_alternation():
     rng = np.random.default_rng(0)
     x = (np.arange(6) + rng.integers(0, 2, (400, 1))) % 2
     fitted = jaxgen.fit(
-        models.Autoregressive(6, 2, TINY, stop=False), x, key=jax.random.key(0), epochs=250
+        models.Autoregressive(6, 2, TINY, stop=False), x, key=jax.random.key(0), epochs=120
     )
     assert fitted.history["best_score"] > -np.log(2) - 0.1
     drawn = draws(fitted.model, fitted.params, 200)
