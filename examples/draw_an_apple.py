@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 import jaxgen
 from jaxgen import compose, metrics, models, networks
 
-EPOCHS, SHOWN = 4, 5
+EPOCHS, SHOWN = 6, 5
 keys = jax.random.split(jax.random.key(0), 4)
 
 train, test = jaxgen.datasets.drawings().split()
@@ -37,16 +37,16 @@ draws = np.asarray(fitted.sample(keys[2], len(labels), labels))
 drawn = classifier.accuracy(draws, labels)
 print(f"the classifier finds the label of {drawn:.1%} of the draws, {drawn / direct:.2f} of that")
 
-figure = Figure((9, 9), layout="constrained")
-axes = figure.subplots(len(train.names), 2 * SHOWN)
-for row, name in zip(axes, train.names, strict=True):
-    real, new = test.images[test.labels == name][:SHOWN], draws[labels == name][:SHOWN]
-    for ax, image in zip(row, [*real, *new], strict=True):
-        ax.imshow(image > 0, cmap="gray_r")
-        ax.set(xticks=[], yticks=[])
-    row[0].set_ylabel(name)
-axes[0, SHOWN // 2].set_title("people's drawings")
-axes[0, SHOWN + SHOWN // 2].set_title("the model's drawings")
+figure = Figure((9, 7), layout="constrained")
+halves = {"people's drawings": (test.images, test.labels), "the model's drawings": (draws, labels)}
+parts = figure.subfigures(1, 2, wspace=0.05)
+for part, (title, (images, kinds)) in zip(parts, halves.items(), strict=True):
+    part.suptitle(title)
+    for row, name in zip(part.subplots(len(train.names), SHOWN), train.names, strict=True):
+        for ax, image in zip(row, images[kinds == name][:SHOWN], strict=True):
+            ax.imshow(image > 0, cmap="gray_r")
+            ax.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name)
 path = sys.argv[1] if len(sys.argv) > 1 else "draw_an_apple.png"
 figure.savefig(path, dpi=100)
 print(f"drawings of each kind: {path}")
