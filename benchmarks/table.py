@@ -42,11 +42,8 @@ def text(rows) -> str:
 
 def markdown(data) -> str:
     """A Markdown table of the rows that have a target."""
-    versions = max(data["runs"].items())[1]["versions"]
-    names = [n for n in ("jax", "numpy", "scikit-learn", "torch", "numpyro") if versions[n]]
     lines = [
-        f"{where(data)}; "
-        f"{', '.join(f'{name} {versions[name]}' for name in names)}. "
+        f"{where(data)}; {_versions(data)}. "
         "Medians of interleaved repeats, warm; x is the other library's time divided by jaxgen's.",
         "",
         "| | jaxgen | peer | target | figure | |",
@@ -67,6 +64,17 @@ def where(data) -> str:
     cpus = " or ".join(sorted({machine["cpu"] for machine in machines}))
     days = " to ".join(sorted({min(data["runs"])[:10], max(data["runs"])[:10]}))
     return f"{machines[-1]['device']}: {cpus}, {machines[-1]['cores']} cores, {days}"
+
+
+def _versions(data) -> str:
+    """The versions of the main packages in the runs that rows are of."""
+    dates = {row["date"] for row in data["rows"]}
+    runs = [run["versions"] for date, run in data["runs"].items() if date in dates]
+    texts = []
+    for name in ("jax", "numpy", "scikit-learn", "torch", "numpyro"):
+        if each := sorted({versions[name] for versions in runs if versions[name]}):
+            texts.append(f"{name} {' or '.join(each)}")
+    return ", ".join(texts)
 
 
 def write_page(data, path: Path = PAGE) -> None:
