@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from numpyro.distributions import constraints
+from scipy.special import ndtr
 
 from jaxgen.core.lanes import lanes
 from jaxgen.core.model import Learning, Traits
@@ -29,7 +30,17 @@ from jaxgen.networks.network import Network, tile_of
 _CLIP = 32.0  # deviations at which the input of the network is clipped
 _TIME_WAVES = 4  # frequencies whose cosines and sines encode the time
 _DROPPED = 0.1  # share of training events whose y is not given to the network
+_SPREAD_OF_LEVEL = 0.05  # deviation of the noise added to levels, for each level; at most 1
 _LOG_2PI = math.log(2 * math.pi)
+
+
+def _within(levels: int, uniform: Any) -> tuple[jax.Array, jax.Array]:
+    """Noise on (0, 1), added to levels, that uniform noise makes, and its log density."""
+    spread = min(_SPREAD_OF_LEVEL * levels, 1.0)
+    tail = ndtr(-0.5 / spread)
+    deviations = jax.scipy.special.ndtri(tail + (1 - 2 * tail) * uniform)
+    log_q = -0.5 * deviations**2 - 0.5 * _LOG_2PI - math.log(spread * (1 - 2 * tail))
+    return 0.5 + spread * deviations, log_q
 
 
 class Diffusion(Framed):
@@ -42,14 +53,16 @@ class Diffusion(Framed):
     The density follows from d log p / dt = -trace(dv/dz) along the path from x back to its noise.
     The trace is that of ``probes`` fixed directions of random signs (Hutchinson's estimator), or
     exact for events of at most as many numbers. So it is an estimate; for events of levels a lower
-    bound, in expectation, as it is the density of x plus fixed uniform noise. With ``stochastic``
+    bound, in expectation over the noise that is added to them, which is fixed. With ``stochastic``
     there is none. The solver, the number of steps, ``stochastic`` and ``guidance`` may be changed
     after a fit, as in ``fitted.replace(steps=8)``.
 
     Args:
       shape: shape of an event, such as (28, 28), (32, 32, 3) or (4,).
       levels: number of values of each entry, which are 0 .. levels - 1; None for real numbers. The
-        model is of x plus uniform noise on [0, 1), and draws are rounded down.
+        model is of x plus noise on (0, 1), and draws are rounded down. The noise is a truncated
+        normal distribution of mean 1/2: narrow for two levels, which leaves a gap between black and
+        white, and nearly uniform for twenty or more.
       network: network of the velocity; None for the default: ``networks.MLP`` for a vector, or
         ``networks.UNet``. Its input is z, eight waves of the time, and y, encoded. The latter are
         further numbers of a vector, and further channels of an image.
@@ -171,7 +184,8 @@ class Diffusion(Framed):
     # The methods below take arrays of one event, or with a first axis of rows.
 
     def _mismatch(self, params, noise, x, y):
-        possible, x = self._enter(params, x, noise.get("place"))
+        place = None if self.levels is None else _within(self.levels, noise["place"])[0]
+        possible, x = self._enter(params, x, place)
         time, rows = noise["time"], x.ndim - len(self.shape)
         a, b, a_slope, b_slope = (self._up(v, rows) for v in self._path(time))
         z = a * x + b * noise["start"]
@@ -226,9 +240,10 @@ class Diffusion(Framed):
         return self._solve(self._field(params, y, z), z, self._times(z.dtype)[::-1])
 
     def _score(self, params, x, y):
-        place = None
+        place, log_q = None, 0.0
         if self.levels is not None:
-            place = np.asarray(fixed.generator().uniform(size=self.shape), x.dtype)
+            uniform = np.asarray(fixed.generator().uniform(size=self.shape), x.dtype)
+            place, log_q = _within(self.levels, uniform)
         possible, z = self._enter(params, x, place)
         field, axes, size = self._field(params, y, z), self._event_axes(x), math.prod(self.shape)
         exact = size <= self.probes
@@ -253,7 +268,7 @@ class Diffusion(Framed):
         start = z, jnp.zeros(z.shape[: z.ndim - len(self.shape)], z.dtype)
         z, trace = self._solve(field_and_trace, start, self._times(z.dtype)[::-1])
         log_scale = jnp.log(params["frame"]["x"]["scale"]).sum()
-        score = (-0.5 * z * z - 0.5 * _LOG_2PI).sum(axes) + trace - log_scale
+        score = (-0.5 * z * z - 0.5 * _LOG_2PI).sum(axes) + trace - log_scale - jnp.sum(log_q)
         return jnp.where(possible, score, -jnp.inf)
 
     def _solve(self, change, state, times):
