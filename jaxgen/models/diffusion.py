@@ -37,7 +37,7 @@ _LOG_2PI = math.log(2 * math.pi)
 def _within(levels: int, uniform: Any) -> tuple[jax.Array, jax.Array]:
     """Noise on (0, 1), added to levels, that uniform noise makes, and its log density."""
     spread = min(_SPREAD_OF_LEVEL * levels, 1.0)
-    tail = ndtr(-0.5 / spread)
+    tail = float(ndtr(-0.5 / spread))
     deviations = jax.scipy.special.ndtri(tail + (1 - 2 * tail) * uniform)
     log_q = -0.5 * deviations**2 - 0.5 * _LOG_2PI - math.log(spread * (1 - 2 * tail))
     return 0.5 + spread * deviations, log_q
@@ -240,10 +240,11 @@ class Diffusion(Framed):
         return self._solve(self._field(params, y, z), z, self._times(z.dtype)[::-1])
 
     def _score(self, params, x, y):
-        place, log_q = None, 0.0
+        place, cost = None, jnp.zeros((), x.dtype)
         if self.levels is not None:
             uniform = np.asarray(fixed.generator().uniform(size=self.shape), x.dtype)
             place, log_q = _within(self.levels, uniform)
+            cost = log_q.sum()
         possible, z = self._enter(params, x, place)
         field, axes, size = self._field(params, y, z), self._event_axes(x), math.prod(self.shape)
         exact = size <= self.probes
@@ -268,7 +269,7 @@ class Diffusion(Framed):
         start = z, jnp.zeros(z.shape[: z.ndim - len(self.shape)], z.dtype)
         z, trace = self._solve(field_and_trace, start, self._times(z.dtype)[::-1])
         log_scale = jnp.log(params["frame"]["x"]["scale"]).sum()
-        score = (-0.5 * z * z - 0.5 * _LOG_2PI).sum(axes) + trace - log_scale - jnp.sum(log_q)
+        score = (-0.5 * z * z - 0.5 * _LOG_2PI).sum(axes) + trace - log_scale - cost
         return jnp.where(possible, score, -jnp.inf)
 
     def _solve(self, change, state, times):
