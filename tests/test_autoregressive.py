@@ -213,7 +213,7 @@ def test_other_values_of_fields():
     assert fitted.replace(temperature=0.6, length=9, window=4).model.length == 9
     with pytest.raises(TypeError, match="no field 'temprature'"):
         fitted.replace(temprature=1.0)
-    with pytest.raises(ValueError, match="needs params of other shapes"):
+    with pytest.raises(ValueError, match="vocabulary of Autoregressive cannot change"):
         fitted.replace(vocabulary=5)
 
 

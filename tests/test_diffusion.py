@@ -145,6 +145,14 @@ def test_the_noise_of_levels_is_a_truncated_normal_distribution(levels):
     np.testing.assert_allclose(log_q, exact.logpdf(exact.ppf(uniform)), atol=1e-4)
 
 
+@pytest.mark.parametrize("fields", [{"path": "cosine"}, {"levels": 8}, {"levels": None}])
+def test_params_depend_on_some_fields(fields):
+    fitted = jaxgen.Fitted(models.Diffusion((2,), 4), {})
+    assert fitted.replace(steps=4, solver="euler").model.steps == 4
+    with pytest.raises(ValueError, match=r"replace: \w+ of Diffusion cannot change"):
+        fitted.replace(**fields)
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
@@ -154,6 +162,7 @@ def test_the_noise_of_levels_is_a_truncated_normal_distribution(levels):
         ({"stochastic": 1.5, "solver": "euler"}, "stochastic must be from 0 to 1"),
         ({"stochastic": 1.0}, "0 unless solver is 'euler'; got 1.0 with solver 'heun'"),
         ({"stochastic": -1.0}, "stochastic must be at least 0"),
+        ({"guidance": math.inf}, "guidance must be at least 0 and finite, got inf"),
         ({"guidance": 2.0}, "guidance must be 1 without y_shape, got 2.0"),
         ({"network": networks.MLP((2,))}, "network must have y_shape None"),
         ({"y_domain": domains.Levels(2)}, "y_domain must be None"),

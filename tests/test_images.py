@@ -443,7 +443,7 @@ def test_a_fitted_model_knows_its_images(tmp_path):
         jaxgen.load(tmp_path / "m"),
         pickle.loads(pickle.dumps(fitted)),
         jax.tree.map(lambda leaf: leaf, fitted),
-        fitted.replace(smoothing=2.0),
+        fitted.replace(smoothing=fitted.model.smoothing),
         jaxgen.fit(fitted, BITS, key=jax.random.key(0)),
     ):
         assert same.pixels == pixels

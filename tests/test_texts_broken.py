@@ -32,7 +32,7 @@ def fitted():
     ],
 )
 def test_counts_belong_to_some_fields(fitted, fields):
-    with pytest.raises(ValueError, match=r"replace: \w+ of NGram.* cannot change, as params dep"):
+    with pytest.raises(ValueError, match=r"replace: \w+ of NGram cannot change, as params depend"):
         fitted.replace(**fields)
     same = {name: getattr(fitted.model, name) for name in fields}
     assert fitted.replace(**same).model == fitted.model
@@ -41,7 +41,7 @@ def test_counts_belong_to_some_fields(fitted, fields):
 def test_counts_of_labels_belong_to_some_fields():
     counts = models.NGram(4, 3, order=2, y_shape=(), y_domain=(domains.Levels(2),))
     labelled = jaxgen.Fitted(compose.Labelled(counts, classes=2), {})
-    with pytest.raises(ValueError, match=r"replace: order of Labelled.* cannot change"):
+    with pytest.raises(ValueError, match="replace: order of NGram cannot change"):
         labelled.replace(order=3)
     assert labelled.replace(length=9).model.event_shape == (9,)
 
@@ -49,7 +49,7 @@ def test_counts_of_labels_belong_to_some_fields():
 def test_another_network_needs_other_params():
     model = models.Autoregressive(4, 3, networks.Transformer(8, heads=2, layers=1))
     other = networks.Transformer(8, heads=1, layers=1)  # with params of the same shapes
-    with pytest.raises(ValueError, match=r"replace: network of Autoregressive.* cannot change"):
+    with pytest.raises(ValueError, match="replace: network of Autoregressive cannot change"):
         jaxgen.Fitted(model, {}).replace(network=other)
 
 

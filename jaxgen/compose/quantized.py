@@ -79,7 +79,10 @@ class Quantized(Wrapper):
 
     def _traits(self):
         counted = self._degrees_of_freedom
-        return super()._traits()._replace(density="estimate", degrees_of_freedom=counted)
+        traits = super()._traits()
+        return traits._replace(
+            density="estimate", degrees_of_freedom=counted, changeable=("points",)
+        )
 
     def _degrees_of_freedom(self, params):
         return degrees_of_freedom(self.base, params)

@@ -78,6 +78,8 @@ class Traits(NamedTuple):
       bijector: for a model whose events are x = f(z) with f a bijector, the functions ``forward``
         and ``inverse`` of f, like those of ``jaxgen.bijectors.Bijector`` but with the params of the
         model; None for other models.
+      changeable: names of the fields that may change after a fit (``Fitted.replace``), as neither
+        the params nor what they mean depend on them.
 
     >>> jaxgen.Traits(reparameterized=True).density
     'exact'
@@ -98,6 +100,7 @@ class Traits(NamedTuple):
     covariates: Covariates | None = None
     token_log_probs: Any = None
     bijector: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    changeable: tuple[str, ...] = ()
 
 
 class Covariates(NamedTuple):

@@ -134,8 +134,9 @@ def _cast(value: Any, hint: Any, where: str) -> Any:
     if origin is Annotated:
         value = _cast(value, args[0], where)
         for bound in args[1:]:
-            if isinstance(bound, AtLeast) and value < bound.least:
-                raise ValueError(f"{where} must be at least {bound.least}, got {value}")
+            if isinstance(bound, AtLeast) and not bound.least <= value < math.inf:
+                finite = " and finite" if value == math.inf else ""
+                raise ValueError(f"{where} must be at least {bound.least}{finite}, got {value}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:

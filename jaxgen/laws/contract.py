@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import tempfile
@@ -97,7 +98,10 @@ def check_methods(model: Model, params: Params = None) -> str:
 
 
 def spec(subject: Subject) -> str:
-    """A spec rebuilt from its JSON or its repr equals the original and has the same hash."""
+    """A spec rebuilt from its JSON or its repr equals the original and has the same hash.
+
+    The fields that may change after a fit exist.
+    """
     model = subject.model
     advice = (
         "fields are numbers, strings, tuples and other specs; leave __eq__, __hash__ and __repr__ "
@@ -107,6 +111,9 @@ def spec(subject: Subject) -> str:
         text = f"the spec rebuilt from its {source}"
         require(rebuilt == model, f"{text} is {rebuilt}, not equal to {model}", advice)
         require(hash(rebuilt) == hash(model), f"{text} has another hash", advice)
+    unknown = set(model.traits.changeable) - {field.name for field in dataclasses.fields(model)}
+    advice = "traits.changeable: the names of fields"
+    require(not unknown, f"the model has no fields {sorted(unknown)}, which may change", advice)
     return repr(model)
 
 

@@ -84,8 +84,6 @@ class Autoregressive(Sequence, Causal):
     y_shape: tuple[int, ...] | None = None  # type: ignore[misc]
     y_domain: tuple[Domain, ...] | None = None  # type: ignore[misc]
 
-    fixed = (*Sequence.fixed, "network")
-
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.temperature < math.inf:
@@ -111,7 +109,8 @@ class Autoregressive(Sequence, Causal):
 
     def _traits(self):
         tile = max(_TILE_TOKENS // self.length, 1)
-        return super()._traits()._replace(tile=tile, draw_tile=_DRAWN)
+        changeable = "length", "window", "temperature", "top_k", "top_p"
+        return super()._traits()._replace(tile=tile, draw_tile=_DRAWN, changeable=changeable)
 
     def init(self, key, x=None, y=None):
         self._check_causal(self._window)

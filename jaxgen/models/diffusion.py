@@ -153,6 +153,7 @@ class Diffusion(Framed):
             invertible=not self.stochastic,
             tile=tile,
             draw_tile=tile if self._is_image else None,  # else a few draws would take 64
+            changeable=("steps", "solver", "stochastic", "guidance", "probes"),
         )
 
     def init(self, key, x=None, y=None):

@@ -73,6 +73,9 @@ class FlowMatching(Flow):
                     f"with network; got {name}={getattr(self, name)} and {self.network}"
                 )
 
+    def _traits(self):
+        return super()._traits()._replace(changeable=("steps",))
+
     @property
     def _tile(self):
         widest = self.width if self.network is None else self.network.widest

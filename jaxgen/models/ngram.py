@@ -91,7 +91,6 @@ class NGram(Sequence):
     modified: bool = True
 
     learning = Learning("closed_form", frozen=("share", "cumulative", "backoff"))
-    fixed = (*Sequence.fixed, "order", "modified")
 
     def __post_init__(self):
         super().__post_init__()

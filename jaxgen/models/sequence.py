@@ -69,8 +69,6 @@ class Sequence(Model):
     vocabulary: ClassVar[int]
     stop: ClassVar[bool]
     prompt: ClassVar[int]
-    # the fields that params depend on, although the shapes of params may not
-    fixed: ClassVar[tuple[str, ...]] = ("vocabulary", "stop", "y_shape", "y_domain")
 
     def __post_init__(self):
         super().__post_init__()
@@ -95,7 +93,7 @@ class Sequence(Model):
         return self._traits()
 
     def _traits(self):
-        return Traits(token_log_probs=self._token_log_probs)
+        return Traits(token_log_probs=self._token_log_probs, changeable=("length",))
 
     @property
     def stream_windows(self) -> tuple[int, int]:

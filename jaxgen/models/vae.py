@@ -136,6 +136,7 @@ class VAE(Framed):
         decoder = self._decoder.tile((self.latent,))
         return Traits(
             density="bound",
+            changeable=("samples",),
             reparameterized=self._likelihood.reparameterized,
             degrees_of_freedom=self._degrees_of_freedom,
             tile=min(encoder, decoder, tile_of(math.prod(self.shape))),

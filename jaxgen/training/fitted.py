@@ -406,25 +406,14 @@ class Fitted:
 
         Raises:
           TypeError: no model has the field.
-          ValueError: a value that does not suit the field, or other params would be needed, as
-            for another vocabulary or order.
+          ValueError: a value that does not suit the field, or a field that params depend on: those
+            that may change are in the model's ``traits.changeable``.
 
         >>> names = jaxgen.fit(jaxgen.models.NGram(), ["anna", "bob"], key=key)
         >>> names.replace(length=20).model.length
         20
         """
         model = _with_fields(self.model, fields)
-        if _shapes_of_params(model) != _shapes_of_params(self.model):
-            raise ValueError(
-                f"replace: {model} needs params of other shapes than {self.model}: fit it instead"
-            )
-        before, after = sequence_in(self.model), sequence_in(model)
-        for name in getattr(after, "fixed", ()):
-            if getattr(after, name, None) != getattr(before, name, None):
-                raise ValueError(
-                    f"replace: {name} of {self.model} cannot change, as params depend on it: fit "
-                    "another model instead"
-                )
         names = self.columns, self.labels, self.y_columns, self.vocabulary
         pixels = self.pixels if model.event_shape == self.model.event_shape else None
         return Fitted(model, self.params, self.history, *names, pixels)
@@ -638,26 +627,28 @@ def _with_fields(model: Model, values: dict[str, Any]) -> Model:
 
     Raises:
       TypeError: no model has a field.
+      ValueError: params depend on a field.
     """
     left = set(values)
 
     def changed(model: Any) -> Any:
         names = {field.name for field in dataclasses.fields(model)} & set(values)
         left.difference_update(names)
-        if inner_of(model):
-            model = replace_inner(model, changed)
-        return dataclasses.replace(model, **{name: values[name] for name in names})
+        new = dataclasses.replace(model, **{name: values[name] for name in names})
+        for name in sorted(names.difference(model.traits.changeable)):
+            if getattr(new, name) != getattr(model, name):
+                can = ", ".join(model.traits.changeable)
+                raise ValueError(
+                    f"replace: {name} of {type(model).__name__} cannot change, as params depend on "
+                    f"it: fit another model instead{f' (it can change {can})' if can else ''}"
+                )
+        return replace_inner(new, changed) if inner_of(new) else new
 
     new = changed(model)
     if left:
         known = ", ".join(field.name for field in dataclasses.fields(model))
         raise TypeError(f"replace: {model} has no field {sorted(left)[0]!r}; it has {known}")
     return new
-
-
-def _shapes_of_params(model: Model) -> Any:
-    """The shapes and dtypes of params that the model starts from."""
-    return jax.eval_shape(model.init, jax.random.key(0))
 
 
 def _numbered(model: Model) -> tuple[int, ...] | None:

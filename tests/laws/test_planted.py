@@ -125,6 +125,10 @@ class NotEqual(Honest):
         return self is other
 
 
+class UnknownField(Honest):
+    traits = Traits(changeable=("length",))
+
+
 class VectorScore(Honest):
     def log_prob(self, params, x, y=None):
         return jnp.stack([super().log_prob(params, x)])
@@ -525,6 +529,7 @@ PLANTED = {
     "key ignored": ("determinism", SameKey(1), Gamma(1), _GAMMA),
     "key used twice": ("key_reuse", KeyTwice(1), Gamma(1), _GAMMA),
     "spec equal to no other": ("spec", NotEqual(2), Honest(2), GAUSSIAN),
+    "a field that there is not": ("spec", UnknownField(2), Honest(2), GAUSSIAN),
     "spec that compiles again": ("compiles", NotEqual(2), Honest(2), GAUSSIAN),
     "fit compiled for each n": ("refits", CompiledForEachN(2), Honest(2), GAUSSIAN),
     "params left in standard units": ("units", NoScale(2), Honest(2), GAUSSIAN),

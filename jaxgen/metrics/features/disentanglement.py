@@ -148,7 +148,7 @@ def _factors(
             column = np.asarray(inputs.numbers(value, label), np.float64)[:, None]
         check_known(column[:, 0], label)
         if (column == column[0]).all():
-            raise ValueError(f"{label} must vary; all its values are {value[0]!r}")
+            raise ValueError(f"{label} must vary; all its values are {value[0]}")
         columns.append(column)
     return columns, tuple(found)
 

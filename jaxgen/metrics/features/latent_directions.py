@@ -146,8 +146,11 @@ def move_along(
     """
     z = latents(fitted, x, y)
     vector = np.asarray(inputs.numbers(direction, "direction"), np.float64)
-    if vector.shape != z.shape[1:]:
-        raise ValueError(f"direction must have shape {z.shape[1:]}; got {vector.shape}")
+    if vector.shape != z.shape[1:] or not np.isfinite(vector).all():
+        raise ValueError(
+            f"direction must have shape {z.shape[1:]} and be finite; got {vector!s:.60} of shape "
+            f"{vector.shape}"
+        )
     steps = np.asarray(inputs.numbers(amounts, "amounts"), np.float64)
     if steps.ndim != 1 or not len(steps) or not np.isfinite(steps).all():
         raise ValueError(f"amounts must be finite numbers, at least one; got {amounts!s:.60}")

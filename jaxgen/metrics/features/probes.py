@@ -110,12 +110,9 @@ def probe(
             raise TypeError("x_test needs a Fitted model as source, not latents")
         more_z, more = latents_and_rows(source, x_test, y_test)
         pairs, known = [(z, more_z), (events, more)], numbers
-        raw = _labels(labels_test, len(more), "labels_test")
-        place = {name: i for i, name in enumerate(names)}
-        unknown = [v for v in raw.tolist() if v not in place]
-        if unknown:
-            raise ValueError(f"labels_test: unknown label {unknown[0]!r}, which labels lack")
-        wanted = np.array([place[v] for v in raw.tolist()])
+        if labels_test is None:
+            raise ValueError("x_test needs labels_test, the labels of its events")
+        wanted = numbers_among(names, labels_test, len(more), "labels_test")
     size = min(z.shape[1], events.shape[1])
     components = principal_components(pairs[1][0], size)
     pairs[1] = (components(pairs[1][0]), components(pairs[1][1]))
@@ -192,6 +189,16 @@ def numbers_of_labels(labels: Any, n: int, name: str) -> tuple[np.ndarray, tuple
             f"{name} must hold each label at least twice; {rare.item()!r} is there once"
         )
     return numbers, tuple(names.tolist())
+
+
+def numbers_among(names: tuple[Any, ...], labels: Any, n: int, name: str) -> np.ndarray:
+    """Labels (n,) as numbers of the known names.
+
+    Raises:
+      TypeError, ValueError: they are no labels of n events, or one is not among the names.
+    """
+    _labels(labels, n, name)
+    return np.asarray(label_names.as_labels(labels, names, name))
 
 
 def _labels(labels: Any, n: int, name: str) -> np.ndarray:

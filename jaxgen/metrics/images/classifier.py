@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from jaxgen.core import inputs
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.metrics.features.latent_space import check_known
-from jaxgen.metrics.features.probes import numbers_of_labels
+from jaxgen.metrics.features.probes import numbers_among, numbers_of_labels
 from jaxgen.training.progress import Progress
 
 _CHANNELS = 32, 64, 96, 128  # of the layers, each of which halves height and width
@@ -75,19 +75,18 @@ class ImageClassifier:
         """The share of images (n, *shape) whose most likely label is theirs, labels (n,).
 
         Raises:
-          TypeError, ValueError: as in ``log_probs``; or labels have the wrong shape.
+          TypeError, ValueError: as in ``log_probs``; or labels have the wrong shape, or one is not
+            among ``self.labels``.
         """
-        found = np.array(self.labels)[self.log_probs(images).argmax(1)]
-        wanted = np.asarray(labels)
-        if wanted.shape != found.shape:
-            raise ValueError(f"labels must have shape {found.shape}, got {wanted.shape}")
-        return float((found == wanted).mean())
+        found = self.log_probs(images).argmax(1)
+        return float((found == numbers_among(self.labels, labels, len(found), "labels")).mean())
 
     @standard_promotion
     def _apply(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
         x = as_images(images, "images")
         if x.shape[1:] != self.shape:
-            raise ValueError(f"images must have shape {('n', *self.shape)}, got {x.shape}")
+            wanted = ", ".join(map(str, ("n", *self.shape)))
+            raise ValueError(f"images must have shape ({wanted}), got {x.shape}")
         x = _standardised(x, self.shift, self.scale)
         size = min(_BLOCK, 1 << (len(x) - 1).bit_length())
         parts = []
@@ -154,7 +153,7 @@ def as_images(images: Any, name: str) -> np.ndarray:
             f"{name} must have shape (n, height, width) or (n, height, width, channels), at least "
             f"4 pixels on a side; got {x.shape}"
         )
-    check_known(x, name)
+    check_known(x.astype(np.float32), name)  # the type in which they are computed with
     return x
 
 

@@ -38,10 +38,11 @@ def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
     """
     sets = [np.asarray(inputs.numbers(v, name), np.float64) for v, name in ((a, "a"), (b, "b"))]
     shapes = [side.shape for side in sets]
-    if any(len(shape) != 2 or shape[0] < 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:
+    wrong = any(len(shape) != 2 or shape[0] < 2 or not shape[1] for shape in shapes)
+    if wrong or shapes[0][1] != shapes[1][1]:
         raise ValueError(
-            f"a and b must have shapes (n, d) and (m, d), n and m at least 2; got {shapes[0]} and "
-            f"{shapes[1]}"
+            "a and b must have shapes (n, d) and (m, d), n and m at least 2 and d at least 1; got "
+            f"{shapes[0]} and {shapes[1]}"
         )
     for side, name in zip(sets, "ab", strict=True):
         check_known(side, name)
