@@ -48,6 +48,13 @@ def place(tmp_path_factory):
     assert run("fit", path / "bits", "--label", "kind", *bernoulli, path / "m") == 0
     assert run("fit", path / "grey", "--model", "Categorical", "--out", path / "levels") == 0
     assert run("fit", path / "numbers.csv", "--model", "Gaussian", "--out", path / "numbers") == 0
+    np.savez(path / "few.npz", x=GREY // 16)
+    few = jaxgen.load(path / "m")
+    few.labels = ("a/b", ".c")
+    few.save(path / "slashes")
+    vector = models.Gaussian(12, covariance="diagonal")
+    vector = jaxgen.Fitted(vector, vector.init(None), pixels=PixelFormat("L", 256, (4, 3)))
+    vector.save(path / "vectors")
     return path
 
 
@@ -141,6 +148,49 @@ def test_arrays_with_another_size_or_levels(place, tmp_path):
     np.testing.assert_array_equal(*both)
 
 
+def test_arrays_of_few_levels(place, tmp_path, capsys):
+    """Levels stay levels, and larger numbers are 8 bits, whatever the dtype."""
+    fit = ("--model", "Categorical", "--set", "levels=16", "--out", tmp_path / "m")
+    assert run("fit", place / "few.npz", *fit) == 0
+    fitted = jaxgen.load(tmp_path / "m")
+    assert fitted.pixels == PixelFormat("L", 16)
+    assert run("sample", tmp_path / "m", "-n", 8, "--out", tmp_path / "d.npz") == 0
+    drawn = np.load(tmp_path / "d.npz")["x"]
+    cases = [
+        (drawn.astype(dtype), drawn, "were read as levels, 0 to 15")
+        for dtype in (np.uint8, np.int32, np.float32)
+    ]
+    cases += [
+        (GREY.astype(dtype), GREY // 16, "were read as 8 bits, for 16 levels")
+        for dtype in (np.uint8, np.int32)
+    ]
+    coloured = GREY[..., None].repeat(3, -1)
+    cases += [
+        (coloured, GREY // 16, "16 images in colour became grey"),
+        (coloured // 16, GREY // 16, "16 images in colour became grey"),
+        (GREY.repeat(2, 1).repeat(2, 2), GREY // 16, "16 images were scaled to 4 x 3"),
+    ]
+    for array, levels, note in cases:
+        np.savez(tmp_path / "a.npz", x=array)
+        capsys.readouterr()
+        assert run("score", tmp_path / "m", tmp_path / "a.npz", "--out", tmp_path / "s.npy") == 0
+        assert note in capsys.readouterr().out
+        np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), fitted.log_prob(levels))
+
+
+def test_draws_of_dark_images_are_dark(place, tmp_path):
+    dark = models.Categorical((4, 3), 256)
+    params = {"logits": np.zeros((4, 3, 256), np.float32)}
+    params["logits"][..., 1] = 99
+    fitted = jaxgen.Fitted(dark, params, pixels=PixelFormat("L"))
+    fitted.save(tmp_path / "m")
+    for name in ("o", "o.png"):
+        assert run("sample", tmp_path / "m", "-n", 1, "--out", tmp_path / name) == 0
+    for name in ("o/0.png", "o.png"):
+        with Image.open(tmp_path / name) as image:
+            assert np.asarray(image)[1:-1, 1:-1].max() == 1
+
+
 def test_arrays_of_other_numbers_are_no_images(tmp_path):
     np.savez(tmp_path / "x.npz", x=BITS.astype(int))
     assert run("fit", tmp_path / "x.npz", "--model", "Bernoulli", "--out", tmp_path / "m") == 0
@@ -192,6 +242,7 @@ def test_score_adapts_images_to_the_model(place, capsys):
     assert "1 image was scaled to 4 x 3" in printed
     assert "1 file that is no image, notes.txt, left out" in printed
     assert run("score", place / "levels", place / "colour") == 0
+    assert "16 images in colour became grey" in capsys.readouterr().out
     assert run("score", place / "levels", place / "grey" / "00.png") == 0
 
 
@@ -234,6 +285,14 @@ def test_explain(tmp_path, capsys):
         assert image.width > 1000
 
 
+def test_explain_of_one_label(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxgen.metrics.explain", lambda *args, **options: "the report")
+    (tmp_path / "apple").symlink_to(place / "bits" / "apple")
+    assert run("explain", place / "m", tmp_path, "--label", "kind") == 0
+    printed = capsys.readouterr().out
+    assert printed == "the report\nno section LABELS: all events have the label 'apple'\n"
+
+
 # errors
 
 FIT = "--model Bernoulli --out o"
@@ -243,8 +302,17 @@ FIT = "--model Bernoulli --out o"
     ("args", "why"),
     [
         (f"fit mixed {FIT}", r"mixed: .* \(height x width\) 4 x 3 \(2\), 3 x 4 \(1\); use size="),
-        (f"fit mixed {FIT} --size 2x", "--size: must be a whole number of at least 1, got ''"),
-        (f"fit mixed {FIT} --size 2x3x4", "--size: must be a whole number .* got '3x4'"),
+        *(
+            (
+                f"fit mixed {FIT} --size {size}",
+                rf"--size: .* HEIGHTxWIDTH.* got '{re.escape(size)}'",
+            )
+            for size in ("2x", "x2", "2x3x4", "2*3", "0x2", "2.5")
+        ),
+        *(
+            (f"fit mixed {FIT} --size {size}", "--size must be at most 16,384 pixels a side, got 1")
+            for size in (10**20, "100000x100000", "28X16385")
+        ),
         (f"fit mixed {FIT} --size 2 --label kind", "mixed/a.png: labels are the names of subf"),
         (f"fit empty {FIT}", "empty: the folder must hold images"),
         (f"fit gone {FIT}", "No such file or directory: gone"),
@@ -263,7 +331,29 @@ FIT = "--model Bernoulli --out o"
         ("fit texts --model NGram --out o --levels 2", "for images, and texts holds texts"),
         ("fit texts --model NGram --out o --size 2x2", "for images, and texts holds texts"),
         ("sample m -n 2", "sample needs --out FILE, as the model draws images"),
-        ("sample m -n 2 --out o.jpg", "ending must be one of"),
+        (f"fit grey {FIT}", "Bernoulli has 2 levels, and the images have 256: use --levels 2"),
+        ("fit grey --model Categorical --set levels=16 --out o", "use --levels 16"),
+        (
+            "fit grey --model VAE --set likelihood=gaussian --out o",
+            "got 256, those of the images; use --levels .* or --set levels=None",
+        ),
+        (f"fit few.npz {FIT} --levels 16", "few.npz: its largest number is 15.* --set levels=16"),
+        (f"fit few.npz {FIT} --levels 2", "few.npz: its largest number is 15.* --set levels=16"),
+        ("fit grey --model Bernoulli --levels 2 --out grey/00.png", "the same file as grey/00.png"),
+        ("explain m grey --figure grey/00.png", "the same file as grey/00.png"),
+        ("score m grey --figure grey/00.png", "the same file as grey/00.png"),
+        ("evaluate m bits --json grey/00.png --train grey", "the same file as grey/00.png"),
+        ("sample m -n 2 --out o.jpg", r"one of \.csv, .*; images go to a \.png, or to a folder"),
+        *(
+            (f"sample {model} -n 2 --out {out}", rf"{out}: .* \.png; .* folder.* {known}\n")
+            for model, out, known in (
+                ("m", "o.csv", r"\.npy or \.npz"),
+                ("m", "o.txt", r"\.npy or \.npz"),
+                ("vectors", "o.txt", r"\.csv, .* or \.tsv"),
+            )
+        ),
+        ("sample slashes -n 2 --out o", "o: label 'a/b' cannot be the name of a folder"),
+        ("sample slashes -n 2 --given y=.c --out o", "o: label '.c' cannot be the name of a fo"),
         ("sample m -n 2 --out grey", "grey: the folder must be new or empty"),
         ("sample m -n 2 --out none/o", "there is no directory none"),
         ("sample m -n 2 --out o.png --given y=plum", "unknown label 'plum'"),
@@ -286,7 +376,9 @@ FIT = "--model Bernoulli --out o"
 )
 def test_errors_are_one_line(args, why, place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = ("m", "levels", "numbers", "grey", "mixed", "numbers.csv")
+    names = (
+        "m", "levels", "vectors", "slashes", "numbers", "grey", "mixed", "numbers.csv", "few.npz",
+    )  # fmt: skip
     for name in names:
         (tmp_path / name).symlink_to(place / name)
     for name in ("empty", "broken", "classes/a", "classes/b", "one/a", "texts"):

@@ -4,6 +4,7 @@ import gzip
 import pickle
 import re
 import struct
+import zlib
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from jaxgen import models
 from jaxgen.data import PixelFormat, grid, read_images, write_images
 from jaxgen.data.images import check_images_output, holds_images
 from jaxgen.data.images.reading import as_size
+from jaxgen.data.images.writing import is_folder_name, write_pixels
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 5, 4), dtype=np.uint8)
@@ -40,7 +42,7 @@ def test_levels_survive_a_file():
         np.testing.assert_array_equal(pixels.encode(values), every)
         assert (values.min(), values.max()) == (0, 255)
         assert abs(values - every * 255 / (levels - 1)).max() <= 1
-        encoded = pixels.encode(np.arange(256).reshape(1, 16, 16))
+        encoded = pixels.encode(np.arange(256, dtype=np.uint8).reshape(1, 16, 16))
         assert encoded.dtype == np.uint8
         assert np.bincount(encoded.ravel(), minlength=levels).min() >= 256 // levels
 
@@ -74,12 +76,19 @@ def test_the_format_follows_from_the_images():
     [
         (lambda: PixelFormat("L", 257), ValueError, "levels must be at most 256, got 257"),
         (lambda: PixelFormat("L", 1), ValueError, "levels must be at least 2"),
-        (lambda: PixelFormat("1", 4), ValueError, 'mode "1" has 2 levels, got 4'),
+        (lambda: PixelFormat("1", 4), ValueError, r'mode "1" .* PixelFormat\("1", 2\); got 4'),
+        (lambda: PixelFormat("1"), ValueError, r'mode "1" .* PixelFormat\("1", 2\); got 256'),
         (lambda: PixelFormat("CMYK"), ValueError, "mode must be one of"),
         (lambda: PixelFormat("L").encode(COLOUR), ValueError, r"shape \(n, height, width\), got"),
         (lambda: PixelFormat("RGB").encode(GREY), ValueError, r"\(n, height, width, 3\), got"),
-        (lambda: PixelFormat("L").encode(GREY + 0.5), ValueError, "whole numbers .* row 0 has"),
-        (lambda: PixelFormat("L").encode(GREY.astype(int) - 300), ValueError, "row 0 has -"),
+        (lambda: PixelFormat("L").encode(GREY / 255), TypeError, "images must be uint8, .* float"),
+        (lambda: PixelFormat("1", 2).encode(BITS > 0), TypeError, "images must be uint8, .* bool"),
+        (lambda: PixelFormat.of(BITS / 1), TypeError, "images must be uint8, .* got float64"),
+        (
+            lambda: PixelFormat("L").encode(GREY.astype(int)),
+            TypeError,
+            "images must be uint8, .* got int64",
+        ),
         (lambda: PixelFormat("L").encode("a"), TypeError, "images must be an array of numbers"),
         (lambda: PixelFormat("L").decode(np.zeros((2, 4))), ValueError, "events must be images"),
         (
@@ -103,11 +112,24 @@ def test_a_folder_with_labels(tmp_path):
     (tmp_path / ".hidden").mkdir()
     save(COLOUR[0], tmp_path / ".hidden" / "x.png")
     (tmp_path / "pear" / "Thumbs.db").write_text("?")
+    (tmp_path / "pear" / "gone.png").symlink_to(tmp_path / "none")
+    (tmp_path / "pear" / "again").symlink_to(tmp_path)  # a loop
     found = read_images(tmp_path, labels=True)
     np.testing.assert_array_equal(found.images, GREY[[0, 2, 4, 1, 3, 5]])
     assert found.labels == ["apple"] * 3 + ["pear"] * 3
     assert found.files[0] == "apple/old/0.png"
-    assert found.notes == ("1 file that is no image, pear/Thumbs.db, left out",)
+    assert found.notes == (
+        "1 file that is no image, pear/Thumbs.db, left out",
+        "1 broken link, pear/gone.png, left out",
+        "1 hidden folder with images, .hidden, left out",
+    )
+    (tmp_path / "pear" / "again").unlink()
+    links = tmp_path / ".links"
+    links.mkdir()
+    (links / "plum").symlink_to(tmp_path / "pear")
+    linked = read_images(links, labels=True)
+    assert linked.labels == ["plum"] * 3
+    assert linked.files[0] == "plum/1.png"
     assert read_images(tmp_path).labels is None
     assert holds_images(tmp_path)
     assert not holds_images(tmp_path / "pear" / "Thumbs.db")
@@ -123,8 +145,11 @@ def test_grey_stays_grey_and_a_mixture_becomes_coloured(tmp_path):
     mixed = read_images(tmp_path)
     assert mixed.images.shape == (3, 5, 4, 3)
     np.testing.assert_array_equal(mixed.images[0], np.repeat(GREY[0][..., None], 3, -1))
-    assert mixed.notes == ("2 grey images became RGB, as 1 are in colour",)
-    assert read_images(tmp_path, mode="L").images.shape == (3, 5, 4)
+    assert mixed.notes == ("2 grey images became RGB, as 1 is in colour",)
+    for mode, note in (("L", "1 image in colour became grey"), ("RGB", "2 grey images became RGB")):
+        of_mode = read_images(tmp_path, mode=mode)
+        assert of_mode.images.shape[:3] == (3, 5, 4)
+        assert of_mode.notes == (note,)
     # equal colours are kept as they are stored
     save(np.repeat(GREY[0][..., None], 3, -1), tmp_path / "d" / "e.png")
     assert read_images(tmp_path / "d").images.shape == (1, 5, 4, 3)
@@ -246,6 +271,14 @@ def cut(path):
     return path
 
 
+def too_large(path):
+    """A PNG whose header says 9,700 x 9,900 pixels, and that holds few."""
+    raw = bytearray(save(GREY[0], path).read_bytes())
+    raw[16:24] = struct.pack(">2I", 9700, 9900)
+    raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
+    return written(path, bytes(raw))
+
+
 def animated(path, **options):
     frames = [Image.fromarray(one) for one in GREY]
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
@@ -288,9 +321,14 @@ BROKEN = {  # what is wrong: how to make it, whether labels are read, and the er
         "a.tiff: it holds numbers with fractions",
     ),
     "32 bits": (
-        lambda p: save(GREY[0].astype(np.int32) * 9999, p / "a.tiff"),
+        lambda p: save(GREY[0].astype(np.int32), p / "a.tiff"),
         False,
-        "a.tiff: it holds numbers from .* not of 16 bits",
+        "a.tiff: it holds whole numbers of 32 bits",
+    ),
+    "too many pixels": (
+        lambda p: too_large(p / "a.png"),
+        False,
+        "a.png: an image of 96,030,000 pixels, and at most 89,478,485 are read",
     ),
     "empty class": (empty_class, True, "b: the folder of a label must hold images, it has none"),
     "no class": (
@@ -303,6 +341,11 @@ BROKEN = {  # what is wrong: how to make it, whether labels are read, and the er
     "hidden images": (lambda p: save(GREY[0], p / ".a.png").parent, False, "must hold images"),
     "no image": (lambda p: written(p / "a.txt", "a"), False, "a.txt: must be a folder of images"),
     "short idx": (lambda p: written(p / "a", idx(GREY)[:-1]), False, "a: damaged: it has 119"),
+    "idx of a cut header": (
+        lambda p: written(p / "a", idx(GREY)[:9]),
+        False,
+        "a: damaged: it ends within its header",
+    ),
     "idx of no images": (lambda p: written(p / "a", idx(GREY[:0])), False, "at least one image"),
     "idx of floats": (lambda p: written(p / "a", idx(GREY, 13)), False, "a: must hold bytes"),
     "damaged gzip": (
@@ -333,6 +376,27 @@ BROKEN = {  # what is wrong: how to make it, whether labels are read, and the er
         True,
         r"'y' must have shape \(6,\)",
     ),
+    "numbers beyond names": (
+        lambda p: numbers(p / "a.npz", x=GREY, y=np.arange(6), names=np.array(["a", "b"])),
+        True,
+        "'y' must be numbers of the 2 'names', from 0, but row 2 has 2",
+    ),
+    "labels with fractions": (
+        lambda p: numbers(p / "a.npz", x=GREY, y=np.array([0, 1, 0.5, 1, 0, 1])),
+        True,
+        "'y' must hold strings or whole numbers, but row 2 has 0.5",
+    ),
+    "missing labels": (
+        lambda p: numbers(p / "a.npz", x=GREY, y=np.array([0, np.nan, 0, 1, 0, 1])),
+        True,
+        "but row 1 has nan",
+    ),
+    "labels of bytes": (
+        lambda p: numbers(p / "a.npz", x=GREY, y=np.array([b"a"] * 6)),
+        True,
+        "'y' must hold strings or whole numbers, got .*S1",
+    ),
+    "text called npz": (lambda p: written(p / "a.npz", "hello"), False, "a.npz: it is no .npz"),
     "damaged npz": (lambda p: cut(numbers(p / "a.npz", x=GREY)), False, "a.npz: "),
 }  # fmt: skip
 
@@ -371,7 +435,8 @@ def test_bad_arguments(tmp_path):
         read_images(GREY, mode="P")
     with pytest.raises(TypeError, match="labels are those of files"):
         read_images(GREY, labels=True)
-    for size, error in ((0, ValueError), (2.5, TypeError), ((1, 2, 3), ValueError)):
+    sizes = ((0, ValueError), (2.5, TypeError), ((1, 2, 3), ValueError), (2**14 + 1, ValueError))
+    for size, error in (*sizes, (10**20, ValueError)):
         with pytest.raises(error, match="size must be"):
             as_size(size)
 
@@ -403,6 +468,24 @@ def test_folders_that_are_written_can_be_read(tmp_path):
     assert read_images(tmp_path / "many").files[-1] == "10.png"
     with Image.open(tmp_path / "many" / "00.png") as image:
         assert image.mode == "1"
+
+
+def test_values_of_8_bits_are_written_as_they_are(tmp_path):
+    write_pixels(BITS, tmp_path / "dark")
+    with Image.open(tmp_path / "dark" / "0.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), BITS[0])
+    write_pixels(BITS[:1], tmp_path / "dark.png")
+    with Image.open(tmp_path / "dark.png") as image:
+        np.testing.assert_array_equal(np.asarray(image)[1:-1, 1:-1], BITS[0])
+
+
+def test_names_of_folders_on_windows(monkeypatch):
+    for name in ("a ", "b.", "c?"):
+        assert is_folder_name(name)
+    monkeypatch.setattr("jaxgen.data.images.writing.os.name", "nt")
+    for name in ("a ", "b.", "c?"):
+        assert not is_folder_name(name)
+    assert is_folder_name("a b")
 
 
 def test_outputs_that_are_refused(tmp_path):

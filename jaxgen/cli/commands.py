@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import shlex
 from argparse import Namespace
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxgen import metrics, training
-from jaxgen.cli import events, families, images, texts
+from jaxgen.cli import events, families, image_checks, images, texts
 from jaxgen.cli.world import run as run_world
 from jaxgen.core import places
 from jaxgen.data import output, tables
@@ -20,7 +21,7 @@ from jaxgen.training.fitted import Fitted, load
 
 def fit(args: Namespace) -> None:
     """Fit a model to a table, to images or to texts, and save it."""
-    output.writable(args.out, others=[args.data])
+    output.writable(args.out, others=images.files_of(args.data))
     own = families.import_modules(args.modules)
     family, fields = families.family(args.model, own), families.settings(args.set, args.modules)
     found: images.Training | None = None
@@ -38,7 +39,7 @@ def fit(args: Namespace) -> None:
         _check_no_texts(args, what)
         columns, x, labels = events.read_training(args)
         x = x[:, None] if x.ndim == 1 else x
-        found = images.of_table(args, family, x)
+        found = images.of_table(args, family, x, fields)
         x = x if found is None else found.x
     some, left_out = events.known_rows(args.data, x, labels)
     if found is not None:
@@ -46,7 +47,10 @@ def fit(args: Namespace) -> None:
     x, labels = x[some], None if labels is None else np.array(labels[some].tolist())
     if labels is not None and len(set(labels.tolist())) == 1:
         raise ValueError(f"{args.data}: {args.label!r} has the same label for all events")
-    model = families.build(family, fields, x, labels, columns, args.domain)
+    with image_checks.hints(found):
+        model = families.build(family, fields, x, labels, columns, args.domain)
+    if found is not None:
+        image_checks.check_levels(model, found)
     names = ("epochs", "batch_size", "restarts", "validation", "patience")
     options = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
     with events.names(args, args.data, columns), places.Names.of_rows(some):
@@ -75,7 +79,11 @@ def sample(args: Namespace) -> None:
     if as_images:
         images.check_output(args.out, others=[args.model])
     else:
-        texts.check_output(args.out, others=[args.model])
+        try:
+            texts.check_output(args.out, others=[args.model])
+        except ValueError as error:
+            to_images = "images go to a .png, or to a folder without an ending"
+            raise ValueError(f"{error}; {to_images}") from None
     fitted = _load(args)
     if as_images and fitted.pixels is None:
         raise ValueError(f"{args.out} is for images, and {args.model} was not fitted to images: "
@@ -87,8 +95,12 @@ def sample(args: Namespace) -> None:
         draws = "numbers" if fitted.pixels is None else "images: a .png or a folder"
         raise ValueError(f"sample needs --out FILE, as the model draws {draws}")
     if not as_images:
+        if fitted.pixels is not None:
+            image_checks.check_table(fitted, args.out)
         tables.check_output(args.out, others=[args.model])
     y, values = events.given(fitted, args.given)
+    if as_images:
+        image_checks.check_labels(fitted, args.out, y)
     key = jax.random.key(args.seed)
     part = fitted.given(values, key=jax.random.fold_in(key, 1)) if values else fitted
     if not as_images:
@@ -115,7 +127,7 @@ def sample(args: Namespace) -> None:
 
 def score(args: Namespace) -> None:
     """Print the mean log-likelihood of a table or of images, or bits per character of texts."""
-    read = [args.model, args.data, args.train]
+    read = [args.model, *images.files_of(args.data), *images.files_of(args.train)]
     if args.out is not None:
         tables.check_output(args.out, others=read)
     if args.figure is not None:
@@ -161,7 +173,8 @@ def classify(args: Namespace) -> None:
     if args.out is not None:
         tables.check_output(args.out, others=[args.model, args.data])
     if args.figure is not None:
-        output.check_figure(args.figure, others=[args.model, args.data, args.out])
+        others = [args.model, *images.files_of(args.data), args.out]
+        output.check_figure(args.figure, others)
     fitted = _load(args)
     names = events.label_names(fitted)
     notes: tuple[str, ...] = ()
@@ -269,7 +282,7 @@ def outliers(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Print the report of ``jaxgen.evaluate``."""
-    read = [args.model, args.data, args.train]
+    read = [args.model, *images.files_of(args.data), *images.files_of(args.train)]
     if args.json is not None:
         output.writable(args.json, others=read)
     if args.figure is not None:
@@ -302,7 +315,7 @@ def evaluate(args: Namespace) -> None:
 def explain(args: Namespace) -> None:
     """Print the report of ``jaxgen.metrics.explain``: what the latent coordinates mean."""
     if args.figure is not None:
-        output.check_figure(args.figure, others=[args.model, args.data])
+        output.check_figure(args.figure, others=[args.model, *images.files_of(args.data)])
     fitted = _load(args)
     model = fitted.model
     if fitted.vocabulary is not None:
@@ -318,10 +331,21 @@ def explain(args: Namespace) -> None:
     with events.names(args, args.data, fitted.columns), places.Names.of_rows(some):
         report = metrics.explain(fitted, x, y, key=jax.random.key(args.seed))
     print(report)
-    for sentence in left_out:
+    for sentence in [*left_out, *_without_labels(fitted, y)]:
         print(sentence)
     if args.figure is not None:
         report.plot(args.figure)
+
+
+def _without_labels(fitted: Fitted, y: list[str | int] | None) -> list[str]:
+    """Why the report of a model of labels has no section about them, if it has none."""
+    if fitted.model.classes is None or y is None:
+        return []
+    counts = collections.Counter(y)
+    rarest = min(counts, key=counts.__getitem__)
+    if len(counts) == 1:
+        return [f"no section LABELS: all events have the label {rarest!r}"]
+    return [f"no section LABELS: {rarest!r} has one event"] if counts[rarest] == 1 else []
 
 
 def world(args: Namespace) -> None:

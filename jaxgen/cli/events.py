@@ -75,7 +75,7 @@ def read_events(
         raise ValueError(f"{path} holds images, and {args.model} was not fitted to images")
     else:
         _, x, labels = _read(args, path, fitted.columns, (), label=label)
-        x = images.levels_of(x, fitted)
+        x, notes = images.levels_of(x, fitted)
     with names(args, path, fitted.columns):
         y = None
         if labels is not None and any_labels and fitted.labels is None:

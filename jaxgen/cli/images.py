@@ -21,9 +21,10 @@ from jaxgen.data.images import (
     holds_images,
     image_files,
     read_images,
-    write_images,
 )
 from jaxgen.data.images.decoding import is_image
+from jaxgen.data.images.reading import as_size, converted
+from jaxgen.data.images.writing import write_pixels
 from jaxgen.training.fitted import Fitted
 
 # the options of tables that do not apply to files of images
@@ -77,43 +78,77 @@ def read_training(args: Namespace, cls: type[Model]) -> Training:
     for name in _FOR_TABLES:
         if getattr(args, name, None):
             raise ValueError(f"--{name} is for tables of numbers, not for images")
-    found = read_images(args.data, size=args.size, labels=args.label is not None)
+    found = read_images(args.data, size=_size(args), labels=args.label is not None)
     return _training(args, cls, found)
 
 
-def of_table(args: Namespace, cls: type[Model], x: np.ndarray) -> Training | None:
+def of_table(
+    args: Namespace, cls: type[Model], x: np.ndarray, fields: dict[str, Any]
+) -> Training | None:
     """The images in the array of a table, or None if it holds other numbers.
 
     An array (n, height, width) or (n, height, width, 3) of bytes holds images. Their levels are the
-    numbers in the array, unless --levels or --size asks for others.
+    numbers in the array, 2 or 256 of them or as many as the field "levels" says. With --levels or
+    --size the numbers are those of 8 bits.
+
+    Args:
+      args: the options --levels and --size.
+      cls: the class of the model.
+      x: the array.
+      fields: fields of the model that the user has set.
 
     Raises:
-      TypeError, ValueError: --levels or --size is given, and the array holds no images.
+      TypeError, ValueError: --levels or --size is given, and the array holds no images of 8 bits.
     """
+    most = x.max(initial=0)
     if args.size is not None or args.levels is not None:
         if x.ndim < 3:
             option = "--levels" if args.levels is not None else "--size"
             raise ValueError(
                 f"{option} is for images, and {args.data} holds events of shape {x.shape[1:]}"
             )
-        return _training(args, cls, read_images(x, size=args.size))
-    if not _is_bytes(x):
+        wanted = 256 if args.levels is None else args.levels
+        if wanted < 256 and 1 < most < max(wanted, 256 / wanted):  # else most become level 0
+            raise ValueError(
+                f"{args.data}: its largest number is {int(most)}, and --levels {wanted} is for the "
+                "values of 8 bits, from 0 to 255; numbers of uint8 are levels without --levels, "
+                f"and --set levels={int(most) + 1} says how many"
+            )
+        return _training(args, cls, read_images(x, size=_size(args)))
+    if x.dtype not in (np.bool_, np.uint8) or not _is_image_shaped(x):
         return None
-    levels = 2 if x.max(initial=0) <= 1 else 256
+    levels, asked = 2 if most <= 1 else 256, fields.get("levels")
+    if isinstance(asked, int) and 1 < most < asked <= 256:
+        levels = asked
     pixels = PixelFormat("RGB" if x.ndim == 4 else "1" if levels == 2 else "L", levels)
     return _with_format(cls, x, None, pixels, ())
 
 
-def levels_of(x: np.ndarray, fitted: Fitted) -> np.ndarray:
-    """The array of a table as events of a model: bytes are images, and other numbers levels."""
+def levels_of(x: np.ndarray, fitted: Fitted) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The array of a table as events of a model, and sentences about what was changed.
+
+    Whole numbers are levels if all are below those of the model, else the values of 8 bits. Other
+    numbers, and those of arrays without the shape of images, stay as they are.
+    """
     pixels = fitted.pixels
-    if pixels is None or not _is_bytes(x):
-        return x
-    if pixels.levels == 2 and x.max(initial=0) <= 1:  # black and white already
-        x = 255 * x.astype(np.uint8)
-    if x.shape[1:3] != size(fitted):
-        x = read_images(x, size=size(fitted), mode="RGB" if pixels.colours else "L").images
-    return pixels.encode(x)
+    if pixels is None or not _is_image_shaped(x) or not _is_of_8_bits(x):
+        return x, ()
+    notes: tuple[str, ...] = ()
+    most = int(x.max())
+    are_levels = most < pixels.levels
+    if are_levels and most > 1 and pixels.levels < 256:
+        notes = (f"numbers up to {most} were read as levels, 0 to {pixels.levels - 1}",)
+    elif not are_levels:
+        notes = (f"numbers up to {most} were read as 8 bits, for {pixels.levels} levels",)
+    if x.shape[1:] == (*size(fitted), *pixels.colours):
+        if not are_levels:
+            return pixels.encode(x.astype(np.uint8)), notes
+        return (x if pixels.size is None else x.reshape(len(x), -1)), notes
+    if are_levels:
+        x = PixelFormat("RGB" if x.ndim == 4 else "L", pixels.levels).decode(x)
+    mode = "RGB" if pixels.colours else "L"
+    found = converted(x.astype(np.uint8), None, size(fitted), mode)
+    return pixels.encode(found.images), (*notes, *found.notes)
 
 
 def read_for(fitted: Fitted, path: str | os.PathLike[str], labels: bool) -> Images:
@@ -140,6 +175,16 @@ def ids(path: str | os.PathLike[str], n: int) -> dict[str, Any]:
     return {"row": np.arange(n)} if files is None else {"file": files}
 
 
+def files_of(path: str | None) -> list[Path]:
+    """The files that are read from a path, of images or texts if it is a folder; none of None."""
+    if path is None:
+        return []
+    if not Path(path).is_dir():
+        return [Path(path)]
+    names = image_files(path) or ()
+    return [*Path(path).rglob("*.txt"), *(Path(path) / name for name in names)]
+
+
 def is_output(path: str | None) -> bool:
     """Whether draws go to a grid or a folder of images, by the ending of the path."""
     return path not in (None, "-") and Path(str(path)).suffix.lower() in ("", ".png")
@@ -154,7 +199,7 @@ def write(fitted: Fitted, x: np.ndarray, y: Any, path: str) -> None:
     """Write events as a grid, or as a folder of files, in subfolders by their labels (n,)."""
     assert fitted.pixels is not None
     labels = y if fitted.model.classes is not None and not Path(path).suffix else None
-    write_images(fitted.pixels.decode(x), path, labels=labels)
+    write_pixels(fitted.pixels.decode(x), path, labels)
 
 
 def size(fitted: Fitted) -> tuple[int, int]:
@@ -207,10 +252,25 @@ def _with_format(
     return Training(x, labels, pixels, fields, notes)
 
 
-def _is_bytes(x: np.ndarray) -> bool:
-    """Whether an array holds images of 8 bits, by its dtype and shape."""
-    shaped = x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 3)
-    return x.dtype in (np.bool_, np.uint8) and shaped
+def _is_image_shaped(x: np.ndarray) -> bool:
+    return x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 3)
+
+
+def _is_of_8_bits(x: np.ndarray) -> bool:
+    """Whether an array has numbers, and all are whole ones from 0 to 255."""
+    if not x.size or not (x.min() >= 0 and x.max() <= 255):  # NaN too
+        return False
+    return x.dtype.kind != "f" or bool((x == np.floor(x)).all())
+
+
+def _size(args: Namespace) -> tuple[int, int] | None:
+    """The option --size as height and width."""
+    if args.size is None:
+        return None
+    try:
+        return as_size(args.size)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
 
 
 def _fields(cls: type[Model]) -> set[str]:

@@ -405,8 +405,14 @@ def _count(text: str) -> int:
 
 def _size(text: str) -> int | tuple[int, int]:
     """A number, or the height and width of an image."""
-    height, times, width = text.partition("x")
-    return (_count(height), _count(width)) if times else _count(text)
+    both = re.fullmatch("([0-9]+)[xX]([0-9]+)", text)
+    try:
+        return (_count(both[1]), _count(both[2])) if both else _count(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            "must be a whole number of at least 1, or two as HEIGHTxWIDTH, such as 20x30; got "
+            f"{text!r}"
+        ) from None
 
 
 def _seed(text: str) -> int:

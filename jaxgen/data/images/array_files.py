@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.core import inputs
+from jaxgen.core import inputs, places
+from jaxgen.core.places import Message
 from jaxgen.data.images.pixel_format import WHITE, check_whole
 from jaxgen.data.tables import numpy_files
 
@@ -77,11 +78,39 @@ def read_numpy(path: Path, labels: bool) -> tuple[np.ndarray, list[Any] | None]:
             f"{path}: {name!r} must have shape ({len(found)},), one label for each image; got "
             f"{held[name].shape}"
         )
-    known = held.get("names")
-    if known is not None and known.dtype.kind == "U" and held[name].dtype.kind in "iu":
-        inside = known.ndim == 1 and held[name].min() >= 0 and held[name].max() < len(known)
-        return found, (known[held[name]] if inside else held[name]).tolist()
-    return found, held[name].tolist()
+    return found, _labels(path, name, held[name], held.get("names")).tolist()
+
+
+def _labels(path: Path, name: str, values: np.ndarray, names: np.ndarray | None) -> np.ndarray:
+    """The labels of an array (n,), by name if they are numbers of names."""
+    if values.dtype.kind == "f":
+        bad = ~(np.isfinite(values) & (values == np.floor(values)))
+        if bad.any():
+            row = int(bad.argmax())
+            has = f" has {values[row]}"
+            wanted = f"{path}: {name!r} must hold strings or whole numbers, but "
+            raise ValueError(Message(wanted, places.row(row), has))
+        values = values.astype(np.int64)
+    if values.dtype.kind not in "Uiub":
+        raise ValueError(
+            f"{path}: {name!r} must hold strings or whole numbers, got numbers of dtype "
+            f"{values.dtype}"
+        )
+    if names is None or values.dtype.kind == "U":
+        return values
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise ValueError(
+            f"{path}: 'names' must be strings of shape (labels,), got {names.dtype} of shape "
+            f"{names.shape}"
+        )
+    values = values.astype(np.int64)
+    outside = (values < 0) | (values >= len(names))
+    if outside.any():
+        row = int(outside.argmax())
+        has = f" has {values[row]}"
+        wanted = f"{path}: {name!r} must be numbers of the {len(names):,} 'names', from 0, but "
+        raise ValueError(Message(wanted, places.row(row), has))
+    return names[values]
 
 
 def is_idx(path: Path) -> bool:
@@ -140,7 +169,9 @@ def _read_idx(path: Path) -> np.ndarray:
     if raw[2] != _BYTES:
         raise ValueError(f"{path}: must hold bytes (code 8), got numbers of code {raw[2]}")
     begin = 4 + 4 * raw[3]
-    shape = tuple(np.frombuffer(raw[4:begin], ">u4", count=min(raw[3], len(raw) // 4 - 1)).tolist())
+    if len(raw) < begin:
+        raise ValueError(f"{path}: damaged: it ends within its header")
+    shape = tuple(np.frombuffer(raw[4:begin], ">u4").tolist())
     if len(raw) != begin + math.prod(shape):
         raise ValueError(
             f"{path}: damaged: it has {len(raw) - begin:,} bytes of pixels or labels, where its "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _GREY = ("1", "L")
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey of 16 bits
+_BITS = 258  # the tag of TIFF for the bits of a number
 _ORIENTATION = 0x0112  # the tag of EXIF; from 5 on, width and height are exchanged
 
 
@@ -37,7 +39,7 @@ def size_of(path: Path) -> tuple[int, int]:
         return (width, height) if turned else (height, width)
 
 
-def decoded(path: Path, size: tuple[int, int] | None = None, mode: str | None = None) -> np.ndarray:
+def decoded(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """The pixels of an image file, uint8 (height, width), or (height, width, 3) with colours.
 
     A file is grey if it is stored so, or if it has a palette of greys. The orientation in EXIF is
@@ -47,7 +49,6 @@ def decoded(path: Path, size: tuple[int, int] | None = None, mode: str | None = 
     Args:
       path: the file.
       size: height and width to cut and scale the image to; None keeps it as it is.
-      mode: "L" or "RGB" to make it grey or coloured; None keeps it as it is.
 
     Raises:
       ValueError: it is damaged or no image, has several frames, or has numbers that 8 bits cannot
@@ -58,10 +59,11 @@ def decoded(path: Path, size: tuple[int, int] | None = None, mode: str | None = 
 
     with _opened(path) as image:
         image.load()
+        _check_bits(image)
         plain = _plain(ImageOps.exif_transpose(image))
         if size is not None:
             plain = scaled(plain, size)
-        return np.asarray(plain if mode is None else plain.convert(mode))
+        return np.asarray(plain)
 
 
 def scaled(image: Any, size: tuple[int, int]) -> Any:
@@ -97,8 +99,13 @@ def _opened(path: Path) -> Iterator[Any]:
             raise ValueError(f"{path}: {error}") from None
         except Image.UnidentifiedImageError:
             raise ValueError(f"{path}: no image, or damaged at its beginning") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise ValueError(f"{path}: an image of too many pixels") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            found = re.search("[0-9]+", str(error))  # Pillow tells the number in its sentence alone
+            pixels = f"{int(found[0]):,}" if found else "too many"
+            most = Image.MAX_IMAGE_PIXELS or 0
+            raise ValueError(
+                f"{path}: an image of {pixels} pixels, and at most {most:,} are read"
+            ) from None
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises various errors for a damaged file
@@ -107,6 +114,13 @@ def _opened(path: Path) -> Iterator[Any]:
 
 class _Refused(Exception):
     """An image that is not damaged and still cannot be read."""
+
+
+def _check_bits(image: Any) -> None:
+    """Raise for a TIFF of 32 bits, which Pillow opens in the same mode as some of 16 bits."""
+    bits = image.tag_v2.get(_BITS, (1,)) if image.format == "TIFF" else (1,)
+    if image.mode == "I" and max(bits) > 16:
+        raise _Refused(f"it holds whole numbers of {max(bits)} bits, and at most 16 can be read")
 
 
 def _plain(image: Any) -> Any:

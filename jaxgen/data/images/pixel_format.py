@@ -43,19 +43,26 @@ class PixelFormat(Spec):
         if self.levels > 256:
             raise ValueError(f"PixelFormat: levels must be at most 256, got {self.levels}")
         if self.mode == "1" and self.levels != 2:
-            raise ValueError(f'PixelFormat: mode "1" has 2 levels, got {self.levels}')
+            raise ValueError(
+                f'PixelFormat: mode "1" has 2 levels, as in PixelFormat("1", 2); got {self.levels}'
+            )
 
     @classmethod
     def of(cls, images: np.ndarray, levels: int | None = None) -> PixelFormat:
         """The format of images of 8 bits: 2 levels if all are black and white, else 256.
 
         Args:
-          images: (n, height, width) or (n, height, width, 3), uint8.
+          images: (n, height, width) or (n, height, width, 3), uint8, as ``read_images`` returns
+            them. They are all images of a data set, as a part may be black and white by chance.
           levels: the number of levels instead.
+
+        Raises:
+          TypeError, ValueError: another shape or dtype, or the levels are not 2 to 256.
 
         >>> PixelFormat.of(np.array([[[0, 255]]], np.uint8))
         PixelFormat(mode='1', levels=2, size=None)
         """
+        check_bytes(images)
         if levels is None:
             levels = 2 if np.isin(images, (0, WHITE)).all() else WHITE + 1
         if np.ndim(images) == 4:
@@ -81,18 +88,17 @@ class PixelFormat(Spec):
         """The levels of images of 8 bits, uint8, in their shape.
 
         Args:
-          images: (n, height, width) or, for RGB, (n, height, width, 3), whole numbers 0 to 255.
+          images: (n, height, width) or, for RGB, (n, height, width, 3), uint8, as ``read_images``
+            returns them. 255 is white, so an array of 0 and 1 is nearly black.
 
         Raises:
-          TypeError, ValueError: another shape, or other numbers.
+          TypeError, ValueError: another shape or dtype.
         """
-        array = np.asarray(inputs.numbers(images, "images"))
+        array = check_bytes(images)
         wanted = ("n", "height", "width", *self.colours)
         if array.ndim != len(wanted) or array.shape[3:] != self.colours:
             shape = ", ".join(map(str, wanted))
             raise ValueError(f"images must have shape ({shape}), got {array.shape}")
-        if array.dtype != np.uint8:
-            check_whole(array, "images")
         levels = (array.astype(np.uint16) * self.levels // (WHITE + 1)).astype(np.uint8)
         return levels if self.size is None else levels.reshape(len(levels), -1)
 
@@ -129,6 +135,21 @@ class PixelFormat(Spec):
             .clip(first[:-1], first[1:] - 1)
             .astype(np.uint8)
         )
+
+
+def check_bytes(images: Any) -> np.ndarray:
+    """Images as an array; raises TypeError unless they are uint8.
+
+    >>> check_bytes(np.zeros((1, 2, 2), np.uint8)).shape
+    (1, 2, 2)
+    """
+    array = np.asarray(inputs.numbers(images, "images"))
+    if array.dtype != np.uint8:
+        raise TypeError(
+            f"images must be uint8, with 255 for white, got {array.dtype}; read_images makes an "
+            "array so"
+        )
+    return array
 
 
 def check_whole(array: np.ndarray, name: str) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from jaxgen.core import inputs
-from jaxgen.data.images import array_files
+from jaxgen.data.images import array_files, folders
 from jaxgen.data.images.decoding import ENDINGS, decoded, is_image, scaled, size_of
 
 _ARRAYS = (".npy", ".npz")
 _DELAY = 2.0  # seconds after which a progress bar shows
 _SHOWN = 5  # most sizes that an error lists
+_LARGEST = 2**14  # pixels of a side
 
 
 class Images(NamedTuple):
@@ -49,8 +50,8 @@ def read_images(
     """The images of a folder, of a file or of an array, as one array of 8 bits.
 
     - A folder holds files that end in .png, .jpg, .jpeg, .gif, .bmp, .tif, .tiff or .webp, also in
-      subfolders. They come in the order of their names. Other files, and those whose names begin
-      with a dot, are left out.
+      subfolders and in folders that links lead to. They come in the order of their names. Other
+      files, broken links, and files and folders whose names begin with a dot are left out.
     - One such file is one image.
     - An IDX file, such as those of MNIST, may be compressed by gzip. Its labels are in the file
       beside it, with "labels-idx1" in its name for "images-idx3".
@@ -67,7 +68,8 @@ def read_images(
 
     Args:
       source: a path or an array.
-      size: height and width to scale the images to, or one number for both. Of an image of another
+      size: height and width to scale the images to, of at most 16,384 pixels, or one number for
+        both. Of an image of another
         shape the middle part of this shape is taken. Pixels become means of those that they cover.
       labels: whether to return labels: those of a folder are the names of its subfolders.
       mode: "L" or "RGB" to make all images grey or coloured.
@@ -89,14 +91,14 @@ def read_images(
     if not isinstance(source, (str, os.PathLike)):
         if labels:
             raise TypeError("labels are those of files: an array has none")
-        return _converted(array_files.eight_bits(source, "images"), None, size, mode)
+        return converted(array_files.eight_bits(source, "images"), None, size, mode)
     path = Path(source)
     if path.is_dir():
         return _read_folder(path, size, labels, mode)
     if path.suffix.lower() in _ARRAYS:
-        return _converted(*array_files.read_numpy(path, labels), size, mode)
+        return converted(*array_files.read_numpy(path, labels), size, mode)
     if array_files.is_idx(path):
-        return _converted(*array_files.read_idx(path, labels), size, mode)
+        return converted(*array_files.read_idx(path, labels), size, mode)
     if not is_image(path):
         with open(path, "rb"):  # raises if there is no such file
             pass
@@ -118,7 +120,7 @@ def holds_images(path: str | os.PathLike[str]) -> bool:
     """
     path = Path(path)
     if path.is_dir():
-        return any(is_image(file) for file in _visible(path))
+        return folders.has_images(path)
     return path.is_file() and (is_image(path) or array_files.is_idx(path))
 
 
@@ -133,7 +135,7 @@ def image_files(path: str | os.PathLike[str]) -> list[str] | None:
     folder = Path(path)
     if not folder.is_dir():
         return [folder.name] if is_image(folder) else None
-    return [file.relative_to(folder).as_posix() for file in _visible(folder) if is_image(file)]
+    return [file.relative_to(folder).as_posix() for file in folders.images_in(folder)]
 
 
 def as_size(size: Any) -> tuple[int, int]:
@@ -146,26 +148,22 @@ def as_size(size: Any) -> tuple[int, int]:
     if len(both) != 2:
         raise ValueError(f"size must be one number, or height and width; got {size!r:.60}")
     height, width = (inputs.as_count(one, "size", 1) for one in both)
+    if max(height, width) > _LARGEST:
+        raise ValueError(
+            f"size must be at most {_LARGEST:,} pixels a side, got {max(height, width):,}"
+        )
     return height, width
 
 
 def _read_folder(
     folder: Path, size: tuple[int, int] | None, labels: bool, mode: str | None
 ) -> Images:
-    visible = _visible(folder)
-    files = [file for file in visible if is_image(file)]
+    files = folders.images_in(folder)
     if not files:
         raise ValueError(
             f"{folder}: the folder must hold images, files that end in {', '.join(ENDINGS)}; it "
             "has none"
         )
-    notes = []
-    others = [file for file in visible if not is_image(file)]
-    if others:
-        first = others[0].relative_to(folder)
-        which = f", such as {first}," if len(others) > 1 else f", {first},"
-        are = "files that are no images" if len(others) > 1 else "file that is no image"
-        notes.append(f"{len(others):,} {are}{which} left out")
     names = None
     if labels:
         alone = next((file for file in files if file.parent == folder), None)
@@ -177,17 +175,7 @@ def _read_folder(
         for sub in sorted(folder.iterdir()):
             if sub.is_dir() and sub.name not in names and not sub.name.startswith("."):
                 raise ValueError(f"{sub}: the folder of a label must hold images, it has none")
-    return _read_files(folder, files, names, size, mode, notes)
-
-
-def _visible(folder: Path) -> list[Path]:
-    """The files under a folder that are not hidden, in sorted order."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    return _read_files(folder, files, names, size, mode, folders.left_out(folder))
 
 
 def _read_files(
@@ -208,12 +196,17 @@ def _read_files(
             f"{folder}: images must have one size, got (height x width) {listed}{more}; use size= "
             "in Python, or --size, to scale them"
         )
-    pixels = [decoded(file, size, mode) for file in _with_bar(files, "images")]
-    coloured = sum(one.ndim == 3 for one in pixels)
+    pixels, coloured = [], 0
+    for file in _with_bar(files, "images"):
+        one = decoded(file, size)
+        coloured += one.ndim == 3
+        pixels.append(_in_mode(one, mode))
     grey = len(pixels) - coloured
-    if coloured and grey:
-        pixels = [np.repeat(one[..., None], 3, -1) if one.ndim == 2 else one for one in pixels]
-        notes = [*notes, f"{grey:,} grey images became RGB, as {coloured:,} are in colour"]
+    if mode is None and coloured and grey:
+        pixels = [_in_mode(one, "RGB") for one in pixels]
+        are = "is" if coloured == 1 else "are"
+        notes = [*notes, f"{_in_words(grey, 'grey ')} became RGB, as {coloured:,} {are} in colour"]
+    notes = [*notes, *_colouring(mode, grey, coloured)]
     wanted = size or sizes[0]
     changed = sum(one != wanted for one in sizes)
     if changed:
@@ -222,22 +215,46 @@ def _read_files(
     return Images(np.stack(pixels), labels, names, tuple(notes))
 
 
-def _converted(
+def converted(
     images: np.ndarray, labels: list[Any] | None, size: tuple[int, int] | None, mode: str | None
 ) -> Images:
-    """Images of an array in a size and a mode."""
+    """Images of an array of 8 bits in a size and a mode; without them as they are.
+
+    Args:
+      images: (n, height, width) or (n, height, width, 3), uint8.
+      labels: their labels.
+      size, mode: as in ``read_images``.
+
+    >>> converted(np.ones((5, 8, 8), np.uint8), None, (4, 4), None).images.max()
+    np.uint8(1)
+    """
     from PIL import Image
 
-    wanted = size or images.shape[1:3]
-    is_scaled = images.shape[1:3] != wanted
-    if is_scaled or mode not in (None, "RGB" if images.ndim == 4 else "L"):
-        found = []
-        for one in _with_bar(images, "images"):
-            image = scaled(Image.fromarray(one), wanted)
-            found.append(np.asarray(image if mode is None else image.convert(mode)))
-        images = np.stack(found)
-    notes = (_scaling(len(images), wanted),) if is_scaled else ()
-    return Images(images, labels, None, notes)
+    n, wanted = len(images), size or images.shape[1:3]
+    is_scaled, coloured = images.shape[1:3] != wanted, n if images.ndim == 4 else 0
+    notes = _colouring(mode, n - coloured, coloured)
+    if is_scaled or notes:
+        each = (scaled(Image.fromarray(one), wanted) for one in _with_bar(images, "images"))
+        images = np.stack([_in_mode(np.asarray(one), mode) for one in each])
+    if is_scaled:
+        notes = [*notes, _scaling(n, wanted)]
+    return Images(images, labels, None, tuple(notes))
+
+
+def _in_mode(pixels: np.ndarray, mode: str | None) -> np.ndarray:
+    """One image, (height, width) or (height, width, 3), as grey or coloured as a mode says."""
+    from PIL import Image
+
+    if mode is None or (pixels.ndim == 3) == (mode == "RGB"):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).convert(mode))
+
+
+def _colouring(mode: str | None, grey: int, coloured: int) -> list[str]:
+    """Sentences about images whose colours a mode changes."""
+    if mode == "L" and coloured:
+        return [f"{_in_words(coloured)} in colour became grey"]
+    return [f"{_in_words(grey, 'grey ')} became RGB"] if mode == "RGB" and grey else []
 
 
 def _with_bar(items: Any, what: str) -> Any:
@@ -246,5 +263,8 @@ def _with_bar(items: Any, what: str) -> Any:
 
 
 def _scaling(count: int, size: tuple[int, int]) -> str:
-    images = "1 image was" if count == 1 else f"{count:,} images were"
-    return f"{images} scaled to {size[0]} x {size[1]}"
+    return f"{_in_words(count)} {'was' if count == 1 else 'were'} scaled to {size[0]} x {size[1]}"
+
+
+def _in_words(count: int, kind: str = "") -> str:
+    return f"1 {kind}image" if count == 1 else f"{count:,} {kind}images"

@@ -36,7 +36,11 @@ def grid(images: Any, columns: int | None = None, padding: int = 1) -> np.ndarra
     >>> grid(np.zeros((6, 28, 28), np.uint8)).shape
     (59, 88)
     """
-    pixels = eight_bits(images, "images")
+    return _grid(eight_bits(images, "images"), columns, padding)
+
+
+def _grid(pixels: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
+    """The grid of images of 8 bits, whose values stay as they are."""
     n, height, width = pixels.shape[:3]
     default = math.ceil(math.sqrt(n))
     columns = default if columns is None else inputs.as_count(columns, "columns", 1)
@@ -74,13 +78,30 @@ def write_images(
 
     >>> write_images(np.zeros((6, 28, 28), np.uint8), "grid.png")
     """
-    pixels = eight_bits(images, "images")
+    write_pixels(eight_bits(images, "images"), path, labels)
+
+
+def write_pixels(
+    pixels: np.ndarray, path: str | os.PathLike[str], labels: Sequence[Any] | None = None
+) -> None:
+    """Write images of 8 bits as ``write_images`` does, their values as they are.
+
+    Args:
+      pixels: (n, height, width) or (n, height, width, 3), uint8; 1 is nearly black, even if no
+        value is larger.
+      path, labels: as in ``write_images``.
+
+    Raises:
+      ValueError, OSError: as in ``write_images``.
+
+    >>> write_pixels(np.ones((6, 28, 28), np.uint8), "dark.png")
+    """
     check_images_output(path)
     path = Path(path)
     if path.suffix:
         if labels is not None:
             raise ValueError("labels are for a folder: a grid has none")
-        _write(grid(pixels), path)
+        _write(_grid(pixels), path)
         return
     names = None if labels is None else _as_folders(labels, len(pixels))
     digits = len(str(len(pixels) - 1))
@@ -124,6 +145,20 @@ def check_images_output(
         output.writable(path, others)
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a label can be the name of a folder that ``read_images`` reads.
+
+    >>> is_folder_name("apple"), is_folder_name("a/b"), is_folder_name(".a")
+    (True, False, False)
+    """
+    marks = "/\\\0"
+    if os.name == "nt":  # which takes off a dot or a space at the end
+        if name.endswith((" ", ".")):
+            return False
+        marks += '<>:"|?*'
+    return bool(name) and not name.startswith(".") and not any(mark in name for mark in marks)
+
+
 def _as_folders(labels: Sequence[Any], count: int) -> list[str]:
     """Labels as names of folders.
 
@@ -134,7 +169,7 @@ def _as_folders(labels: Sequence[Any], count: int) -> list[str]:
     if len(names) != count:
         raise ValueError(f"labels must have one entry for each of {count} images, got {len(names)}")
     for row, name in enumerate(names):
-        if not name or name.startswith(".") or any(mark in name for mark in "/\\\0"):
+        if not is_folder_name(name):
             wanted = f"labels must be names of folders, but {name!r} of "
             raise ValueError(Message(wanted, places.row(row), " cannot be one"))
     return names

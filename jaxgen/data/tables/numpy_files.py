@@ -79,6 +79,10 @@ def _names(loaded: dict[str, np.ndarray]) -> tuple[str, ...] | None:
 
 def _load(path: Path, only: tuple[str, ...] | None = None) -> Any:
     """The array of an .npy, or the arrays of an .npz by name, None for those not in only."""
+    with open(path, "rb") as file:
+        head = file.read(1)
+    if head not in (b"P", b"\x93", b"\x80"):  # of an .npz, of an .npy, and of a pickle
+        raise ValueError(f"{path}: it is no {path.suffix.lower()} file, by its first byte")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
