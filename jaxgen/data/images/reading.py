@@ -69,8 +69,8 @@ def read_images(
     Args:
       source: a path or an array.
       size: height and width to scale the images to, of at most 16,384 pixels, or one number for
-        both. Of an image of another
-        shape the middle part of this shape is taken. Pixels become means of those that they cover.
+        both. Of an image of another shape the middle part of this shape is taken. Pixels become
+        means of those that they cover.
       labels: whether to return labels: those of a folder are the names of its subfolders.
       mode: "L" or "RGB" to make all images grey or coloured.
 
