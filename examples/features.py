@@ -19,7 +19,7 @@ images, factors, names = jaxgen.datasets.sprites()
 order = np.random.default_rng(0).permutation(len(images))
 images, factors = images[order], factors[order]
 
-model = models.VAE((32, 32), latent=5, levels=2, beta=10.0)
+model = models.VAE((32, 32), latent=5, levels=2, beta=8.0)
 vae = jaxgen.fit(model, images, key=jax.random.key(0), epochs=60, batch_size=64)
 
 shape = np.array(["square", "ellipse", "heart"])[factors[:, names.index("shape")]]
