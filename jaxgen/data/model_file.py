@@ -95,6 +95,19 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
     >>> load("land.jaxgen").model
     Gaussian(dim=2, covariance='full', jitter=0.0)
     """
+    raw = to_bytes(fitted)
+    with write_atomically(path) as file:
+        file.write(raw)
+    for note in dict.fromkeys(_notes(fitted.model)):
+        warn(note)
+
+
+def to_bytes(fitted: Any) -> bytes:
+    """The content of a fitted model's file; equal for equal models and versions.
+
+    Raises:
+      TypeError, ValueError: as in ``save``.
+    """
     if not all(hasattr(fitted, name) for name in SavedModel._fields):
         raise TypeError(f"fitted must be a Fitted, got {type(fitted).__name__}")
     arrays: dict[str, np.ndarray] = {}
@@ -121,12 +134,7 @@ def save(fitted: Any, path: str | os.PathLike[str]) -> None:
     place = _DIGEST.search(raw)
     assert place is not None, "safetensors no longer keeps metadata as it was given"
     digest = hashlib.sha256(raw).hexdigest().encode()
-    with write_atomically(path) as file:
-        file.write(raw[: place.start(1)])
-        file.write(digest)
-        file.write(memoryview(raw)[place.end(1) :])
-    for note in dict.fromkeys(_notes(fitted.model)):
-        warn(note)
+    return raw[: place.start(1)] + digest + raw[place.end(1) :]
 
 
 @standard_promotion

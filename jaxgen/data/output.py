@@ -10,6 +10,7 @@ with several hard links, is written in place, from a complete copy elsewhere.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -27,6 +28,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from jaxgen.data.fault_points import reach
+
 try:
     import fcntl
 except ImportError:  # on Windows
@@ -34,6 +37,7 @@ except ImportError:  # on Windows
 
 _SIGNALS = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGINT")]
 _BINARY = getattr(os, "O_BINARY", 0)  # for Windows
+_PREFIX = ".jaxgen-"  # of temporary files
 _writing: dict[str, int] = {}  # temporary files, and the process that writes each of them
 
 
@@ -66,7 +70,7 @@ def writable(
 
 @contextlib.contextmanager
 def write_atomically(
-    path: str | os.PathLike[str], *, remove_stale: bool = True
+    path: str | os.PathLike[str], *, remove_stale: bool = True, replace: bool = True
 ) -> Iterator[IO[bytes]]:
     """A context with a binary file whose content goes to ``path`` once it is complete.
 
@@ -78,14 +82,19 @@ def write_atomically(
       path: the file to write; a symbolic link is followed.
       remove_stale: whether to remove temporary files of processes that were killed from the
         directory, which lists it. A writer of many files into a new directory does without.
+      replace: whether to replace an existing file. If not, one of several processes that write the
+        same file at once succeeds.
 
     Raises:
+      FileExistsError: ``replace`` is False and the file exists.
       OSError: as for ``writable``, or the file cannot be written; the message names ``path``.
 
     >>> with write_atomically("notes.txt") as file:
     ...     written = file.write(b"all or nothing")
     """
     target = _target(path)
+    if not replace and target.status is not None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
     if not target.replaced:
         # in the directory of a regular file, since the disk of temporary files may be small
         directory = target.real.parent if target.is_regular else None
@@ -97,11 +106,46 @@ def write_atomically(
     with _temporary(target, remove_stale) as (file, temporary), _errors_name(path):
         yield file
         file.flush()
+        reach("before fsync")
         os.fsync(file.fileno())
+        reach("after fsync")
         if fcntl is None:
             file.close()  # Windows cannot rename an open file
-        os.replace(temporary, target.real)
+        if replace or not _link(temporary, target.real):
+            os.replace(temporary, target.real)
+        reach("after rename")
         _sync_directory(target.real.parent)
+        reach("after fsync of the directory")
+
+
+def remove_temporaries(directory: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of all processes, on all hosts, from a directory.
+
+    For a directory in which no process writes any more.
+    """
+    for name in os.listdir(directory):
+        if name.startswith(_PREFIX) and name.endswith(".tmp"):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(directory, name))
+
+
+def remove_own_temporaries() -> None:
+    """Remove the temporary files of this process, which is about to end."""
+    for path, process in list(_writing.items()):
+        if process == os.getpid():  # a forked child keeps the files of its parent
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _link(temporary, path):
+    """Give a file the name ``path`` unless that exists; False on file systems without links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -301,6 +345,7 @@ def _temporary(target, remove_stale=True):
 
 def _create(path, mode, target):
     """The open and locked file, or None if another process has removed it as stale."""
+    reach("before the temporary file")
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode)
     except PermissionError as error:
@@ -378,7 +423,7 @@ def _errors_name(path):
 
 def _prefix():
     """The prefix of this host's temporary files; locks may not work across hosts."""
-    return f".jaxgen-{re.sub('[^A-Za-z0-9]', '', platform.node())[:40]}-"
+    return f"{_PREFIX}{re.sub('[^A-Za-z0-9]', '', platform.node())[:40]}-"
 
 
 def _remove_stale(directory):
@@ -423,10 +468,7 @@ def _removal_on_signals():
 
 def _end(number, frame):
     """Remove the temporary files of this process, then end it by the same signal."""
-    for path, process in list(_writing.items()):
-        if process == os.getpid():  # a forked child keeps the files of its parent
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+    remove_own_temporaries()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
