@@ -24,6 +24,7 @@ import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -116,17 +117,6 @@ def write_atomically(
         reach("after rename")
         _sync_directory(target.real.parent)
         reach("after fsync of the directory")
-
-
-def remove_temporaries(directory: str | os.PathLike[str]) -> None:
-    """Remove the temporary files of all processes, on all hosts, from a directory.
-
-    For a directory in which no process writes any more.
-    """
-    for name in os.listdir(directory):
-        if name.startswith(_PREFIX) and name.endswith(".tmp"):
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(directory, name))
 
 
 def remove_own_temporaries() -> None:
@@ -322,7 +312,7 @@ def _temporary(target, remove_stale=True):
     """
     directory = target.real.parent
     if remove_stale:
-        _remove_stale(directory)
+        remove_abandoned(directory)
     with _removal_on_signals():
         # until it has the target's mode, nobody else may read the file
         mode = 0o666 if target.status is None else 0o600
@@ -426,8 +416,16 @@ def _prefix():
     return f"{_PREFIX}{re.sub('[^A-Za-z0-9]', '', platform.node())[:40]}-"
 
 
-def _remove_stale(directory):
-    """Remove temporary files that are not locked, since their processes have ended."""
+def remove_abandoned(
+    directory: str | os.PathLike[str], other_hosts_after: float = math.inf
+) -> None:
+    """Remove temporary files that are not locked, since their processes have ended.
+
+    Args:
+      directory: the directory.
+      other_hosts_after: seconds after which files of other hosts, whose locks may not be seen here,
+        are removed too if nothing was written to them.
+    """
     if fcntl is None:
         return
     names: list[str] = []
@@ -435,9 +433,12 @@ def _remove_stale(directory):
         names = os.listdir(directory)
     prefix = _prefix()
     for name in names:
-        if name.startswith(prefix) and name.endswith(".tmp"):
+        if name.startswith(_PREFIX) and name.endswith(".tmp"):
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError):
+                age = time.time() - os.lstat(path).st_mtime
+                if not name.startswith(prefix) and age < other_hosts_after:
+                    continue
                 number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,9 +2,9 @@
 
 A folder of generated events has a subfolder ``.jaxgen``, which readers of Parquet ignore:
 
-- ``manifest.json`` has the job, which decides every byte of the blocks. Once all blocks are finished
-  it also lists their files, with a SHA-256 of each.
-- ``blocks-FIRST-STOP.json``, while the folder is unfinished, lists the finished blocks of one writer.
+- ``manifest.json`` has the job, which decides every byte of the blocks. Once all blocks are
+  finished, it also lists their files, with a SHA-256 of each.
+- ``blocks-FIRST-STOP.json``, while the folder is unfinished, lists the finished blocks of a writer.
 - ``lock`` is empty; writers lock the bytes whose numbers are those of their blocks.
 """
 
@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 
 from jaxgen.data.bulk import signed_json
 from jaxgen.data.fault_points import reach
-from jaxgen.data.output import remove_temporaries
+from jaxgen.data.output import remove_abandoned
 
 FOLDER = ".jaxgen"
 _MANIFEST = "manifest.json"
 _RECORD = re.compile(r"blocks-([0-9]{1,18})-([0-9]{1,18})\.json")
 _SHA256 = re.compile("[0-9a-f]{64}")
+_HOUR = 3600.0  # seconds
 _NAME = re.compile(r"[A-Za-z_]+-[0-9]{1,18}\.(parquet|npy)")
 
 
@@ -106,15 +107,31 @@ def create(directory: Path, job: Mapping[str, Any]) -> bool:
 
 
 def finished(directory: Path, manifest: Manifest) -> dict[int, Block]:
-    """The finished blocks by number: those of a complete manifest, or of all writers' records.
+    """The finished blocks by number, whose files are there and have the right sizes.
+
+    They are those of a complete manifest, or of the records of all writers.
 
     Raises:
       ValueError: a record is damaged or of another job, or two differ.
-      OSError: a record cannot be read.
+      OSError: a record or the folder cannot be read.
+    """
+    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
+    found: dict[int, Block] = {}
+    for number, block in recorded(directory, manifest):
+        if all(sizes.get(file.name) == file.size for file in block.files):
+            check_same(directory, number, block, found.setdefault(number, block))
+    return found
+
+
+def recorded(directory: Path, manifest: Manifest) -> Iterator[tuple[int, Block]]:
+    """The blocks that were finished, with their numbers; several writers may have the same ones.
+
+    Raises:
+      ValueError, OSError: as in ``finished``.
     """
     if manifest.complete:
-        return dict(enumerate(manifest.blocks))
-    found: dict[int, Block] = {}
+        yield from enumerate(manifest.blocks)
+        return
     for path in _records(directory):
         try:
             content = signed_json.read(path)
@@ -123,20 +140,24 @@ def finished(directory: Path, manifest: Manifest) -> dict[int, Block]:
         try:
             if content["job"] != job_digest(manifest.job):
                 raise ValueError("it is of another job")
-            blocks = {int(number): _block(block) for number, *block in content["blocks"]}
-            for number, block in blocks.items():
+            blocks = [(number, _block(block)) for number, *block in content["blocks"]]
+            for number, block in blocks:
                 _check_block(manifest, number, block)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
+            why = signed_json.reason(error)
             raise ValueError(
-                f"{path}: damaged: {signed_json.reason(error)}; remove it, and its blocks are drawn again"
+                f"{path}: damaged: {why}; remove it, and its blocks are drawn again"
             ) from error
-        for number, block in blocks.items():
-            if found.setdefault(number, block) != block:
-                raise ValueError(
-                    f"{directory}: block {number} has been drawn twice, with other bytes: the "
-                    "writers ran on processors with other instructions; draw all on one kind"
-                )
-    return found
+        yield from blocks
+
+
+def check_same(directory: Path, number: int, block: Block, other: Block) -> None:
+    """Raise if a block was drawn twice with other bytes."""
+    if block != other:
+        raise ValueError(
+            f"{directory}: block {number} was drawn twice, with other bytes: draw all blocks on "
+            "processors with the same instructions"
+        )
 
 
 def write_record(
@@ -170,7 +191,7 @@ def complete(directory: Path, manifest: Manifest) -> Manifest:
         path.unlink(missing_ok=True)
         reach("between the records to remove")
     for folder in (directory, directory / FOLDER):
-        remove_temporaries(folder)
+        remove_abandoned(folder, other_hosts_after=_HOUR)
     return manifest._replace(blocks=blocks, complete=True)
 
 
@@ -204,7 +225,9 @@ def _check_job(job: Any) -> None:
 
 
 def _check_block(manifest: Manifest, number: int, block: Block) -> None:
-    if not 0 <= number < manifest.count or block.rows != manifest.rows_of(number)[1]:
+    if type(number) is not int or not 0 <= number < manifest.count:
+        raise ValueError(f"there is no block {number!r:.40}")
+    if block.rows != manifest.rows_of(number)[1]:
         raise ValueError(f"block {number} has {block.rows} rows")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-
 import threading
 from collections.abc import Callable, Iterator
 

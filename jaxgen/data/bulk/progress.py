@@ -1,0 +1,91 @@
+"""The progress of a writer of blocks: a bar, and the record of finished blocks in the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from jaxgen.data.bulk import manifest as manifests
+from jaxgen.data.bulk.manifest import Block, Manifest
+
+_PAUSE = 5.0  # seconds between two records
+
+
+class Progress:
+    """The finished blocks of a writer: a bar, and the record in the folder.
+
+    Args:
+      directory: of the blocks.
+      manifest: of the job.
+      first, stop: the blocks that are the writer's.
+      blocks: those that are finished.
+      show: as ``progress`` in ``generate``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        first: int,
+        stop: int,
+        blocks: dict[int, Block],
+        show: bool | None,
+    ):
+        self._place = directory, manifest, first, stop
+        self._blocks = {k: block for k, block in blocks.items() if first <= k < stop}
+        self._known = dict(manifests.recorded(directory, manifest))
+        self._due, self._changed = time.monotonic() + _PAUSE, False
+        self._lock = threading.Lock()
+        last, count = manifest.rows_of(stop - 1)
+        self._bar: Any = tqdm(
+            total=last + count - manifest.rows_of(first)[0],
+            initial=sum(block.rows for block in self._blocks.values()),
+            desc="generate",
+            unit=" events",
+            unit_scale=True,
+            disable=None if show is None else not show,
+            delay=2.0 if show is None else 0.0,
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()
+
+    def add(self, number: int, block: Block) -> None:
+        """Count a finished block, and write the record if the last one was some seconds ago.
+
+        Raises:
+          ValueError: the block was drawn before, with other bytes.
+        """
+        manifests.check_same(self._place[0], number, block, self._known.get(number, block))
+        with self._lock:
+            self._blocks[number] = block
+            self._changed = True
+        self._bar.update(block.rows)
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Write the record, unless it is written."""
+        with self._lock:
+            if self._changed:
+                manifests.write_record(*self._place, self._blocks)
+                self._changed = False
+                self._due = time.monotonic() + _PAUSE
+
+    def stop(self) -> str:
+        """Write the record, and return a sentence that says how much is finished."""
+        directory, _, first, stop = self._place
+        with contextlib.suppress(OSError):
+            self.write()
+        return (
+            f"{len(self._blocks):,} of {stop - first:,} blocks in {directory} are finished; resume "
+            "goes on"
+        )
