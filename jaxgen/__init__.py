@@ -7,6 +7,7 @@ from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.verbs import classify, log_prob, sample
 from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.data import datasets
+from jaxgen.data.bulk import generate, score_files
 from jaxgen.laws import check
 from jaxgen.metrics import Report, evaluate
 from jaxgen.networks import domains
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_each",
+    "generate",
     "laws",
     "load",
     "log_prob",
@@ -41,6 +43,7 @@ __all__ = [
     "numpyro",
     "random",
     "sample",
+    "score_files",
     "select",
     "training",
     "unstack",

@@ -231,7 +231,7 @@ def test_a_window_slides_beyond_the_fitted_length(network, capsys):
     fitted = jaxgen.load(network).replace(length=7, window=4, **changes)
     assert out.splitlines() == fitted.sample(jax.random.key(0), 3)
     none = dict.fromkeys(changes)
-    longer = texts._changed(argparse.Namespace(length=7, **none), jaxgen.load(network))
+    longer = texts.changed(argparse.Namespace(length=7, **none), jaxgen.load(network))
     assert (longer.model.length, longer.model.window) == (7, 4)
     assert "follow another distribution than the one that score measures" in error
     assert "--temperature 0.5, --top-k 2, --top-p 0.9" in error

@@ -33,6 +33,7 @@ PUBLIC = (
     jaxgen.bijectors,
     jaxgen.compose,
     jaxgen.data,
+    jaxgen.data.bulk,
     jaxgen.datasets,
     jaxgen.laws,
     jaxgen.metrics,

@@ -84,7 +84,7 @@ def sample(args: Namespace) -> None:
         except ValueError as error:
             to_images = "images go to a .png, or to a folder without an ending"
             raise ValueError(f"{error}; {to_images}") from None
-    fitted = _load(args)
+    fitted = load_for(args)
     if as_images and fitted.pixels is None:
         raise ValueError(f"{args.out} is for images, and {args.model} was not fitted to images: "
                          f"use a table, {tables.endings()}, or .txt for texts")  # fmt: skip
@@ -132,7 +132,7 @@ def score(args: Namespace) -> None:
         tables.check_output(args.out, others=read)
     if args.figure is not None:
         output.check_figure(args.figure, others=[*read, args.out])
-    fitted = _load(args, "train", "per", "figure")
+    fitted = load_for(args, "train", "per", "figure")
     if fitted.vocabulary is not None:
         texts.score(args, fitted)
         return
@@ -175,7 +175,7 @@ def classify(args: Namespace) -> None:
     if args.figure is not None:
         others = [args.model, *images.files_of(args.data), args.out]
         output.check_figure(args.figure, others)
-    fitted = _load(args)
+    fitted = load_for(args)
     names = events.label_names(fitted)
     notes: tuple[str, ...] = ()
     if fitted.vocabulary is not None:
@@ -212,7 +212,7 @@ def classify(args: Namespace) -> None:
 def impute(args: Namespace) -> None:
     """Write a table whose missing values are drawn given the rest of their rows."""
     tables.check_output(args.out, others=[args.model, args.data])
-    fitted = _load(args)
+    fitted = load_for(args)
     if fitted.model.learning.missing is None:
         raise ValueError(
             f"{fitted.model} does not draw missing values; models that do: "
@@ -245,7 +245,7 @@ def outliers(args: Namespace) -> None:
     """Print the most unlikely rows of a table, and write how unlikely every row is."""
     if args.out is not None:
         tables.check_output(args.out, others=[args.model, args.data])
-    fitted = _load(args)
+    fitted = load_for(args)
     if fitted.vocabulary is not None:
         raise ValueError(
             "outliers is for tables of numbers; for texts use jaxgen score with --out or --figure"
@@ -287,7 +287,7 @@ def evaluate(args: Namespace) -> None:
         output.writable(args.json, others=read)
     if args.figure is not None:
         output.check_figure(args.figure, others=[*read, args.json])
-    fitted = _load(args)
+    fitted = load_for(args)
     if fitted.vocabulary is not None:
         texts.evaluate(args, fitted)
         return
@@ -316,7 +316,7 @@ def explain(args: Namespace) -> None:
     """Print the report of ``jaxgen.metrics.explain``: what the latent coordinates mean."""
     if args.figure is not None:
         output.check_figure(args.figure, others=[args.model, *images.files_of(args.data)])
-    fitted = _load(args)
+    fitted = load_for(args)
     model = fitted.model
     if fitted.vocabulary is not None:
         raise ValueError("explain is for models of numbers and images; for texts use jaxgen score")
@@ -356,7 +356,7 @@ def world(args: Namespace) -> None:
     )  # fmt: skip
 
 
-def _load(args: Namespace, *options_of_texts: str) -> Fitted:
+def load_for(args: Namespace, *options_of_texts: str) -> Fitted:
     """The model; raises if it was fitted to numbers and an option of texts is given."""
     families.import_modules(args.modules)
     fitted = load(args.model)

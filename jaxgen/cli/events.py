@@ -9,6 +9,7 @@ import re
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from jaxgen.cli import images
 from jaxgen.cli.families import literal, models_with_missing_values, split_pairs
 from jaxgen.core import places
+from jaxgen.core.labels import errors_begin_with
 from jaxgen.core.model import Model
 from jaxgen.data import tables
 from jaxgen.data.images import holds_images
@@ -349,6 +351,44 @@ def _given(fitted: Fitted, pairs: list[str]) -> tuple[Any, dict[int | str, float
             raise ValueError(f"--given: {name} is given twice")
         values[index] = _number(name, text)
     return _conditions(fitted, known, conditions), values
+
+
+def given_rows(fitted: Fitted, path: str) -> Any:
+    """The labels or conditions in the rows of a table, (n,) or (n, *y_shape).
+
+    Columns are found by their names, as in ``--given``; without names, all columns are conditions.
+    """
+    model, known = fitted.model, _condition_names(fitted)
+    if not known:
+        raise ValueError(f"--given-file: {model} takes no label or condition y")
+    held = tables.names(path)
+    if model.classes is not None and held is not None:
+        check_known(Path(path), held, known)
+        labels = (tables.cells(path) or {})[known[0]].tolist()
+    else:
+        named = held is not None and known != ("y",)
+        y = tables.read(path, None, known if named else None).values
+        count = math.prod(model.y_shape or ())
+        if math.prod(y.shape[1:]) != count:
+            raise ValueError(
+                f"{path}: its rows must have {count} numbers, the conditions y of {model}; "
+                f"got {math.prod(y.shape[1:])}"
+            )
+        missing = np.isnan(y).reshape(len(y), -1).any(1)
+        if missing.any():
+            row = tables.row_name(path, int(missing.argmax()))
+            raise ValueError(f"{path}: a value is missing in {row}")
+        if model.classes is None:
+            return y.reshape(-1, *(model.y_shape or ()))
+        labels = y.ravel().tolist()
+    found = [None if v in ("", None) or v != v else v for v in labels]
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in found]
+    names_of_rows = places.Names(row=lambda row: tables.row_name(path, row))
+    with names_of_rows, errors_begin_with(f"{path}: "):
+        y = labels_of_texts(fitted, whole)
+        if not has_label(y).all():
+            raise ValueError(places.Message("no label in ", places.row(has_label(y).argmin())))
+    return y
 
 
 def _condition_names(fitted: Fitted) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NoReturn
 
-from jaxgen.cli import commands
+from jaxgen.cli import commands, generation
 from jaxgen.data import output, tables
+from jaxgen.data.bulk.block_files import FILE_FORMATS
 from jaxgen.data.text import KINDS
 
 # errors that a user can cause; any other error is a bug and shows its traceback
@@ -55,6 +56,10 @@ examples:
   jaxgen fit names.txt --model Autoregressive --out names.jaxgen
   jaxgen sample names.jaxgen -n 20 --prompt mar
   jaxgen score names.jaxgen test.txt --train names.txt
+
+  jaxgen generate land.jaxgen -n 1e9 --out land --plan
+  jaxgen generate land.jaxgen -n 1e9 --out land --resume
+  jaxgen verify land
 """
 
 
@@ -231,18 +236,60 @@ def _parser() -> argparse.ArgumentParser:
     _add_seed(sub)
     group = sub.add_argument_group("texts")
     group.add_argument("--prompt", metavar="TEXT", help="draw texts that begin with this one")
-    group.add_argument(
-        "--temperature", type=float, metavar="T", help="divide the logits of tokens by this number"
+    _add_changes(group, "most tokens of a text with its prompt; by default as fitted")
+
+    sub = command(
+        generation.generate,
+        "generate",
+        "Draw any number of events into a folder of files; a run that was stopped goes on.",
     )
-    group.add_argument("--top-k", type=_count, metavar="K", help="draw from the K likeliest tokens")
-    group.add_argument(
-        "--top-p", type=float, metavar="P",
-        help="draw from the likeliest tokens whose probabilities reach P",
+    _add_model(sub)
+    sub.add_argument(
+        "-n", type=_count, metavar="N",
+        help="number of events, such as 1e9; by default, with --given-file, that of its rows",
     )  # fmt: skip
-    group.add_argument(
-        "--length", type=_count, metavar="N",
-        help="most tokens of a text with its prompt; by default as fitted",
+    sub.add_argument(
+        "--out", type=_folder, required=True, metavar="DIR",
+        help="the folder to fill, new or empty, or with a part of the same events",
     )  # fmt: skip
+    _add_seed(sub)
+    sub.add_argument(
+        "--format", choices=FILE_FORMATS, default=FILE_FORMATS[0],
+        help="of the files: parquet (default), with named columns, or npy, with plain arrays",
+    )  # fmt: skip
+    sub.add_argument(
+        "--log-prob", action="store_true", help="write the log density of each event too, in nats"
+    )
+    sub.add_argument(
+        "--block-rows", type=_count, metavar="N",
+        help="events in a file; by default such that files have 8 MiB or more",
+    )  # fmt: skip
+    sub.add_argument(
+        "--shard", type=_shard, metavar="I/K",
+        help="draw part I of K, from 0/K to K-1/K: each process, on any machine, draws one of them "
+        "into the same folder",
+    )  # fmt: skip
+    sub.add_argument(
+        "--resume", action="store_true", help="go on with a folder that has a part of the events"
+    )
+    sub.add_argument(
+        "--given", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="draw given a label or conditions, by the name of the column, or as y=VALUE",
+    )  # fmt: skip
+    sub.add_argument(
+        "--given-file", metavar="FILE",
+        help=f"draw an event for each row of a table of labels or conditions: {_TABLES}",
+    )  # fmt: skip
+    sub.add_argument(
+        "--plan", action="store_true",
+        help="draw nothing: estimate time, bytes and files on 1, 8 and 1,000 machines from a probe "
+        "of a few seconds; without -n, of 1e9 and 1e12 events",
+    )  # fmt: skip
+    _add_changes(sub.add_argument_group("texts"), "most tokens of a text; by default as fitted")
+
+    text = "Compare all files of a folder that generate has filled with their SHA-256."
+    sub = command(generation.verify, "verify", text)
+    sub.add_argument("directory", type=_folder, metavar="DIR", help="the folder")
 
     text = (
         "Mean log-likelihood of events or images, with bits per dimension; or bits per character."
@@ -342,6 +389,19 @@ def _add_model(sub: argparse.ArgumentParser, data: str | None = None) -> None:
     _add_import(sub)
 
 
+def _add_changes(group: argparse._ArgumentGroup, length: str) -> None:
+    """Add the options that change the distribution of texts."""
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="divide the logits of tokens by this number"
+    )
+    group.add_argument("--top-k", type=_count, metavar="K", help="draw from the K likeliest tokens")
+    group.add_argument(
+        "--top-p", type=float, metavar="P",
+        help="draw from the likeliest tokens whose probabilities reach P",
+    )  # fmt: skip
+    group.add_argument("--length", type=_count, metavar="N", help=length)
+
+
 def _add_reading(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--na", action="append", default=[], metavar="TEXTS",
@@ -401,6 +461,22 @@ def _count(text: str) -> int:
     if count < 1 or count.denominator != 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(count)
+
+
+def _folder(text: str) -> str:
+    if not text:  # else the working directory
+        raise argparse.ArgumentTypeError("must be the name of a folder, got ''")
+    return text
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """The numbers of a text I/K."""
+    both = re.fullmatch("([0-9]{1,18})/([0-9]{1,18})", text)
+    if both is None or int(both[1]) >= int(both[2]):
+        raise argparse.ArgumentTypeError(
+            f"must be I/K, from 0/K to K-1/K, such as 0/4, 1/4, 2/4 and 3/4; got {text!r}"
+        )
+    return int(both[1]), int(both[2])
 
 
 def _size(text: str) -> int | tuple[int, int]:

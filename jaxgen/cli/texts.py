@@ -250,7 +250,7 @@ def fit(args: Namespace, cls: type[Model], fields: dict[str, Any]) -> None:
 def sample(args: Namespace, fitted: Fitted) -> None:
     """Draw texts from a model, and print or write them."""
     y, _ = events.given(fitted, args.given)
-    part, prompt = _changed(args, fitted), args.prompt or ""
+    part, prompt = changed(args, fitted), args.prompt or ""
     if prompt:
         _check_prompt(part, prompt)
         part = part.given(prompt)
@@ -275,10 +275,7 @@ def sample(args: Namespace, fitted: Fitted) -> None:
                 file.write(joined.encode())
     if not printed:
         print(f"{args.n:,} texts, in {args.out}")
-    changes = [f"{_option(name)} {value}" for name, value in _changes(args).items()]
-    if changes:
-        changed = "the draws follow another distribution than the one that score measures"
-        print(f"jaxgen: {changed}: {', '.join(changes)}", file=sys.stderr)
+    print_changes(args)
 
 
 def score(args: Namespace, fitted: Fitted) -> None:
@@ -578,8 +575,16 @@ def _changes(args: Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in _CHANGES if getattr(args, name) is not None}
 
 
-def _changed(args: Namespace, fitted: Fitted) -> Fitted:
-    """The model with the options of ``sample``."""
+def print_changes(args: Namespace) -> None:
+    """Print on standard error the given options that change the distribution of draws."""
+    changes = [f"{_option(name)} {value}" for name, value in _changes(args).items()]
+    if changes:
+        what = "the draws follow another distribution than the one that score measures"
+        print(f"jaxgen: {what}: {', '.join(changes)}", file=sys.stderr)
+
+
+def changed(args: Namespace, fitted: Fitted) -> Fitted:
+    """The model with the options that change the draws of texts."""
     sequence = sequence_in(fitted.model)
     known = {field.name for field in dataclasses.fields(sequence)}
     changes = _changes(args)

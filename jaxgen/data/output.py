@@ -29,8 +29,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from jaxgen.data.fault_points import reach
-
 try:
     import fcntl
 except ImportError:  # on Windows
@@ -39,6 +37,7 @@ except ImportError:  # on Windows
 _SIGNALS = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGINT")]
 _BINARY = getattr(os, "O_BINARY", 0)  # for Windows
 _PREFIX = ".jaxgen-"  # of temporary files
+fault: Callable[[str], None] | None = None  # set by tests: called at each point that is reached
 _writing: dict[str, int] = {}  # temporary files, and the process that writes each of them
 
 
@@ -117,6 +116,15 @@ def write_atomically(
         reach("after rename")
         _sync_directory(target.real.parent)
         reach("after fsync of the directory")
+
+
+def reach(point: str) -> None:
+    """Mark a point of writing, at which a test may stop the process or make it fail.
+
+    The points are those of this file, in ``write_atomically``, and of ``jaxgen.data.bulk``.
+    """
+    if fault is not None:
+        fault(point)
 
 
 def remove_own_temporaries() -> None:
@@ -335,8 +343,8 @@ def _temporary(target, remove_stale=True):
 
 def _create(path, mode, target):
     """The open and locked file, or None if another process has removed it as stale."""
-    reach("before the temporary file")
     try:
+        reach("before the temporary file")
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode)
     except PermissionError as error:
         where = Path(path).parent

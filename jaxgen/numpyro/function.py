@@ -73,6 +73,11 @@ class Function(Spec):
     def __hash__(self):
         return hash(self.name)
 
+    def __reduce__(self) -> Any:
+        """The function by reference, which another process reads anew."""
+        facts = self.covariates, bool(self.reads), self.self_changed, self.digest()
+        return _restored, (self.call, *facts)
+
     def run(self, argument: Any, keywords: dict[str, Any]) -> None:
         """Call the function.
 
@@ -185,6 +190,28 @@ def as_function(
     object.__setattr__(spec, "covariates", covariates)
     object.__setattr__(spec, "call", call)
     object.__setattr__(spec, "reads", contents(call) if named else {})
+    return spec
+
+
+def _restored(
+    call: Callable[..., Any],
+    covariates: tuple[Covariate, ...] | None,
+    named: bool,
+    self_changed: frozenset[str],
+    digest: str,
+) -> Function:
+    """The spec that was pickled, perhaps in another process.
+
+    Raises:
+      ValueError: the function reads something else in this process.
+    """
+    spec = as_function(call, named, covariates)
+    object.__setattr__(spec, "self_changed", self_changed)
+    if spec.digest() != digest:
+        raise ValueError(
+            f"program {spec.name} reads other values in this process than where it was pickled, "
+            "or has other code: give both processes the same modules and data"
+        )
     return spec
 
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen.data.bulk.manifest import Block, File
-from jaxgen.data.fault_points import reach
-from jaxgen.data.output import write_atomically
+from jaxgen.data.output import reach, write_atomically
 from jaxgen.data.tables import parquet_files
 
 FILE_FORMATS = ("parquet", "npy")
@@ -79,9 +78,8 @@ def write_block(
       number: of the block.
       width: number of digits in the names of files.
     """
-    encode = _parquet if layout.file_format == "parquet" else _npy
     files = []
-    for name, content in encode(fitted, layout, arrays):
+    for name, content in encoded(fitted, layout, arrays):
         view = memoryview(content)
         path = directory / f"{name}-{number:0{width}}.{layout.file_format}"
         with write_atomically(path, remove_stale=False) as file:
@@ -92,6 +90,11 @@ def write_block(
             reach("in the middle of a block")
         files.append(File(path.name, len(view), hashlib.sha256(view).hexdigest()))
     return Block(len(arrays.x), tuple(files))
+
+
+def encoded(fitted: Any, layout: Layout, arrays: Arrays) -> list[tuple[str, Any]]:
+    """The names and contents of the files of a block."""
+    return (_parquet if layout.file_format == "parquet" else _npy)(fitted, layout, arrays)
 
 
 def _parquet(fitted: Any, layout: Layout, arrays: Arrays) -> list[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from jaxgen.core.promotion import standard_promotion
 from jaxgen.data.bulk.block_files import Arrays, Layout, write_block
 from jaxgen.data.bulk.manifest import Block, Manifest, versions
 
-_WRITERS = 2  # threads that encode, write and hash, one block each
+WRITERS = 2  # threads that encode, write and hash, one block each
 
 
 class Task(NamedTuple):
@@ -103,13 +103,13 @@ def draw_blocks(task: Task, done: Callable[[int, Block], object]) -> None:
         raise RuntimeError(f"this process cannot draw the same bytes as the job's: other {differ}")
     width = digits(task.manifest.count)
     writing: collections.deque[tuple[int, Future[Block]]] = collections.deque()
-    with ThreadPoolExecutor(_WRITERS, "jaxgen-write") as pool:
+    with ThreadPoolExecutor(WRITERS, "jaxgen-write") as pool:
         try:
-            for number, arrays in _drawn(task):
+            for number, arrays in drawn(task):
                 arguments = task.directory, task.fitted, task.layout, number, width, arrays
                 writing.append((number, pool.submit(write_block, *arguments)))
                 del arrays, arguments  # else a block more would be in memory
-                while len(writing) > _WRITERS:
+                while len(writing) > WRITERS:
                     _take(writing, done)
             while writing:
                 _take(writing, done)
@@ -128,7 +128,7 @@ def _take(writing: Any, done: Callable[[int, Block], object]) -> None:
     done(number, future.result())
 
 
-def _drawn(task: Task) -> Iterator[tuple[int, Arrays]]:
+def drawn(task: Task) -> Iterator[tuple[int, Arrays]]:
     """The arrays of each block, in order. A block is drawn by one device, the next by another."""
     impl, data = task.key
     key = jax.random.wrap_key_data(jax.numpy.asarray(data), impl=impl)

@@ -13,6 +13,12 @@ import jax
 from jaxgen.core import inputs
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.data.bulk import manifest as manifests
+from jaxgen.data.bulk.arguments import (
+    check_executor,
+    check_progress,
+    check_same_job,
+    make_folder,
+)
 from jaxgen.data.bulk.dataset import Dataset
 from jaxgen.data.bulk.drawing import Results, Task, draw_blocks, run_task
 from jaxgen.data.bulk.executors import run_tasks
@@ -91,10 +97,15 @@ def generate(
     """
     job = job_of(model, n, key, y, file_format, log_prob, block_rows)
     _blocks_of(shard, 1)  # raises for a wrong shard
-    directory = Path(directory)
+    check_progress(progress)
+    check_executor(executor)
+    directory = Path(os.path.abspath(directory))  # as other processes reach it
     manifest = _opened(directory, job, block_rows is None, resume, shard)
     task = job.task(directory, manifest)
     first, stop = _blocks_of(shard, manifest.count)
+    if first == stop:  # more shards than blocks
+        manifests.complete(directory, manifest)
+        return Dataset(directory)
     with locked(directory / manifests.FOLDER / "lock", first, stop):
         blocks = manifests.finished(directory, manifest)
         missing = [number for number in range(first, stop) if number not in blocks]
@@ -128,7 +139,7 @@ def _opened(directory: Path, job: Job, any_rows: bool, resume: bool, shard: Any)
     """
     manifest = manifests.read(directory)
     if manifest is None:
-        _make_folder(directory)
+        make_folder(directory)
         if manifests.create(directory, job.to_json()):
             return Manifest(job.to_json())
         manifest = manifests.read(directory)
@@ -141,25 +152,8 @@ def _opened(directory: Path, job: Job, any_rows: bool, resume: bool, shard: Any)
         )
     if any_rows:
         job = job._replace(block_rows=manifest.job["block_rows"])
-    wanted = job.to_json()
-    differ = [
-        _difference(name, manifest.job.get(name), value)
-        for name, value in wanted.items()
-        if manifest.job.get(name) != value
-    ]
-    if differ:
-        listed = ", ".join(differ)
-        raise ValueError(f"{directory} holds events of another job, with other {listed}")
+    check_same_job(directory, "events", manifest.job, job.to_json())
     return manifest
-
-
-def _make_folder(directory: Path) -> None:
-    """Make a folder for blocks; raise if it holds anything else."""
-    directory.mkdir(exist_ok=True)
-    others = [name for name in os.listdir(directory) if name != manifests.FOLDER]
-    if others:
-        raise ValueError(f"{directory} must be a new or empty folder, but it holds {min(others)!r}")
-    (directory / manifests.FOLDER).mkdir(exist_ok=True)
 
 
 def _draw(task: Task, executor: Executor | None, bar: Progress) -> None:
@@ -187,8 +181,3 @@ def _draw_on(executor: Executor, task: Task, bar: Progress) -> None:
             bar.add(number, block)
 
     run_tasks(executor, run_task, parts, done)
-
-
-def _difference(name: str, there: Any, here: Any) -> str:
-    texts = f"{there} there, {here} here"
-    return f"{name} ({texts})" if len(texts) <= 200 and name != "model" else name

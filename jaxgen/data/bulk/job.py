@@ -55,6 +55,7 @@ class Job(NamedTuple):
             **environment(layout.file_format),
             "columns": layout.to_json(),
             "event_shape": list(fitted.model.event_shape),
+            "y_shape": list(fitted.model.y_shape or ()),
             "labels": None if fitted.labels is None else list(fitted.labels),
         }
 

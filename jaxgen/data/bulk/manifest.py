@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxgen.data.bulk import signed_json
-from jaxgen.data.fault_points import reach
-from jaxgen.data.output import remove_abandoned
+from jaxgen.data.output import reach, remove_abandoned
 
 FOLDER = ".jaxgen"
 _MANIFEST = "manifest.json"

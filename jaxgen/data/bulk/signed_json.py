@@ -60,4 +60,4 @@ def canonical(content: Any) -> bytes:
 
 def reason(error: Exception) -> str:
     """Why a file is damaged, from the error that its content raised."""
-    return str(error) if type(error) is ValueError else repr(error)
+    return str(error) if isinstance(error, ValueError) else repr(error)
