@@ -18,6 +18,7 @@ import time
 import jax
 import numpy as np
 import programs
+from compilation import Compilation
 
 import jaxgen
 from jaxgen.data import output
@@ -105,6 +106,11 @@ MODELS = {
     "texts": (texts, 700, 100),
     "program": (program, 700, 100),
 }  # each with numbers of rows, and of rows of a block
+
+
+def compile_quickly(cache):
+    """Compile without LLVM's optimizations, and keep programs in a folder for other processes."""
+    Compilation(pathlib.Path(cache))
 
 
 def generate_all(directory, **arguments):

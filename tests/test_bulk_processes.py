@@ -17,9 +17,13 @@ pytestmark = pytest.mark.slow
 HERE = pathlib.Path(__file__).parent
 
 
+CACHE = HERE.parent / ".cache"
+
+
 def in_subprocess(code, **environment):
+    prepare = f"import bulk_jobs; bulk_jobs.compile_quickly({str(CACHE)!r})"
     subprocess.run(
-        [sys.executable, "-c", f"import bulk_jobs; {code}"],
+        [sys.executable, "-c", f"{prepare}; {code}"],
         check=True,
         timeout=600,
         cwd=HERE,

@@ -88,6 +88,21 @@ def test_commands(tmp_path, monkeypatch, capsys):
         assert cli.main(arguments) == 0, (arguments, capsys.readouterr().err)
 
 
+def test_commands_of_clusters():
+    """The commands within those of Slurm and Kubernetes have arguments that exist."""
+    text = (ROOT / "docs/bulk-generation.md").read_text()
+    shards = {"$i/4": "3/4", "$SLURM_ARRAY_TASK_ID/16": "15/16", "$JOB_COMPLETION_INDEX/16": "0/16",
+              "$SLURM_PROCID/$SLURM_NTASKS": "7/16"}  # fmt: skip
+    commands = re.findall(r"jaxgen (generate|verify) ([^`'&\n]+)", text)
+    assert len(commands) == 7
+    for name, arguments in commands:
+        for variable, value in shards.items():
+            arguments = arguments.replace(variable, value)
+        assert "$" not in arguments
+        parsed = cli._parser().parse_args([name, *shlex.split(arguments)])
+        assert name == "verify" or parsed.out is not None
+
+
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md"])
 def test_links(page):
     """Every file that a page links to exists."""
