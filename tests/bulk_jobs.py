@@ -108,9 +108,12 @@ MODELS = {
 }  # each with numbers of rows, and of rows of a block
 
 
-def compile_quickly(cache):
-    """Compile without LLVM's optimizations, and keep programs in a folder for other processes."""
-    Compilation(pathlib.Path(cache))
+def compile_quickly():
+    """Compile without LLVM's optimizations, and keep programs in a folder for other processes.
+
+    Processes whose bytes are compared must all do so: other options give other bits.
+    """
+    Compilation(pathlib.Path(__file__).parent.parent / ".cache")
 
 
 def generate_all(directory, **arguments):
@@ -143,6 +146,7 @@ def run(directory, point=None, visit=1, pause=0.0, **arguments):
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    compile_quickly()
     output.fault = fault
     try:
         generate(directory, **arguments)

@@ -17,13 +17,12 @@ pytestmark = pytest.mark.slow
 HERE = pathlib.Path(__file__).parent
 
 
-CACHE = HERE.parent / ".cache"
+QUICK = {"initializer": bulk_jobs.compile_quickly}
 
 
 def in_subprocess(code, **environment):
-    prepare = f"import bulk_jobs; bulk_jobs.compile_quickly({str(CACHE)!r})"
     subprocess.run(
-        [sys.executable, "-c", f"{prepare}; {code}"],
+        [sys.executable, "-c", f"import bulk_jobs; bulk_jobs.compile_quickly(); {code}"],
         check=True,
         timeout=600,
         cwd=HERE,
@@ -58,14 +57,14 @@ def test_two_processes_and_shards(on_one_device, tmp_path):
 
 
 def test_a_pool_of_processes(on_one_device, tmp_path):
-    with concurrent.futures.ProcessPoolExecutor(2, bulk_jobs.context()) as pool:
+    with concurrent.futures.ProcessPoolExecutor(2, bulk_jobs.context(), **QUICK) as pool:
         bulk_jobs.generate_all(tmp_path, executor=pool)
     assert content(tmp_path) == on_one_device
 
 
 def test_loky(on_one_device, tmp_path):
     loky = pytest.importorskip("loky")
-    with loky.ProcessPoolExecutor(2) as pool:
+    with loky.ProcessPoolExecutor(2, **QUICK) as pool:
         bulk_jobs.generate_all(tmp_path, executor=pool)
     assert content(tmp_path) == on_one_device
 
@@ -91,7 +90,8 @@ import bulk_jobs
 from mpi4py.futures import MPIPoolExecutor
 
 if __name__ == "__main__":
-    with MPIPoolExecutor() as pool:
+    bulk_jobs.compile_quickly()
+    with MPIPoolExecutor(initializer=bulk_jobs.compile_quickly) as pool:
         bulk_jobs.generate_all({folder!r}, executor=pool)
 """
 

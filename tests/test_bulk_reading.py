@@ -214,9 +214,7 @@ def test_an_unfinished_folder(unfinished):
             use()
     found = verify(folder)
     assert found._replace(bytes=0) == Verified(20, 1, 0, 2)
-    assert str(found).endswith(
-        "unfinished, 2 blocks missing; the others are as they were written"
-    )
+    assert str(found).endswith("unfinished, 2 blocks missing; the others are as they were written")
     change(folder / "block-000000.parquet", flip)
     with pytest.raises(ValueError, match=r"block-000000.parquet is damaged: its bytes"):
         verify(folder)
