@@ -20,6 +20,7 @@ from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import Bits, Normal
 from jaxgen.core.random.choice import choose, words_for
 from jaxgen.core.records import Components, Sizes
+from jaxgen.core.shards import sum_over_rows
 from jaxgen.core.sizes import size_class
 from jaxgen.core.spec import Count, NonNegative, Params
 from jaxgen.core.units import standard_units
@@ -249,6 +250,13 @@ class GaussianMixture(Model):
                 params, x, weights, observed, self.covariance, self.jitter
             )
             return without_weight(new, weightless), score
+        *moments, score = sum_over_rows(self._sums, (x, weights), params)
+        new = without_weight(self._maximise(moments, params["mean"]), weightless)
+        return new, score / weights.sum()
+
+    def _sums(self, rows, params):
+        """Moments about the means, and the total score, of rows (x, weights)."""
+        x, weights = rows
         tile = em_tile(len(x))
         padding = -len(x) % tile
         # rows on the last axis, over which the moments are summed
@@ -264,9 +272,7 @@ class GaussianMixture(Model):
             return jax.tree_util.tree_map(jnp.add, sums, new), None
 
         zeros = no_moments(self.components, self.dim, self._form, x.dtype)
-        (*moments, score), _ = lax.scan(add, zeros, (x, weights))
-        new = without_weight(self._maximise(moments, params["mean"]), weightless)
-        return new, score / weights.sum()
+        return lax.scan(add, zeros, (x, weights))[0]
 
     def _joint_observed(self, params, x, observed):
         """log w_k + log N(observed features of x; k) of one event, (components,)."""

@@ -28,7 +28,7 @@ from jaxgen.core.wrapper import (
     with_params_at,
 )
 from jaxgen.data.text import Texts, holds_texts, strings_of, tokenize, tokens_of
-from jaxgen.training import freezing, gradient, held_out, optimizers
+from jaxgen.training import devices, freezing, gradient, held_out, optimizers
 from jaxgen.training.checkpoint import Checkpoint, describe_data
 from jaxgen.training.finite import check_params
 from jaxgen.training.fitted import Fitted
@@ -49,7 +49,7 @@ _CHECKED = 1024  # rows on which a closed form is checked, fewer where one reads
 _READ = 2**28  # params that they may read in all
 _ARGUMENTS = {  # of the arguments that some methods ignore, those that apply to each
     "closed_form": (),
-    "em": ("epochs", "restarts", "tolerance", "progress"),
+    "em": ("epochs", "restarts", "tolerance", "sharding", "progress"),
     "gradient": (
         "epochs",
         "batch_size",
@@ -59,6 +59,7 @@ _ARGUMENTS = {  # of the arguments that some methods ignore, those that apply to
         "freeze",
         "ensemble",
         "checkpoint",
+        "sharding",
         "progress",
     ),
     "mcmc": ("progress",),
@@ -79,6 +80,7 @@ class Options(NamedTuple):
     freeze: Any = ()
     ensemble: int | None = None
     checkpoint: Any = None
+    sharding: Any = None
     progress: bool | None = None
 
 
@@ -100,6 +102,7 @@ def fit(
     freeze: tuple[str, ...] = (),
     ensemble: int | None = None,
     checkpoint: Any = None,
+    sharding: jax.sharding.NamedSharding | None = None,
     progress: bool | None = None,
 ) -> Fitted:
     """Fit a model to data by maximum likelihood: params that maximise sum_i w_i log p(x_i | y_i).
@@ -145,7 +148,13 @@ def fit(
         rows. Gradient only.
       checkpoint: path of a file that keeps the state of the training: after an interrupt an equal
         call resumes from it, to the same bits on the same machine, and returns at once if the
-        training is complete. Gradient only.
+        training is complete. With ``sharding``, the first process writes the file and all read
+        it; a run may resume on other devices, and then agrees up to rounding. Gradient only.
+      sharding: devices among which rows are split, as in
+        ``NamedSharding(mesh, PartitionSpec("rows"))``, of which each stores and works on an equal
+        share; the result is that of one device up to rounding. By default one device. With several
+        processes, call ``jax.distributed.initialize`` first; all of them call ``fit`` with the same
+        arguments, all rows included, and get the same result. Not for closed forms and "mcmc".
       progress: show a bar; by default on a terminal, in a run over two seconds.
 
     Returns:
@@ -185,7 +194,7 @@ def fit(
     """
     options = Options(
         epochs, batch_size, optimizer, validation, patience, restarts, tolerance, weights, freeze,
-        ensemble, checkpoint, progress,
+        ensemble, checkpoint, sharding, progress,
     )  # fmt: skip
     return fit_with(options, model, x, y, key)
 
@@ -215,6 +224,7 @@ def fit_with(
     if inputs.is_tracing(x, y, weights, key):
         raise TypeError("fit runs on the host and cannot be called within jit, grad or vmap")
     began = time.perf_counter()
+    sharding = devices.checked(options.sharding)
     start, columns, labels, y_columns, vocabulary, pixels = None, None, None, None, None, None
     if isinstance(model, Fitted):
         spec, start = model.model, as_params(model.params)
@@ -285,6 +295,7 @@ def fit_with(
         freeze=options.freeze,
         members=optimizers.members(optimizer, ensemble),
         progress=options.progress,
+        sharding=sharding,
     )
     with names:
         validation = held_out.checked(spec, validation)
@@ -376,6 +387,9 @@ def _learn(run: _Run, how: How) -> tuple[Model, Params, dict[str, Any]]:
         numbers = freezing.count_learnt(model, run.start, how.settings.freeze)
         share = held_out.default_share(model, numbers, len(data.x))
         run = run._replace(validation=share)
+    if devices.has_other_processes(how.settings.sharding):
+        options = {"restarts": str(how.restarts), "tolerance": str(how.tolerance)}
+        devices.check_same(_description(run, how.settings) | options, how.settings.sharding)
     if run.checkpoint is not None:
         how = how._replace(checkpoint=functools.partial(_checkpoint, run))
     count = how.settings.members
@@ -411,11 +425,15 @@ def _learn_each_label(run: _Run, how: How, inner: Inner) -> tuple[Params, dict[s
 
 def _checkpoint(run: _Run, settings: gradient.Settings) -> Checkpoint:
     """The checkpoint of a run with these settings."""
+    return Checkpoint(run.checkpoint, _description(run, settings))
+
+
+def _description(run: _Run, settings: gradient.Settings) -> dict[str, str]:
+    """The settings and the data of a run, as strings by name."""
     x, y, weights = run.data[:3]
     validation = run.validation[:2] if isinstance(run.validation, Data) else run.validation
     description = gradient.describe(run.model, run.key, settings)
-    description |= describe_data(x, y, weights, validation, run.start)
-    return Checkpoint(run.checkpoint, description)
+    return description | describe_data(x, y, weights, validation, run.start)
 
 
 def _closed_form(spec: Model, data: Data) -> tuple[Params, dict[str, Any]]:

@@ -188,6 +188,8 @@ def _is_key(leaf):
 
 
 def _as_array(leaf) -> np.ndarray:
+    if isinstance(leaf, jax.Array):
+        leaf = leaf.addressable_data(0)  # of several devices each has the whole array
     array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf, order="C")
     # safetensors lacks some dtypes, such as bfloat16; arrays of these are stored as bytes
     return array if array.dtype.kind in "biuf" else np.frombuffer(array.tobytes(), np.uint8)

@@ -10,14 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxgen.core import inputs
 from jaxgen.core.families import check_observed, mask_argument
 from jaxgen.core.places import Names
 from jaxgen.core.random import fixed
+from jaxgen.core.shards import rows_on
 from jaxgen.core.warn import warn
+from jaxgen.training.devices import leads, local, replicated
 from jaxgen.training.progress import Progress, chunk_length
-from jaxgen.training.rows import Data, Rows, as_params, check_scores, for_init, pad
+from jaxgen.training.rows import (
+    Data,
+    Rows,
+    as_params,
+    check_scores,
+    for_init,
+    pad,
+    split_rows,
+)
 
 TOLERANCE = 1e-5  # by default EM has converged if a step gains less, in nats for each event
 EPOCHS = 200
@@ -52,6 +63,7 @@ def run(
     tolerance=TOLERANCE,
     largest=None,
     avoid_collapse=False,
+    sharding=None,
 ):
     """Params of highest likelihood over the restarts, and the history of that run.
 
@@ -61,6 +73,8 @@ def run(
       components in excess have no weight. None for its own programs.
     avoid_collapse: whether a start without a collapsed component comes before others, instead of a
       warning of such a component.
+    sharding: of rows on several devices, as ``devices.checked`` returns it. The short runs that
+      choose a start take one.
     """
     epochs = EPOCHS if epochs is None else epochs
     components = model.traits.components
@@ -74,11 +88,14 @@ def run(
         model = sizes.model(largest)
         init = functools.partial(model.traits.components.sizes.init, wanted.traits.components.count)
     x, y, weights, numbers = data[:4]
-    if inputs.has_missing(x):
+    missing = inputs.has_missing(x)
+    if missing:
         check_observed(~np.isnan(x))
     rows, volume = pad(x, y, weights), data.log_volume()
+    placed = rows if sharding is None else split_rows(rows, sharding)[0]
+    options = missing, volume, tolerance, sharding
     results, failure = [], None
-    with Progress(progress, epochs * starts) as bar:
+    with Progress(progress if leads(sharding) else False, epochs * starts) as bar:
         for i in range(starts):
             bar.label(f"{label} start {i + 1}/{starts}".strip() if starts > 1 else label)
             here = start
@@ -86,7 +103,7 @@ def run(
                 with Names.of_rows(numbers):
                     start_key = jax.random.fold_in(key, i)
                     here = _start(model, init, start_key, x, y, weights, runs, rank)
-            params, history = _one(model, here, rows, epochs, bar, volume, tolerance)
+            params, history = _one(model, here, placed, epochs, bar, *options)
             if params is None:
                 failure = here
             else:
@@ -169,18 +186,29 @@ def _is_collapsed(model, x, params):
     return tells and components.collapsed(params, x)
 
 
-def _one(model, start, rows: Rows, epochs, bar, volume=0.0, tolerance=TOLERANCE):
+def _one(
+    model,
+    start,
+    rows: Rows,
+    epochs,
+    bar,
+    missing=False,
+    volume=0.0,
+    tolerance=TOLERANCE,
+    sharding=None,
+):
     length, room = chunk_length(epochs + 1)
     length = room if bar is None else length  # nothing to show between chunks
     dtype = rows.weights.dtype
     state = _State(start, start, np.asarray(-np.inf, dtype), np.int32(0), np.int32(_RUNNING))
     limits = np.int32(epochs), np.asarray(tolerance, dtype)
+    state, limits = replicated((state, limits), sharding)
     train: list[float] = []
     # one class may have no missing values; a closed form has an EM step for masked rows alone
-    done, missing = 0, inputs.has_missing(rows.x) or model.learning.method != "em"
+    done, missing = 0, missing or model.learning.method != "em"
     while True:
-        end = np.int32(min(done + length, epochs + 1))
-        state, scores = _chunk(model, room, missing, rows, state, end, *limits)
+        end = replicated(np.int32(min(done + length, epochs + 1)), sharding)
+        state, scores = _chunk(model, room, missing, sharding, rows, state, end, *limits)
         status, step = int(state.status), int(state.step)
         scored = step - done + (status in (_CONVERGED, _LIMIT))
         train += (np.asarray(scores, np.float64)[:scored] - volume).tolist()
@@ -195,11 +223,11 @@ def _one(model, start, rows: Rows, epochs, bar, volume=0.0, tolerance=TOLERANCE)
         train.pop()  # the step that lost likelihood is undone
     reason = {_CONVERGED: "converged", _LIMIT: "epochs", _NAN: f"nan at step {step}"}[status]
     history = {"method": "em", "steps": step, "epochs": step, "train": train}
-    return state.params, {**history, "validation": [], "stopped": reason}
+    return local(state.params, sharding), {**history, "validation": [], "stopped": reason}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _chunk(model, room, missing, rows: Rows, state: _State, end, limit, tolerance):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _chunk(model, room, missing, sharding, rows: Rows, state: _State, end, limit, tolerance):
     """The state after steps up to ``end``, or until EM stops, and the score before each step."""
     first = state.step
     x, observed = rows.x, None
@@ -207,13 +235,22 @@ def _chunk(model, room, missing, rows: Rows, state: _State, end, limit, toleranc
         observed = ~jnp.isnan(x)
         x = jnp.where(observed, x, 0)
 
+    def constrained(tree):
+        """The tree, which each of several devices has whole."""
+        if sharding is None:
+            return tree
+        return lax.with_sharding_constraint(tree, NamedSharding(sharding.mesh, PartitionSpec()))
+
     def more(carry):
         state, _ = carry
         return (state.status == _RUNNING) & (state.step < end)
 
     def step(carry):
         state, scores = carry
-        new, score = model.em_step(state.params, x, rows.y, rows.weights, **mask_argument(observed))
+        with rows_on(sharding):
+            data = x, rows.y, rows.weights
+            new, score = model.em_step(state.params, *data, **mask_argument(observed))
+        new, score = constrained((new, score))
         new = jax.tree_util.tree_map(lambda n, o: jnp.asarray(n, o.dtype), new, state.params)
         score = score.astype(state.score.dtype)
         finite, gain = jnp.isfinite(score), score - state.score
@@ -232,4 +269,4 @@ def _chunk(model, room, missing, rows: Rows, state: _State, end, limit, toleranc
         return _State(state.params, params, reached, count, status), scores
 
     scores = jnp.zeros(room, state.score.dtype)
-    return lax.while_loop(more, step, (state, scores))
+    return constrained(lax.while_loop(more, step, (state, scores)))

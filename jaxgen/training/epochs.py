@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from jaxgen.core import batch
 from jaxgen.training import freezing, optimizers
+from jaxgen.training.devices import Split
 from jaxgen.training.rows import Rows, mean_score, noise_key
 from jaxgen.training.shuffle import order
 
@@ -58,9 +60,49 @@ class Program(NamedTuple):
     members: int | None  # None: a single fit
     own_rows: bool = False  # does each member have its own rows?
     scored: bool = True  # are epochs scored on the validation rows?
+    # how the two sets of rows lie on several devices; None: on one
+    train: Split | None = None
+    validation: Split | None = None
 
 
 def begin(program: Program, fixed: Fixed, learnt: list) -> State:
+    return _on_each_device(program, _begin)(fixed, learnt)
+
+
+def chunk(program: Program, fixed: Fixed, state: State, first, end):
+    """Run epochs ``first`` to ``end``, or until all members stop.
+
+    Returns the state, the number of the next epoch, and the scores of each epoch on both sets.
+    """
+    return _on_each_device(program, _chunk)(fixed, state, first, end)
+
+
+def _on_each_device(program, function):
+    """``function(program, fixed, ...)``, which every device runs with its own share of the rows.
+
+    All else is the same on every device, as gradients and scores are summed over them.
+    """
+    function = functools.partial(function, program)
+    if program.train is None:
+        return function
+    mesh, own, whole = program.train.sharding.mesh, program.train.sharding.spec, PartitionSpec()
+    own = PartitionSpec(None, *own) if program.own_rows else own
+    rows = Rows(own, own, own, whole, whole)
+    others: list[Any] = [whole] * 5
+    in_fixed = Fixed(rows, rows, *others)
+
+    def call(fixed, *others):
+        specs = in_fixed, *[whole] * len(others)
+        # a model's loops may start from constants, which the check of JAX refuses
+        on_each = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False
+        )
+        return on_each(fixed, *others)
+
+    return call
+
+
+def _begin(program, fixed, learnt):
     def one(fixed, learnt):
         live = freezing.pack(learnt, program.layout)
         state = _transformation(program, fixed).init(live)
@@ -72,11 +114,7 @@ def begin(program: Program, fixed: Fixed, learnt: list) -> State:
     return _each(program, one, 0)(fixed, learnt)
 
 
-def chunk(program: Program, fixed: Fixed, state: State, first, end):
-    """Run epochs ``first`` to ``end``, or until all members stop.
-
-    Returns the state, the number of the next epoch, and the scores of each epoch on both sets.
-    """
+def _chunk(program, fixed, state, first, end):
     epoch_of_each = _each(program, functools.partial(_epoch, program), 0, None)
 
     def more(carry):
@@ -105,36 +143,37 @@ def _each(program, one, *axes):
 
 def _epoch(program, fixed, state, epoch):
     """Every minibatch once, then a score on the validation rows."""
-    train, transformation = fixed.train, _transformation(program, fixed)
+    train, split, transformation = fixed.train, program.train, _transformation(program, fixed)
     n, batches = train.count, _batches(program, fixed)
     noises = noise_key(program.model, fixed.key, _NOISE)
     shuffles = jax.random.fold_in(jax.random.fold_in(fixed.key, _SHUFFLES), epoch)
     rows = None  # the order does not matter if there is one batch
-    if len(train.x) > program.batch:
-        rows = order(shuffles, n, len(train.x))
+    stored = len(train.x) if split is None else split.size
+    if stored > program.batch:
+        rows = order(shuffles, n, stored)
     least, more = n // batches, n % batches  # nearly equal batches, so that none is noisier
-    weight = train.weights.sum() / batches  # batch size times mean weight: the same every step
-    slots = jnp.arange(program.batch)
+    # batch size times mean weight: the same every step
+    weight = _total(split, train.weights.sum()) / batches
 
     def step(i, carry):
         live, memory, total, bad = carry
         size = least + (i < more)
-        x, y, weights = train.x, train.y, train.weights
+        part, first = train[:3], None if split is None else split.first(len(train.x))
         if rows is not None:
-            chosen = rows[(i * least + jnp.minimum(i, more) + slots).clip(max=len(rows) - 1)]
-            x, y = x[chosen], None if y is None else y[chosen]
-            weights = jnp.where(slots < size, weights[chosen], 0)
+            part, first = _minibatch(program, train, rows, i * least + jnp.minimum(i, more), size)
         key = noise_key(program.model, noises, epoch * batches + i)
 
-        def loss(live, number=0, part=(x, y, weights)):
+        def loss(live, number=0, part=part):
             params = freezing.merge(live, fixed.rest, program.layout)
             x, y, weights = part
+            number = number if first is None else first + number
             losses = batch.loss_rows(program.model, params, key, x, y, train.events, number)
             return (weights * jnp.where(weights > 0, losses, 0)).sum() / weight
 
-        value, grads = _value_and_gradient(program, loss, live, (x, y, weights))
+        value, grads = _total(split, _value_and_gradient(program, loss, live, part))
+        value_fn = loss if split is None else functools.partial(split.total_of, loss)
         updates, new = transformation.update(
-            grads, memory, live, value=value, grad=grads, value_fn=loss
+            grads, memory, live, value=value, grad=grads, value_fn=value_fn
         )
         memory = jax.tree_util.tree_map(_like, new, memory)
         live = jax.tree_util.tree_map(_like, jax.tree_util.tree_map(jnp.add, live, updates), live)
@@ -175,6 +214,30 @@ def _epoch(program, fixed, state, epoch):
     return state, (total / batches, score)
 
 
+def _minibatch(program, train, rows, start, size):
+    """x, y and weights of a minibatch, and the number of the first row within it.
+
+    With several devices they are this device's share; with one the number is None.
+    """
+    split, slots = program.train, jnp.arange(program.batch)
+    if split is not None:
+        slots = jnp.arange(-(-program.batch // split.count) * split.count)
+    chosen = rows[(start + slots).clip(max=len(rows) - 1)]
+    if split is None:
+        y = None if train.y is None else train.y[chosen]
+        weights = jnp.where(slots < size, train.weights[chosen], 0)
+        return (train.x[chosen], y, weights), None
+    x, y, weights = split.take(train[:3], chosen)
+    first = split.first(len(x))
+    slots = first.astype(slots.dtype) + jnp.arange(len(x))
+    return (x, y, jnp.where(slots < size, weights, 0)), first
+
+
+def _total(split, tree):
+    """Sums over devices, each of which has the sum over its own rows."""
+    return tree if split is None else split.total(tree)
+
+
 def _value_and_gradient(program, loss, live, rows):
     """``loss(live)`` of rows (x, y, weights) and its gradient, as sums over tiles of rows.
 
@@ -201,7 +264,7 @@ def _validation_score(program, fixed, live):
     """The score of the validation rows, with the same noise each time, so that epochs compare."""
     params = freezing.merge(live, fixed.rest, program.layout)
     key = noise_key(program.model, fixed.key, VALIDATION)
-    return mean_score(program.model, params, key, fixed.validation)
+    return mean_score(program.model, params, key, fixed.validation, program.validation)
 
 
 def _batches(program, fixed):

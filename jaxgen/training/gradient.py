@@ -18,6 +18,13 @@ from jaxgen.core.sizes import size_class
 from jaxgen.core.warn import warn
 from jaxgen.training import freezing, optimizers
 from jaxgen.training.checkpoint import Checkpoint, versions
+from jaxgen.training.devices import (
+    check_same,
+    has_other_processes,
+    leads,
+    local,
+    replicated,
+)
 from jaxgen.training.epochs import (
     LIMIT,
     NAN,
@@ -30,7 +37,7 @@ from jaxgen.training.epochs import (
     chunk,
 )
 from jaxgen.training.progress import SOON, Progress, chunk_length
-from jaxgen.training.rows import Rows
+from jaxgen.training.rows import Rows, split_rows
 
 STEPS = 5000  # minibatches planned for when epochs are not given
 EPOCHS = (20, 1000)  # fewest and most of them
@@ -51,6 +58,7 @@ class Settings(NamedTuple):
     progress: bool | None
     own_rows: bool = False  # does each member have its own rows?
     log_volume: Any = 0.0  # score in standard units minus score in the units of x, in nats
+    sharding: Any = None  # of rows on several devices, as ``devices.checked`` returns it
 
 
 class RunState(NamedTuple):
@@ -106,28 +114,37 @@ def run(
 
     Returns the params and the history.
     """
-    epochs, members = settings.epochs, settings.members
+    epochs, members, sharding = settings.epochs, settings.members, settings.sharding
     static, hyperparameters = optimizers.prepare(settings.optimizer, members)
     layout = freezing.layout(starts[0], mask, flat=static is optimizers.Adam)
     length, room = chunk_length(epochs)
     size = min(settings.batch_size, size_class(int(train.count)))
     scored = validation is not None or model.learning.keep == "best"
-    program = Program(model, static, layout, size, room, members, settings.own_rows, scored)
+    own_rows, splits = settings.own_rows, (None, None)
+    if sharding is not None:
+        train, validation, splits = _split(train, validation, sharding, own_rows)
+    program = Program(model, static, layout, size, room, members, own_rows, scored, *splits)
     start = starts[0] if members is None else _map(jnp.asarray, stack(starts))
     learnt, rest = freezing.split(start, mask)
     # by default no early end, as the low learning rates at the end settle the params
     patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)
     scored_rows = train if validation is None else validation
-    fixed = Fixed(train, scored_rows, rest, key, hyperparameters, np.int32(epochs), patience)
+    others = rest, key, hyperparameters, np.int32(epochs), patience
+    fixed = Fixed(train, scored_rows, *replicated(others, sharding))
+    learnt = replicated(learnt, sharding)
     run_state = _resumed(checkpoint, program, fixed, learnt)
+    epoch = "" if run_state is None else str(run_state.epoch)
+    check_same({"checkpoint (one file that all processes share)": epoch}, sharding)
     if run_state is None:
         state = _begin(program, fixed, learnt)
         _check_each(check, ~np.isfinite(state.best_score))
         none = np.zeros((0, *state.best_score.shape))
         run_state = RunState(state, rest, np.int32(0), none, none)
-    fixed = fixed._replace(rest=run_state.rest)
+    fixed = fixed._replace(rest=replicated(run_state.rest, sharding))
+    progress = settings.progress if leads(sharding) else False
+    checkpoint = checkpoint if leads(sharding) else None
     try:
-        with Progress(settings.progress, epochs) as bar:
+        with Progress(progress, epochs) as bar:
             if run_state.epoch:
                 bar.advance(*_news(run_state, 0))
             while (np.asarray(run_state.state.status) == RUNNING).any():
@@ -140,15 +157,26 @@ def run(
                 if checkpoint is not None:
                     checkpoint.offer(run_state)
                 bar.advance(*_news(run_state, done))
-                if time.perf_counter() - began < SOON:
+                soon = time.perf_counter() - began < SOON
+                if soon and not has_other_processes(sharding):  # whose chunks must be the same
                     length = min(2 * length, room)
     finally:  # after an interrupt too, the file holds the last complete chunk
         if checkpoint is not None and run_state.epoch:
             checkpoint.write(run_state)
-    params = freezing.collect(run_state.state.best, run_state.rest, layout)
+    best = local(run_state.state.best, sharding)
+    params = freezing.collect(best, run_state.rest, layout)
     history = _history(run_state, members, validation is not None, settings.log_volume)
     _warn_of_nan(model, history)
     return params, history
+
+
+def _split(train, validation, sharding, own_rows):
+    """Rows on several devices: those of training and of validation, and how both lie."""
+    train, how = split_rows(train, sharding, own_rows)
+    if validation is None:
+        return train, None, (how, how)
+    validation, other = split_rows(validation, sharding, own_rows)
+    return train, validation, (how, other)
 
 
 def _check_each(check, failed):
@@ -157,8 +185,10 @@ def _check_each(check, failed):
 
 
 def _further(program, fixed, run_state, length, log_volume):
-    end = np.int32(run_state.epoch + length)
-    state, epoch, records = _chunk(program, fixed, run_state.state, run_state.epoch, end)
+    arguments = run_state.state, run_state.epoch, np.int32(run_state.epoch + length)
+    if program.train is not None:
+        arguments = replicated(arguments, program.train.sharding)
+    state, epoch, records = _chunk(program, fixed, *arguments)
     epoch, records = jax.device_get((epoch, records))
     train, validation = (np.asarray(r[: epoch - run_state.epoch], np.float64) for r in records)
     return RunState(

@@ -85,7 +85,7 @@ def _by_em(model: Model, members: list[Member], key: Any, how: How) -> Learnt:
         label = "" if how.noun is None else f"{how.noun} {i + 1}/{len(members)}"
         arguments = keys[i], how.settings.epochs, how.restarts, how.settings.progress, label
         with member.errors():
-            options = how.tolerance, how.largest, how.avoid_collapse
+            options = how.tolerance, how.largest, how.avoid_collapse, how.settings.sharding
             results.append(em.run(model, member.start, data, *arguments, *options))
     if how.noun is None:
         return results[0]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxgen.core import batch, inputs, places
 from jaxgen.core.model import overrides
@@ -18,6 +19,7 @@ from jaxgen.core.random import is_leaf
 from jaxgen.core.sizes import size_class
 from jaxgen.core.units import Units
 from jaxgen.core.wrapper import inner_of
+from jaxgen.training.devices import Split, place, replicated
 
 _TILE = 1024  # rows scored at once: caps the memory of a network's activations
 _COPIED = 2**22  # most numbers in padded rows that are mostly copies, as of one long text
@@ -77,6 +79,31 @@ def pad(x, y, weights, each=1.0) -> Rows:
 
     y = None if y is None else fill(y, y[0])
     return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n), events)
+
+
+def split_rows(rows: Rows, sharding: NamedSharding, own_rows: bool = False) -> tuple[Rows, Split]:
+    """Rows that lie on several devices, and how; each share is padded with copies of weight 0.
+
+    own_rows: whether arrays have a leading axis of members.
+    """
+    axis = 1 if own_rows else 0
+    split = Split(sharding, np.shape(rows.weights)[axis])
+    each = -(-split.size // split.count)
+    # a round number, which divides into tiles of a round number of rows
+    each = each if each < size_class(1) else size_class(each)
+    more = each * split.count - split.size
+    by_rows = NamedSharding(sharding.mesh, PartitionSpec(*[None] * axis, *sharding.spec))
+
+    def put(v, fill=None):
+        v = np.asarray(v)
+        first = v[:, :1] if own_rows else v[:1]
+        first = first if fill is None else np.full_like(first, fill)
+        padded = np.concatenate([v, np.repeat(first, more, axis)], axis) if more else v
+        return place(padded, by_rows)
+
+    y = None if rows.y is None else put(rows.y)
+    count, events = replicated((rows.count, rows.events), sharding)
+    return Rows(put(rows.x), y, put(rows.weights, 0), count, events), split
 
 
 def training_data(model, x, y, weights, missing=False):
@@ -189,29 +216,46 @@ def has_own_loss(model: Any) -> bool:
     return overrides(model, "loss")
 
 
-def mean_score(model, params, key, rows: Rows):
-    """Weighted mean of minus the loss of the rows: for most models the mean log-likelihood."""
-    scores = _tiled_scores(model, True, params, key, rows)
+def mean_score(model, params, key, rows: Rows, split: Split | None = None):
+    """Weighted mean of minus the loss of the rows: for most models the mean log-likelihood.
+
+    split: how the rows lie on devices, each of which then runs this on its own; None for one.
+    """
+    scores = _tiled_scores(model, True, params, key, rows, split=split)
     live = rows.weights > 0  # padding may not turn 0 x -inf into NaN
     weighted = jnp.where(live, rows.weights * jnp.where(live, scores, 0), 0)
-    return weighted.sum() / rows.weights.sum()
+    total, weight = weighted.sum(), rows.weights.sum()
+    if split is not None:
+        total, weight = split.total((total, weight))
+    return total / weight
 
 
-def _tiled_scores(model, by_loss, params, key, rows: Rows, missing=False):
+def _tiled_scores(
+    model, by_loss, params, key, rows: Rows, missing=False, split: Split | None = None
+):
     size = len(rows.x)
-    tile = size if size <= _TILE else min(_TILE, size & -size)
+    on_one = size if split is None else split.size
+    tile = on_one if on_one <= _TILE else min(_TILE, on_one & -on_one)
+    part = tile
+    if split is not None:
+        part = size if on_one <= _TILE else math.gcd(size, tile)
 
     def cut(v):
-        return v.reshape(-1, tile, *v.shape[1:])
+        return v.reshape(-1, part, *v.shape[1:])
 
     def score(own):
         i, x, y = own
-        if by_loss:
-            # rows are numbered from 0 in each tile, so each tile needs another key
-            return -batch.loss_rows(model, params, noise_key(model, key, i), x, y, rows.events)
-        return batch.log_prob_rows(model, params, x, y, missing)
+        if not by_loss:
+            return batch.log_prob_rows(model, params, x, y, missing)
+        number = 0
+        if split is not None:  # the tile on one device, and the number within it
+            first = split.first(size) + i.astype(jnp.uint32) * np.uint32(part)
+            i, number = (first // tile, first % tile) if on_one > _TILE else (0, first)
+        # rows are numbered from 0 in each tile, so each tile needs another key
+        own_key = noise_key(model, key, i)
+        return -batch.loss_rows(model, params, own_key, x, y, rows.events, number)
 
-    tiles = jnp.arange(size // tile), cut(rows.x), None if rows.y is None else cut(rows.y)
+    tiles = jnp.arange(size // part), cut(rows.x), None if rows.y is None else cut(rows.y)
     return lax.map(score, tiles).reshape(size)
 
 

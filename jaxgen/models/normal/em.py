@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.core.numerics import logsumexp
+from jaxgen.core.shards import sum_over_rows
 from jaxgen.core.spec import Params
 from jaxgen.models.normal.covariances import Form, expand, form_of, scale_name
 from jaxgen.models.normal.density import condition, log_density
@@ -194,10 +195,17 @@ def em_step_observed(
     Source: Ghahramani and Jordan 1994, "Supervised learning from incomplete data via an EM
     approach", section 3.
     """
+    sums = functools.partial(_sums_observed, covariance=covariance)
+    *moments, score = sum_over_rows(sums, (x, weights, observed), params)
+    return maximise(tuple(moments), params["mean"], covariance, jitter), score / weights.sum()
+
+
+def _sums_observed(rows, params, covariance):
+    """Moments about the means, and the total score, of rows (x, weights, observed)."""
     (components, dim), form = params["mean"].shape, form_of(covariance)
-    zeros = no_moments(components, dim, form, x.dtype)
-    tile = em_tile(len(x), zeros[2].size)
-    padding = -len(x) % tile
+    zeros = no_moments(components, dim, form, rows[0].dtype)
+    tile = em_tile(len(rows[0]), zeros[2].size)
+    padding = -len(rows[0]) % tile
 
     def tiles(rows):
         rows = jnp.pad(rows, ((0, padding), *((0, 0),) * (rows.ndim - 1)))
@@ -219,8 +227,7 @@ def em_step_observed(
         new = total, first, second, (weights * score).sum()
         return _map(jnp.add, sums, new), None
 
-    (*moments, score), _ = lax.scan(add, zeros, _map(tiles, (x, weights, observed)))
-    return maximise(tuple(moments), params["mean"], covariance, jitter), score / weights.sum()
+    return lax.scan(add, zeros, _map(tiles, rows))[0]
 
 
 def _expect(normal, x, observed, form):
