@@ -3,6 +3,8 @@
 import concurrent.futures
 import contextlib
 import json
+import multiprocessing
+import shutil
 import threading
 import time
 
@@ -17,6 +19,7 @@ from bulk_jobs import BLOCK, KEY, POINTS, ROWS, content
 import jaxgen
 from jaxgen.data import output
 from jaxgen.data.bulk import executors
+from jaxgen.data.bulk.arguments import new_folder
 
 BLOCKS = ROWS // BLOCK
 
@@ -218,13 +221,15 @@ def test_another_job_is_refused(state, change, words, tmp_path, monkeypatch):
         ({"y": [1.0]}, "y was given"),
         ({"progress": "yes"}, "progress must be True, False or None"),
         ({"executor": 4}, "executor must be"),
+        ({"directory": None}, "directory must be the path of a folder"),
+        ({"directory": ""}, "directory must be the path of a folder"),
     ],
 )
 def test_wrong_arguments_are_named_and_nothing_is_written(arguments, words, tmp_path):
     settings = {"model": bulk_jobs.box(), "n": 100, "key": KEY, **arguments}
-    model, n = settings.pop("model"), settings.pop("n")
+    model, n, where = settings.pop("model"), settings.pop("n"), {"directory": tmp_path / "a"}
     with pytest.raises((TypeError, ValueError), match=words):
-        jaxgen.generate(model, n, tmp_path / "a", **settings)
+        jaxgen.generate(model, n, **(where | settings))
     assert not (tmp_path / "a").exists()
 
 
@@ -330,6 +335,97 @@ def test_a_task_that_always_fails_is_an_error(undisturbed, tmp_path):
         bulk_jobs.generate(tmp_path / "a", executor=Unreliable(fails=range(1000)))
     bulk_jobs.generate(tmp_path / "a", resume=True)
     assert content(tmp_path / "a") == undisturbed
+
+
+def test_a_late_task_of_an_old_job_does_not_touch_a_new_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "_LEAST", 0.1)
+    executor = Unreliable(hangs=[0])
+    bulk_jobs.generate(tmp_path / "a", executor=executor)
+    shutil.rmtree(tmp_path / "a")
+    bulk_jobs.generate(tmp_path / "a", key=jax.random.key(9))
+    before = content(tmp_path / "a")
+    executor.end.set()
+    executor.pool.shutdown()
+    assert content(tmp_path / "a") == before
+
+
+def test_a_pool_that_forks_is_refused(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, fork) as pool,
+        pytest.raises(ValueError, match="executor must start its processes anew"),
+    ):
+        bulk_jobs.generate(tmp_path / "a", executor=pool)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("jax_threefry_partitionable", False), ("jax_enable_x64", True)]
+)
+def test_other_settings_of_jax_are_refused(name, value, tmp_path):
+    bulk_jobs.generate(tmp_path / "a", shard=(0, 2))
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        with pytest.raises(ValueError, match="of another job, with other"):
+            bulk_jobs.generate(tmp_path / "a", shard=(1, 2))
+    finally:
+        jax.config.update(name, before)
+
+
+def test_two_shards_that_start_at_once(undisturbed, tmp_path, monkeypatch):
+    """The second has found no manifest before the first writes it and a block."""
+    module, found = jaxgen.data.bulk.generation, []
+
+    def make_late(directory):
+        if not found:
+            found.append(directory)
+            bulk_jobs.generate(tmp_path / "a", shard=(0, 2))
+        return new_folder(directory)
+
+    monkeypatch.setattr(module, "new_folder", make_late)
+    bulk_jobs.generate(tmp_path / "a", shard=(1, 2))
+    assert content(tmp_path / "a") == undisturbed
+
+
+def test_a_folder_that_was_replaced_is_not_read_as_before(tmp_path):
+    bulk_jobs.generate(tmp_path / "a", shard=(0, 2))
+    events = jaxgen.data.bulk.Dataset(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    bulk_jobs.generate(tmp_path / "a", block_rows=100)
+    with pytest.raises(ValueError, match="holds another job now"):
+        events[3]
+
+
+def test_a_complete_folder_needs_no_writing(undisturbed, tmp_path):
+    bulk_jobs.generate(tmp_path / "a")
+    (tmp_path / "a/.jaxgen/lock").unlink()
+    bulk_jobs.generate(tmp_path / "a", resume=True)
+    assert not (tmp_path / "a/.jaxgen/lock").exists()
+
+
+def test_files_of_others_are_replaced(undisturbed, tmp_path):
+    """A hard link stays from a writer that was killed, and another user may own a file."""
+    bulk_jobs.generate(tmp_path / "a", shard=(0, 2))
+    linked = tmp_path / "a/.jaxgen/manifest.json"
+    (tmp_path / "other").hardlink_to(linked)
+    linked.chmod(0o444)
+    bulk_jobs.generate(tmp_path / "a", shard=(1, 2))
+    assert content(tmp_path / "a") == undisturbed
+    assert json.loads((tmp_path / "other").read_text())["complete"] is False
+
+
+def test_more_shards_than_blocks(tmp_path):
+    for i in range(5):
+        jaxgen.generate(bulk_jobs.box(), 3, tmp_path / "a", key=KEY, block_rows=1, shard=(i, 5))
+    assert jaxgen.data.bulk.Dataset(tmp_path / "a").complete
+
+
+def test_verify_finds_blocks_in_subfolders(tmp_path):
+    bulk_jobs.generate(tmp_path / "a")
+    (tmp_path / "a/sub").mkdir()
+    shutil.copy(tmp_path / "a/block-000000.parquet", tmp_path / "a/sub")
+    with pytest.raises(ValueError, match=r"sub/block-000000.parquet is not in the manifest"):
+        jaxgen.data.bulk.verify(tmp_path / "a")
 
 
 def test_conditions_reach_the_tasks_of_an_executor(tmp_path):

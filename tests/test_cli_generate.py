@@ -80,7 +80,7 @@ def test_verify_prints_the_size_or_names_the_damage(place, tmp_path, capsys):
     assert run("generate", place / "box", "-n", 30, "--out", tmp_path / "d") == 0
     capsys.readouterr()
     assert run("verify", tmp_path / "d") == 0
-    assert f"{tmp_path / 'd'}: 30 events in 1 blocks" in capsys.readouterr().out
+    assert f"{tmp_path / 'd'}: 30 events in 1 block," in capsys.readouterr().out
     file = tmp_path / "d" / "block-000000.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     assert f"{file} is damaged" in fails(capsys, "verify", tmp_path / "d")

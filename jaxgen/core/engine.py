@@ -54,6 +54,17 @@ def stream(request: Request, place: jax.Device | Sharding | None = None) -> Iter
         yield block if rows == len(block) else _join(iter([(rows, block)]), rows)
 
 
+@standard_promotion
+def padded_blocks(
+    request: Request, place: jax.Device | Sharding | None = None
+) -> Iterator[tuple[int, Any]]:
+    """The answer to a request in blocks, each with the number of its rows that count.
+
+    A block may still be computed when it is yielded; the rows beyond those that count are copies.
+    """
+    yield from _blocks(request, devices_of(request.params, place))
+
+
 def block_size(model, params, n: int, noise=(), more: int = 0, draws: bool = False) -> int:
     """The block size within the byte budget that runs n rows with the least padding.
 

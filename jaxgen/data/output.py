@@ -70,7 +70,12 @@ def writable(
 
 @contextlib.contextmanager
 def write_atomically(
-    path: str | os.PathLike[str], *, remove_stale: bool = True, replace: bool = True
+    path: str | os.PathLike[str],
+    *,
+    remove_stale: bool = True,
+    replace: bool = True,
+    cached: bool = True,
+    keep: bool = True,
 ) -> Iterator[IO[bytes]]:
     """A context with a binary file whose content goes to ``path`` once it is complete.
 
@@ -84,6 +89,10 @@ def write_atomically(
         directory, which lists it. A writer of many files into a new directory does without.
       replace: whether to replace an existing file. If not, one of several processes that write the
         same file at once succeeds.
+      cached: whether the content may stay in memory, in the cache of the file system. Without it,
+        many large files are written several times as fast, as they share the same pages of memory.
+      keep: whether a file that replaces another gets its owner and mode, and hard links stay. If
+        not, any user who may write to the directory can replace its files.
 
     Raises:
       FileExistsError: ``replace`` is False and the file exists.
@@ -92,8 +101,8 @@ def write_atomically(
     >>> with write_atomically("notes.txt") as file:
     ...     written = file.write(b"all or nothing")
     """
-    target = _target(path)
-    if not replace and target.status is not None:
+    target = _target(path, keep)
+    if not replace and target.real.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
     if not target.replaced:
         # in the directory of a regular file, since the disk of temporary files may be small
@@ -109,6 +118,8 @@ def write_atomically(
         reach("before fsync")
         os.fsync(file.fileno())
         reach("after fsync")
+        if not cached and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if fcntl is None:
             file.close()  # Windows cannot rename an open file
         if replace or not _link(temporary, target.real):
@@ -260,8 +271,11 @@ class _Target(NamedTuple):
         return self.status is None or (self.is_regular and self.status.st_nlink == 1)
 
 
-def _target(path):
-    """The file that ``path`` leads to; raises OSError if it cannot be written to."""
+def _target(path, keep=True):
+    """The file that ``path`` leads to; raises OSError if it cannot be written to.
+
+    keep: as in ``write_atomically``.
+    """
     number = _descriptor(path)
     if number is not None:
         check_descriptor(number, path)
@@ -280,6 +294,8 @@ def _target(path):
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         kind = "a block device" if stat.S_ISBLK(mode) else "a socket"
         raise OSError(f"cannot write {path}: it is {kind}")
+    if stat.S_ISREG(mode) and not keep:
+        return _Target(path, real, None, None)
     # root is allowed to write to a read-only file, but its owner does not expect that
     if (stat.S_ISREG(mode) and not mode & stat.S_IWUSR) or not os.access(real, os.W_OK):
         raise PermissionError(f"cannot write {path}: it is read-only")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,45 @@ def check_executor(executor: Any) -> None:
     if executor is not None and not callable(getattr(executor, "submit", None)):
         wanted = "executor must be a concurrent.futures.Executor"
         raise TypeError(f"{wanted}, got {type(executor).__name__}")
+    if isinstance(executor, ProcessPoolExecutor):
+        context = getattr(executor, "_mp_context", multiprocessing)
+        if context.get_start_method() == "fork":
+            raise ValueError(
+                "executor must start its processes anew, as threads of JAX do not survive a fork: "
+                'use ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'
+            )
 
 
-def make_folder(directory: Path) -> None:
-    """Make a folder for files of jaxgen, with its subfolder; raise if it holds anything else."""
-    if directory.exists() and not directory.is_dir():
-        raise NotADirectoryError(f"{directory} must be a folder, but it is a file")
+def as_folder(directory: Any) -> Path:
+    """The argument ``directory`` as an absolute path, as other processes reach it."""
+    if not isinstance(directory, (str, os.PathLike)) or not str(directory):
+        raise TypeError(f"directory must be the path of a folder, got {directory!r:.40}")
+    return Path(os.path.abspath(os.fsdecode(directory)))
+
+
+def new_folder(directory: Path) -> bool:
+    """Make a folder for files of jaxgen, with its subfolder; False if another process does so.
+
+    Raises:
+      ValueError: it holds anything else.
+      OSError: it cannot be made.
+    """
+    held = directory / FOLDER
+    for path in (directory, held):
+        if not path.is_dir() and (path.exists() or path.is_symlink()):
+            raise NotADirectoryError(f"{path} must be a folder, but it is none")
+    if not directory.parent.is_dir():
+        raise FileNotFoundError(f"{directory}: there is no folder {directory.parent}")
     directory.mkdir(exist_ok=True)
-    others = [name for name in os.listdir(directory) if name != FOLDER]
+    # a new file system has lost+found, and other processes have temporary files
+    names = os.listdir(directory)
+    others = [name for name in names if name != "lost+found" and not name.startswith(FOLDER)]
+    if others and held.is_dir() and any(name.endswith(".json") for name in os.listdir(held)):
+        return False
     if others:
         raise ValueError(f"{directory} must be a new or empty folder, but it holds {min(others)!r}")
-    (directory / FOLDER).mkdir(exist_ok=True)
+    held.mkdir(exist_ok=True)
+    return True
 
 
 def check_same_job(directory: Path, what: str, there: dict[str, Any], here: dict[str, Any]) -> None:

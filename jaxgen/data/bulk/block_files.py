@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,20 +18,31 @@ from jaxgen.data.tables import parquet_files
 
 FILE_FORMATS = ("parquet", "npy")
 _PIECE = 2**22  # bytes that are written at once
+_of_thread = threading.local()  # the encoder of each thread
 
 
 class Arrays(NamedTuple):
     """The values of a block's rows, in NumPy arrays.
 
     Attributes:
-      x: events (rows, *event_shape); for texts their tokens.
+      pieces: events (rows, *event_shape), in arrays that follow each other; for texts their tokens.
       y: conditions (rows, *y_shape), or numbers of labels (rows,), or None.
       log_prob: log densities (rows,), or None.
     """
 
-    x: np.ndarray
+    pieces: Sequence[np.ndarray]
     y: np.ndarray | None = None
     log_prob: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(map(len, self.pieces))
+
+    @property
+    def x(self) -> np.ndarray:
+        """All events."""
+        return self.pieces[0] if len(self.pieces) == 1 else np.concatenate(self.pieces)
 
 
 class Layout(NamedTuple):
@@ -82,14 +95,14 @@ def write_block(
     for name, content in encoded(fitted, layout, arrays):
         view = memoryview(content)
         path = directory / f"{name}-{number:0{width}}.{layout.file_format}"
-        with write_atomically(path, remove_stale=False) as file:
+        with write_atomically(path, remove_stale=False, cached=False, keep=False) as file:
             for start in range(0, len(view), _PIECE):
                 if start:
                     reach("in the middle of a block")
                 file.write(view[start : start + _PIECE])
             reach("in the middle of a block")
         files.append(File(path.name, len(view), hashlib.sha256(view).hexdigest()))
-    return Block(len(arrays.x), tuple(files))
+    return Block(arrays.rows, tuple(files))
 
 
 def encoded(fitted: Any, layout: Layout, arrays: Arrays) -> list[tuple[str, Any]]:
@@ -98,7 +111,9 @@ def encoded(fitted: Any, layout: Layout, arrays: Arrays) -> list[tuple[str, Any]
 
 
 def _parquet(fitted: Any, layout: Layout, arrays: Arrays) -> list[tuple[str, Any]]:
-    return [("block", parquet_files.encoded(_columns(fitted, layout, arrays)))]
+    if not hasattr(_of_thread, "encoder"):
+        _of_thread.encoder = parquet_files.Encoder()
+    return [("block", _of_thread.encoder.encode(_columns(fitted, layout, arrays)))]
 
 
 def _columns(fitted: Any, layout: Layout, arrays: Arrays) -> dict[str, Any]:
@@ -109,7 +124,8 @@ def _columns(fitted: Any, layout: Layout, arrays: Arrays) -> dict[str, Any]:
     elif _is_one_column(fitted):
         columns[layout.x[0]] = _as_pixels(fitted, arrays.x)
     else:
-        columns |= zip(layout.x, _split(arrays.x), strict=True)
+        parts = [_split(piece) for piece in arrays.pieces]  # joined by column, with one copy
+        columns |= zip(layout.x, map(np.concatenate, zip(*parts, strict=True)), strict=True)
     if arrays.y is not None and fitted.model.classes is not None:
         columns[layout.y[0]] = parquet_files.labels_column(arrays.y, fitted.labels)
     elif arrays.y is not None:
@@ -121,10 +137,10 @@ def _columns(fitted: Any, layout: Layout, arrays: Arrays) -> dict[str, Any]:
 
 def _npy(fitted: Any, layout: Layout, arrays: Arrays) -> list[tuple[str, Any]]:
     found = []
-    for name, array in zip(Arrays._fields, arrays, strict=True):
+    x = _as_pixels(fitted, arrays.x)
+    for name, array in {"x": x, "y": arrays.y, "log_prob": arrays.log_prob}.items():
         if array is not None:
             file = io.BytesIO()
-            array = _as_pixels(fitted, array) if name == "x" else array
             np.save(file, array, allow_pickle=False)
             found.append((name, file.getbuffer()))
     return found

@@ -207,7 +207,10 @@ class Dataset:
         """Raise unless all blocks are finished, perhaps since the folder was opened."""
         if self.complete:
             return
-        self.manifest = opened(self.directory)
+        found = opened(self.directory)
+        if found.job != self.manifest.job:
+            raise ValueError(f"{self.directory} holds another job now: open it again")
+        self.manifest = found
         count = self.manifest.count
         missing = count - len(manifests.finished(self.directory, self.manifest))
         if not self.complete:

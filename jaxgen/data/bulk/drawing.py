@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections
+import multiprocessing
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +17,15 @@ import numpy as np
 
 from jaxgen.core import engine, verbs
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk.block_files import Arrays, Layout, write_block
 from jaxgen.data.bulk.manifest import Block, Manifest, versions
 
 WRITERS = 2  # threads that encode, write and hash, one block each
+
+
+# flags of XLA that change no value
+_NO_CHANGE = re.compile("--xla_(force_host_platform_device_count|dump_.*)=")
 
 
 class Task(NamedTuple):
@@ -59,10 +67,14 @@ class Task(NamedTuple):
 
 def environment(file_format: str) -> dict[str, str]:
     """The settings of this process, and the versions of packages, that decide drawn bytes."""
+    settings, flags = jax.config.values, os.environ.get("XLA_FLAGS", "").split()
     packages = ("jaxgen", "jax", "jaxlib", "numpy", *(["pyarrow"] * (file_format == "parquet")))
     return {
         "platform": jax.default_backend(),
-        "x64": str(bool(jax.config.values["jax_enable_x64"])),
+        "x64": str(bool(settings["jax_enable_x64"])),
+        "threefry": "partitionable" if settings["jax_threefry_partitionable"] else "sequential",
+        "precision": str(settings["jax_default_matmul_precision"]),
+        "flags": " ".join(sorted(flag for flag in flags if not _NO_CHANGE.match(flag))),
         "versions": versions(*packages),
     }
 
@@ -78,20 +90,34 @@ def run_task(task: Task) -> Results:
     """Draw and write the blocks of a task, in a process that may be another than the caller's.
 
     Raises:
-      RuntimeError: the process has other versions or settings than the job.
+      RuntimeError: the process has other versions or settings than the job, the process that
+        started it has ended, or the folder holds another job now.
       OSError: a file cannot be written.
     """
     began, blocks = time.perf_counter(), dict[int, Block]()
-    draw_blocks(task, blocks.__setitem__)
+    job, parent = manifests.job_digest(task.manifest.job), multiprocessing.parent_process()
+
+    def check() -> None:
+        # the caller may have ended long ago, and its folder may have been replaced
+        if parent is not None and not parent.is_alive():
+            raise RuntimeError("the process that started this one has ended")
+        found = manifests.read(task.directory)
+        if found is None or manifests.job_digest(found.job) != job:
+            raise RuntimeError(f"{task.directory} holds another job now")
+
+    draw_blocks(task, blocks.__setitem__, check)
     return Results(blocks, time.perf_counter() - began)
 
 
 @standard_promotion
-def draw_blocks(task: Task, done: Callable[[int, Block], object]) -> None:
+def draw_blocks(
+    task: Task, done: Callable[[int, Block], object], check: Callable[[], None] = lambda: None
+) -> None:
     """Draw and write the blocks of a task.
 
     Args:
       done: called with the number of each finished block and the block.
+      check: called before a block is written; it may raise.
     """
     found = environment(task.layout.file_format)
     if found != task.environment:
@@ -106,6 +132,7 @@ def draw_blocks(task: Task, done: Callable[[int, Block], object]) -> None:
     with ThreadPoolExecutor(WRITERS, "jaxgen-write") as pool:
         try:
             for number, arrays in drawn(task):
+                check()
                 arguments = task.directory, task.fitted, task.layout, number, width, arrays
                 writing.append((number, pool.submit(write_block, *arguments)))
                 del arrays, arguments  # else a block more would be in memory
@@ -133,41 +160,42 @@ def drawn(task: Task) -> Iterator[tuple[int, Arrays]]:
     impl, data = task.key
     key = jax.random.wrap_key_data(jax.numpy.asarray(data), impl=impl)
     devices = engine.devices_of(task.fitted.params)
-    drawing: collections.deque[tuple[int, jax.Device, list[Any]]] = collections.deque()
+    drawing: collections.deque[tuple[int, jax.Device, list[tuple[int, Any]]]] = collections.deque()
     for i, number in enumerate(task.numbers):
         device = devices[i % len(devices)]
-        # results of a device are computed while those of another are waited for
         drawing.append((number, device, list(_pieces(task, key, number, device))))
-        if len(drawing) >= len(devices):
+        # all devices compute while a block is taken, and while the caller waits for the disk
+        if len(drawing) > len(devices):
             yield _block_of(task, *drawing.popleft())
     while drawing:
         yield _block_of(task, *drawing.popleft())
 
 
-def _pieces(task: Task, key: Any, number: int, device: jax.Device) -> Iterator[Any]:
-    """The events of a block in pieces, each with its labels if they are drawn."""
+def _pieces(task: Task, key: Any, number: int, device: jax.Device) -> Iterator[tuple[int, Any]]:
+    """The events of a block in padded pieces, each with its labels if they are drawn."""
     model, params = task.fitted.model, task.fitted.params
     first, count = task.manifest.rows_of(number)
     request = verbs.to_sample(model, params, key, count, _y_of(task, number), first)
     if _draws_labels(task):
         request = request._replace(verb=verbs.with_labels(model))
-    return engine.stream(request, device)
+    return engine.padded_blocks(request, device)
 
 
-def _block_of(task: Task, number: int, device: jax.Device, pieces: list[Any]) -> tuple[int, Arrays]:
+def _block_of(
+    task: Task, number: int, device: jax.Device, pieces: list[tuple[int, Any]]
+) -> tuple[int, Arrays]:
     y = _y_of(task, number)
+    x = [np.asarray(piece[0] if _draws_labels(task) else piece)[:rows] for rows, piece in pieces]
     if _draws_labels(task):
-        x, y = (_joined(part) for part in zip(*pieces, strict=True))
-    else:
-        x = _joined(pieces)
-    model, params = task.fitted.model, task.fitted.params
-    log_p = None
-    if task.layout.log_prob is not None:
-        log_p = np.asarray(engine.run(verbs.to_log_prob(model, params, x, y), device))
+        y = np.concatenate([np.asarray(piece[1])[:rows] for rows, piece in pieces])
+    arrays = Arrays(x)
     if y is not None:
-        shape = tuple(model.y_shape or ())
-        y = np.broadcast_to(np.asarray(y), (len(x), *shape))
-    return number, Arrays(x, y, log_p)
+        shape = tuple(task.fitted.model.y_shape or ())
+        arrays = arrays._replace(y=np.broadcast_to(np.asarray(y), (arrays.rows, *shape)))
+    if task.layout.log_prob is not None:
+        request = verbs.to_log_prob(task.fitted.model, task.fitted.params, arrays.x, arrays.y)
+        arrays = arrays._replace(log_prob=np.asarray(engine.run(request, device)))
+    return number, arrays
 
 
 def _y_of(task: Task, number: int) -> Any:
@@ -180,8 +208,3 @@ def _y_of(task: Task, number: int) -> Any:
 
 def _draws_labels(task: Task) -> bool:
     return task.y is None and task.fitted.model.classes is not None
-
-
-def _joined(pieces: Sequence[Any]) -> np.ndarray:
-    arrays = [np.asarray(piece) for piece in pieces]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -14,10 +14,11 @@ from jaxgen.core import inputs
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk.arguments import (
+    as_folder,
     check_executor,
     check_progress,
     check_same_job,
-    make_folder,
+    new_folder,
 )
 from jaxgen.data.bulk.dataset import Dataset
 from jaxgen.data.bulk.drawing import Results, Task, draw_blocks, run_task
@@ -79,6 +80,8 @@ def generate(
       executor: where to draw, in tasks of a few blocks, such as a ``ProcessPoolExecutor``, or
         ``client.get_executor()`` of Dask; by default this process. All workers must reach the
         folder by the same path. A task that fails is tried again, and slow ones are started twice.
+        A ``ProcessPoolExecutor`` takes no more tasks once one of its processes was killed; then go
+        on with ``resume`` and a new one.
       progress: show a bar; by default on a terminal, in a run over two seconds.
 
     Returns:
@@ -99,11 +102,12 @@ def generate(
     _blocks_of(shard, 1)  # raises for a wrong shard
     check_progress(progress)
     check_executor(executor)
-    directory = Path(os.path.abspath(directory))  # as other processes reach it
+    directory = as_folder(directory)
     manifest = _opened(directory, job, block_rows is None, resume, shard)
     task = job.task(directory, manifest)
     first, stop = _blocks_of(shard, manifest.count)
-    if first == stop:  # more shards than blocks
+    is_ended = manifest.complete and len(manifests.finished(directory, manifest)) == manifest.count
+    if first == stop or (is_ended and resume):  # a shard may be empty
         manifests.complete(directory, manifest)
         return Dataset(directory)
     with locked(directory / manifests.FOLDER / "lock", first, stop):
@@ -139,10 +143,9 @@ def _opened(directory: Path, job: Job, any_rows: bool, resume: bool, shard: Any)
     """
     manifest = manifests.read(directory)
     if manifest is None:
-        make_folder(directory)
-        if manifests.create(directory, job.to_json()):
+        if new_folder(directory) and manifests.create(directory, job.to_json()):
             return Manifest(job.to_json())
-        manifest = manifests.read(directory)
+        manifest = manifests.read(directory)  # another process has written it meanwhile
         assert manifest is not None, f"the manifest of {directory} has been removed"
     elif not resume and shard is None:
         state = "complete" if manifest.complete else "unfinished"
@@ -159,7 +162,7 @@ def _opened(directory: Path, job: Job, any_rows: bool, resume: bool, shard: Any)
 def _draw(task: Task, executor: Executor | None, bar: Progress) -> None:
     """Draw the blocks of a task; the record has the finished ones, whatever happens."""
     try:
-        with clean_stop(bar.stop):
+        with clean_stop(lambda: _stopped(executor, bar)):
             if executor is None:
                 draw_blocks(task, bar.add)
             else:
@@ -169,6 +172,13 @@ def _draw(task: Task, executor: Executor | None, bar: Progress) -> None:
             bar.write()
         raise
     bar.write()
+
+
+def _stopped(executor: Executor | None, bar: Progress) -> str:
+    """End the processes of a pool, and say how much is finished."""
+    for process in (getattr(executor, "_processes", None) or {}).values():
+        process.terminate()
+    return bar.stop()
 
 
 def _draw_on(executor: Executor, task: Task, bar: Progress) -> None:

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk.manifest import Block, Manifest
 
-_PAUSE = 5.0  # seconds between two records
+_PAUSE = 5.0  # least seconds between two records
+_SHARE = 0.05  # largest share of the time that writing records may take
 
 
 class Progress:
@@ -76,9 +77,10 @@ class Progress:
         """Write the record, unless it is written."""
         with self._lock:
             if self._changed:
+                began = time.monotonic()
                 manifests.write_record(*self._place, self._blocks)
-                self._changed = False
-                self._due = time.monotonic() + _PAUSE
+                self._changed, now = False, time.monotonic()
+                self._due = now + max(_PAUSE, (now - began) / _SHARE)
 
     def stop(self) -> str:
         """Write the record, and return a sentence that says how much is finished."""

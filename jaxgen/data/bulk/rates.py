@@ -78,7 +78,7 @@ def measure(job: Job, where: Path) -> tuple[Rates, float, int]:
     is_cpu = engine.devices_of(fitted.params)[0].platform == "cpu"
     shared = min(WRITERS, cores) / cores if is_cpu else 0.0
     rates = Rates(draw, encoding, writing, saving, start, shared)
-    return rates, size / len(arrays.x), len(contents)
+    return rates, size / arrays.rows, len(contents)
 
 
 def _draw(job: Job, where: Path) -> tuple[Arrays, float, float]:

@@ -20,10 +20,11 @@ from jaxgen.data import model_file, tables
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk import signed_json
 from jaxgen.data.bulk.arguments import (
+    as_folder,
     check_executor,
     check_progress,
     check_same_job,
-    make_folder,
+    new_folder,
 )
 from jaxgen.data.bulk.block_files import FILE_FORMATS
 from jaxgen.data.bulk.drawing import environment
@@ -108,9 +109,9 @@ def score_files(
     job = _job_of(model, label, file_format)
     check_progress(progress)
     check_executor(executor)
-    sources, directory = _sources(paths), Path(os.path.abspath(directory))
+    sources, directory = _sources(paths), as_folder(directory)
     for path in sources:
-        if path.parent == directory:
+        if path.parent.resolve() == directory.resolve():
             raise ValueError(f"{path} is in the folder of the scores: give another folder")
     _open(directory, job, resume)
     fitted = copy.copy(model)
@@ -204,7 +205,7 @@ def _open(directory: Path, job: dict[str, Any], resume: bool) -> None:
     """Make the folder of a job if it is new; raise unless it has the same job."""
     record = directory / manifests.FOLDER / _JOB
     if not record.exists():
-        make_folder(directory)
+        new_folder(directory)
         if manifests.read(directory) is not None:
             raise ValueError(f"{directory} must be a new or empty folder, but it holds events")
         (directory / manifests.FOLDER / RECORDS).mkdir(exist_ok=True)

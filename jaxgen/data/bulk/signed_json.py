@@ -12,6 +12,7 @@ from jaxgen.data.output import write_atomically
 
 FORMAT = 1  # raised when an older jaxgen could no longer read the files
 _LONGEST = 2**30  # bytes of the longest file
+_READABLE = 1000  # most blocks that are written on lines of their own
 
 
 def write(path: Path, content: dict[str, Any], replace: bool = True) -> None:
@@ -23,8 +24,11 @@ def write(path: Path, content: dict[str, Any], replace: bool = True) -> None:
     """
     content = {"format": FORMAT, "jaxgen": importlib.metadata.version("jaxgen"), **content}
     content = {"sha256": hashlib.sha256(canonical(content)).hexdigest(), **content}
-    with write_atomically(path, replace=replace) as file:
-        file.write(json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+    # the encoder with an indent is slow
+    indent = 1 if len(content.get("blocks", ())) <= _READABLE else None
+    text = json.dumps(content, indent=indent, allow_nan=False)
+    with write_atomically(path, remove_stale=False, replace=replace, keep=False) as file:
+        file.write(text.encode() + b"\n")
 
 
 def read(path: Path) -> dict[str, Any]:

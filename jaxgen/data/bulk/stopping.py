@@ -14,6 +14,20 @@ from collections.abc import Callable, Iterator
 
 from jaxgen.data.output import remove_own_temporaries
 
+_active: list[int] = []  # signals that a context has taken
+
+
+def _forget() -> None:
+    """In a forked child: end at signals as usual, and leave the pipe to the parent."""
+    if _active:
+        signal.set_wakeup_fd(-1)
+        for number in _active:
+            signal.signal(number, signal.SIG_DFL)
+        _active.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -42,6 +56,7 @@ def clean_stop(finish: Callable[[], str]) -> Iterator[None]:
         return
     for number in taken:
         signal.signal(number, _ignore)
+    _active.extend(taken)
 
     def watch() -> None:
         while byte := os.read(reading, 1):
@@ -58,6 +73,7 @@ def clean_stop(finish: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     finally:
+        _active.clear()
         signal.set_wakeup_fd(-1)
         for number in taken:
             signal.signal(number, signal.SIG_DFL)

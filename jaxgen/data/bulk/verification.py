@@ -178,8 +178,13 @@ def _unlisted(directory: Path, files: list[File]) -> list[tuple[str, Damage]]:
     damage = Damage(
         "not in the manifest", "is not in the manifest, and readers take it for a block"
     )
+    found = []
+    for folder, folders, names in os.walk(directory):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        paths = (os.path.relpath(os.path.join(folder, name), directory) for name in names)
+        found += [path for path in paths if os.path.basename(path)[0] not in "._"]
     return [
-        (name, damage)
-        for name in sorted(os.listdir(directory))
-        if name not in listed and name[0] not in "._" and os.path.splitext(name)[1] in endings
+        (path, damage)
+        for path in sorted(found)
+        if path not in listed and os.path.splitext(path)[1] in endings
     ]

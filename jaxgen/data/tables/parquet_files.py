@@ -165,16 +165,43 @@ def _write(file: IO[bytes], values: Any, columns: Columns) -> None:
     pyarrow.parquet.write_table(pyarrow.table(arrays, schema=schema), file)
 
 
-def encoded(columns: dict[str, Any]) -> Any:
-    """The content of a Parquet file of columns without missing values, as a buffer.
+class Encoder:
+    """Makes the content of Parquet files of columns without missing values.
 
     For many files that are written fast: numbers are neither compressed, as random digits hardly
-    can be, nor summarised.
-
-    Args:
-      columns: arrays of numbers (n,), or (n, ...) for nested lists of fixed sizes; lists of str; or
-        arrays of pyarrow.
+    can be, nor summarised, and the memory of one file serves for the next.
     """
+
+    def __init__(self) -> None:
+        self._memory: Any = None
+
+    def encode(self, columns: dict[str, Any]) -> Any:
+        """The content of a file, a buffer that lasts until the next call.
+
+        Args:
+          columns: arrays of numbers (n,), or (n, ...) for nested lists of fixed sizes; lists of
+            str; or arrays of pyarrow.
+        """
+        pyarrow = _pyarrow()
+        table, texts = _plain_table(columns)
+        sink = pyarrow.BufferOutputStream()
+        size = table.nbytes + 2**20 + 2**12 * len(columns)  # of numbers, with the footer
+        if not texts:
+            if self._memory is None or self._memory.size < size:
+                self._memory = pyarrow.allocate_buffer(size)
+            sink = pyarrow.FixedSizeBufferWriter(self._memory)
+        compression = {name: "zstd" if name in texts else "none" for name in columns}
+        pyarrow.parquet.write_table(
+            table, sink, row_group_size=max(len(table), 1), use_dictionary=texts,
+            write_statistics=False, compression=compression, write_batch_size=2**20,
+        )  # fmt: skip
+        if texts:
+            return sink.getvalue()
+        return memoryview(self._memory)[: sink.tell()]
+
+
+def _plain_table(columns: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The pyarrow.Table of columns, and the names of those that hold texts."""
     pyarrow = _pyarrow()
     arrays, fields, texts = [], [], []
     for name, column in columns.items():
@@ -183,14 +210,7 @@ def encoded(columns: dict[str, Any]) -> Any:
             texts.append(name)
         arrays.append(array)
         fields.append(pyarrow.field(name, array.type, nullable=False))
-    table = pyarrow.table(arrays, schema=pyarrow.schema(fields))
-    compression = {name: "zstd" if name in texts else "none" for name in columns}
-    stream = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(
-        table, stream, row_group_size=max(len(table), 1), use_dictionary=texts,
-        write_statistics=False, compression=compression, data_page_size=2**23,
-    )  # fmt: skip
-    return stream.getvalue()
+    return pyarrow.table(arrays, schema=pyarrow.schema(fields)), texts
 
 
 def labels_column(numbers: np.ndarray, labels: Sequence[Any]) -> Any:
