@@ -57,3 +57,19 @@ def test_names_come_back():
     fitted = jaxgen.load(GOLDEN / "labelled_mixture-0.3.0.jaxgen")
     assert fitted.columns == ("height", "weight")
     assert fitted.labels == ("apple", "pear", "plum")
+
+
+@pytest.mark.parametrize("name", ["events-1-parquet", "events-1-npy"])
+def test_a_folder_of_events_of_each_format_is_read(name):
+    events = jaxgen.data.bulk.Dataset(GOLDEN / name)
+    assert jaxgen.data.bulk.verify(GOLDEN / name).rows == 5
+    x = [[-0.46370834, -0.11660764], [9.7049055, 6.9118934], [-0.23455364, -0.9280516]]
+    found = events[[0, 2, 4]]
+    np.testing.assert_allclose(found["x"], x, rtol=1e-6)
+    assert list(found["y"]) == ["apple", "pear", "apple"]
+    np.testing.assert_allclose(found["log_prob"], [-1.5538055, -4.272298, -2.7751596], rtol=1e-6)
+
+
+def test_an_unfinished_folder_of_events_is_read():
+    found = jaxgen.data.bulk.verify(GOLDEN / "events-1-unfinished")
+    assert (found.rows, found.blocks, found.missing) == (2, 1, 2)

@@ -377,6 +377,11 @@ def _escape(key: str | int) -> str:
     return str(key).replace("~", "~0").replace("/", "~1")
 
 
+def versions(*packages: str) -> str:
+    """The names and versions of installed packages."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -7,7 +7,6 @@ and of all arrays, which detects damage.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import time
@@ -125,11 +124,6 @@ class Checkpoint:
         header["sha256"] = _digest(header, arrays)
         with write_atomically(self._path) as file:
             file.write(safetensors.numpy.save(arrays, {_ENTRY: json.dumps(header)}))
-
-
-def versions(*packages: str) -> str:
-    """The names and versions of installed packages."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def describe_data(x, y, weights, validation, start) -> dict[str, str]:

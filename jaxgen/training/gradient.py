@@ -16,8 +16,9 @@ from jaxgen.core import compiler
 from jaxgen.core.labels import entry, stack
 from jaxgen.core.sizes import size_class
 from jaxgen.core.warn import warn
+from jaxgen.data.model_file import versions
 from jaxgen.training import freezing, optimizers
-from jaxgen.training.checkpoint import Checkpoint, versions
+from jaxgen.training.checkpoint import Checkpoint
 from jaxgen.training.devices import (
     check_same,
     has_other_processes,

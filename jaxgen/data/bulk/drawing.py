@@ -19,7 +19,8 @@ from jaxgen.core import engine, verbs
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk.block_files import Arrays, Layout, write_block
-from jaxgen.data.bulk.manifest import Block, Manifest, versions
+from jaxgen.data.bulk.manifest import Block, Manifest
+from jaxgen.data.model_file import versions
 
 WRITERS = 2  # threads that encode, write and hash, one block each
 

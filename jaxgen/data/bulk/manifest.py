@@ -11,7 +11,6 @@ A folder of generated events has a subfolder ``.jaxgen``, which readers of Parqu
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -197,11 +196,6 @@ def complete(directory: Path, manifest: Manifest) -> Manifest:
 def job_digest(job: Mapping[str, Any]) -> str:
     """The SHA-256 of a job."""
     return hashlib.sha256(signed_json.canonical(job)).hexdigest()
-
-
-def versions(*packages: str) -> str:
-    """The names and versions of installed packages."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def _content(job: Mapping[str, Any], blocks: Any, is_complete: bool) -> dict[str, Any]:
