@@ -74,7 +74,7 @@ def test_kills_at_random_moments(undisturbed, tmp_path):
 def test_a_signal_ends_a_run_cleanly(name, undisturbed, tmp_path):
     number = getattr(signal, name)
     process = bulk_jobs.start(tmp_path / "a", pause=0.2, resume=True)
-    wait_for(tmp_path, "a/block*")
+    wait_for(tmp_path, "a/block-000004*")
     os.kill(process.pid, number)
     began = time.monotonic()
     process.join(60)

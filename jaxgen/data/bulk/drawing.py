@@ -141,9 +141,11 @@ def draw_blocks(
                     _take(writing, done)
             while writing:
                 _take(writing, done)
-        finally:
-            for _, future in writing:
-                future.cancel()
+        except BaseException:
+            for number, future in writing:  # what is finished by now counts
+                if not future.cancel() and future.exception() is None:
+                    done(number, future.result())
+            raise
 
 
 def digits(count: int) -> int:
