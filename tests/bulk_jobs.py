@@ -1,7 +1,8 @@
 """Models and runs of ``jaxgen.generate`` for the tests of bulk generation.
 
-Processes are forked from a server that has imported jaxgen but started no backend of JAX, so that
-each takes a fraction of a second to start.
+Processes are forked from a server that has imported jaxgen, so that each starts fast. The server
+must not start a backend of JAX, whose threads do not survive a fork: nothing here may make an array
+of JAX on import.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import pathlib
 import signal
 import sys
 import time
+from multiprocessing import forkserver
+from unittest import mock
 
 import jax
 import numpy as np
-import programs
 from compilation import Compilation
+from jax._src import xla_bridge
 
 import jaxgen
 from jaxgen.data import output
@@ -38,7 +41,6 @@ POINTS = (
     "between the records to remove",
 )
 ROWS, BLOCK = 10_000, 500
-KEY = jax.random.key(1)
 
 
 @functools.cache
@@ -46,7 +48,14 @@ def context():
     """How processes are started."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["bulk_jobs"])
+    # the server of Python 3.11 ignores sys.path
+    with mock.patch.dict(os.environ, PYTHONPATH=str(pathlib.Path(__file__).parent)):
+        forkserver.ensure_running()
     return found
+
+
+def key():
+    return jax.random.key(1)
 
 
 def box():
@@ -67,19 +76,19 @@ def labelled():
     model = jaxgen.compose.PerClass(jaxgen.models.Gaussian(2), classes=3)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(90, 2)), np.repeat(["apple", "fig", "pear"], 30)
-    return jaxgen.fit(model, x + 4 * np.repeat(np.arange(3), 30)[:, None], y, key=KEY)
+    return jaxgen.fit(model, x + 4 * np.repeat(np.arange(3), 30)[:, None], y, key=key())
 
 
 def flow():
     model = jaxgen.models.SplineCoupling(3, layers=2, width=16)
-    return jaxgen.Fitted(model, model.init(KEY))
+    return jaxgen.Fitted(model, model.init(key()))
 
 
 def images():
     network = jaxgen.networks.Transformer(16, layers=1)
     model = jaxgen.models.PixelAutoregressive((6, 5), levels=4, network=network, width=16)
     pixels = jaxgen.data.PixelFormat("L", 4)
-    return jaxgen.Fitted(model, model.init(KEY), pixels=pixels)
+    return jaxgen.Fitted(model, model.init(key()), pixels=pixels)
 
 
 def texts():
@@ -87,15 +96,17 @@ def texts():
     model = jaxgen.models.Autoregressive(
         8, words.vocabulary.size, network=jaxgen.networks.Transformer(16, layers=1)
     )
-    return jaxgen.Fitted(model, model.init(KEY), vocabulary=words.vocabulary)
+    return jaxgen.Fitted(model, model.init(key()), vocabulary=words.vocabulary)
 
 
 def program():
     """A NumPyro program of one number given two."""
+    import programs
+
     model = jaxgen.numpyro.from_program(
         programs.regression, y_shape=(2,), posterior=jaxgen.numpyro.Point()
     )
-    return jaxgen.fit(model, programs.X, programs.Y, key=KEY, epochs=2)
+    return jaxgen.fit(model, programs.X, programs.Y, key=key(), epochs=2)
 
 
 MODELS = {
@@ -119,16 +130,16 @@ def compile_quickly():
 def generate_all(directory, **arguments):
     """A folder for each of ``MODELS``."""
     for name, (make, rows, block) in MODELS.items():
-        y = programs.Y[0] if name == "program" else None
+        y = np.array([0.3, -1.0]) if name == "program" else None
         jaxgen.generate(
-            make(), rows, pathlib.Path(directory) / name, key=KEY, y=y, block_rows=block,
+            make(), rows, pathlib.Path(directory) / name, key=key(), y=y, block_rows=block,
             log_prob=True, **arguments,
         )  # fmt: skip
 
 
 def generate(directory, **arguments):
     """The job that runs to be stopped share."""
-    jaxgen.generate(box(), ROWS, directory, **{"key": KEY, "block_rows": BLOCK, **arguments})
+    jaxgen.generate(box(), ROWS, directory, **{"key": key(), "block_rows": BLOCK, **arguments})
 
 
 def run(directory, point=None, visit=1, pause=0.0, **arguments):
@@ -146,6 +157,7 @@ def run(directory, point=None, visit=1, pause=0.0, **arguments):
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    assert not xla_bridge.backends_are_initialized(), "the server has started a backend"
     compile_quickly()
     output.fault = fault
     try:
@@ -165,7 +177,7 @@ def start(directory, *arguments, **keywords):
 def run_slow_model(directory):
     """Generate from a model whose first draw takes minutes of compiled code."""
     model = jaxgen.models.Autoregressive(512, 64, network=jaxgen.networks.Transformer(64, layers=2))
-    jaxgen.generate(jaxgen.Fitted(model, model.init(KEY)), 4096, directory, key=KEY)
+    jaxgen.generate(jaxgen.Fitted(model, model.init(key())), 4096, directory, key=key())
 
 
 def content(directory):

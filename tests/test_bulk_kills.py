@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import pathlib
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import bulk_jobs
@@ -16,6 +18,14 @@ from bulk_jobs import POINTS, content
 pytestmark = pytest.mark.slow
 KILLS = 50  # at random moments
 VISITS = (1, 2, 3, 7, 19)  # of a point, at which a process is killed
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder in memory, where fsync takes no time: processes are killed here, not machines."""
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield pathlib.Path(folder)
 
 
 @pytest.fixture(scope="module")
