@@ -66,7 +66,7 @@ def measure(job: Job, where: Path) -> tuple[Rates, float, int]:
         def write() -> None:
             for k, content in enumerate(contents):
                 path = Path(folder) / f"{k}-{threading.get_ident()}"
-                with write_atomically(path, remove_stale=False) as file:
+                with write_atomically(path, remove_stale=False, cached=False) as file:
                     file.write(content)
 
         def save() -> None:
