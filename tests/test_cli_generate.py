@@ -193,3 +193,9 @@ def test_errors_name_the_argument(place, capsys, monkeypatch):
         line = fails(capsys, "generate", "--out", "new", *arguments)
         assert message in line, (arguments, line)
         assert not (place / "new").exists(), arguments
+
+
+def test_an_error_may_name_half_a_character(capsys):
+    """Such names come from damaged files, and cannot be printed as they are."""
+    assert main(["verify", "\ud800"]) == 2
+    assert "\\ud800" in capsys.readouterr().err

@@ -92,7 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         message = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.strerror}: {error.filename}"
-        print("jaxgen: error:", " ".join(message.split()), file=sys.stderr)
+        line = " ".join(message.split())
+        # a damaged file may hold half of a character
+        line = line.encode(errors="backslashreplace").decode()
+        print("jaxgen: error:", line, file=sys.stderr)
         return 2
     return 0
 

@@ -96,11 +96,11 @@ def run_task(task: Task) -> Results:
       OSError: a file cannot be written.
     """
     began, blocks = time.perf_counter(), dict[int, Block]()
-    job, parent = manifests.job_digest(task.manifest.job), multiprocessing.parent_process()
+    job = manifests.job_digest(task.manifest.job)
 
     def check() -> None:
         # the caller may have ended long ago, and its folder may have been replaced
-        if parent is not None and not parent.is_alive():
+        if _parent_has_ended():
             raise RuntimeError("the process that started this one has ended")
         found = manifests.read(task.directory)
         if found is None or manifests.job_digest(found.job) != job:
@@ -108,6 +108,14 @@ def run_task(task: Task) -> Results:
 
     draw_blocks(task, blocks.__setitem__, check)
     return Results(blocks, time.perf_counter() - began)
+
+
+def _parent_has_ended() -> bool:
+    parent = multiprocessing.parent_process()
+    try:
+        return parent is not None and not parent.is_alive()
+    except ValueError:  # a process of loky does not know
+        return False
 
 
 @standard_promotion
