@@ -197,5 +197,5 @@ def test_errors_name_the_argument(place, capsys, monkeypatch):
 
 def test_an_error_may_name_half_a_character(capsys):
     """Such names come from damaged files, and cannot be printed as they are."""
-    assert main(["verify", "\ud800"]) == 2
+    assert run("verify", "\ud800") == 2
     assert "\\ud800" in capsys.readouterr().err
