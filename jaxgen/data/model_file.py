@@ -377,6 +377,16 @@ def _escape(key: str | int) -> str:
     return str(key).replace("~", "~0").replace("/", "~1")
 
 
+def digest(*arrays: Any) -> str:
+    """A SHA-256 of arrays, their shapes and dtypes; None differs from every array."""
+    found = hashlib.sha256()
+    for array in arrays:
+        array = None if array is None else np.ascontiguousarray(array)
+        found.update(repr(array if array is None else (array.shape, str(array.dtype))).encode())
+        found.update(b"" if array is None else memoryview(array).cast("B") if array.size else b"")
+    return found.hexdigest()
+
+
 def versions(*packages: str) -> str:
     """The names and versions of installed packages."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)

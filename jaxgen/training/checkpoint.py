@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 
 from jaxgen.core.warn import warn
-from jaxgen.data.model_file import MALFORMED, read_safetensors
+from jaxgen.data.model_file import MALFORMED, digest, read_safetensors
 from jaxgen.data.output import writable, write_atomically
 
 PAUSE = 1.0  # least seconds between two writes, so that short runs are not slowed down
@@ -139,16 +139,6 @@ def describe_data(x, y, weights, validation, start) -> dict[str, str]:
         "validation": repr(float(validation)) if by_share else digest(*validation),
         "start": "" if start is None else digest(*jax.tree_util.tree_leaves(start)),
     }
-
-
-def digest(*arrays: Any) -> str:
-    """A SHA-256 of arrays, their shapes and dtypes; None differs from every array."""
-    found = hashlib.sha256()
-    for array in arrays:
-        array = None if array is None else np.ascontiguousarray(array)
-        found.update(repr(array if array is None else (array.shape, str(array.dtype))).encode())
-        found.update(b"" if array is None else memoryview(array).cast("B") if array.size else b"")
-    return found.hexdigest()
 
 
 def _digest(header, arrays):

@@ -8,7 +8,24 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from jaxgen.data.bulk.block_files import FILE_FORMATS
 from jaxgen.data.bulk.manifest import FOLDER
+from jaxgen.data.tables.parquet_files import PARQUET
+
+
+def check_fitted(model: Any) -> None:
+    """Raise unless the argument ``model`` has the methods of a ``Fitted``."""
+    if not hasattr(model, "named_columns"):
+        raise TypeError(f"model must be a jaxgen.Fitted, got {type(model).__name__} {model!r:.40}")
+
+
+def check_file_format(file_format: Any) -> None:
+    """Raise unless the argument ``file_format`` is known, and its package installed."""
+    if file_format not in FILE_FORMATS:
+        listed = " or ".join(map(repr, FILE_FORMATS))
+        raise ValueError(f"file_format must be {listed}, got {file_format!r:.40}")
+    if file_format == "parquet":
+        PARQUET.check_installed()
 
 
 def check_progress(progress: Any) -> None:

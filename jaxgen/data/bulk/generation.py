@@ -141,10 +141,10 @@ def _opened(directory: Path, job: Job, any_rows: bool, resume: bool, shard: Any)
 
     any_rows: whether an existing folder may have blocks of another size.
     """
-    manifest = manifests.read(directory)
+    manifest, wanted = manifests.read(directory), job.to_json()
     if manifest is None:
-        if new_folder(directory) and manifests.create(directory, job.to_json()):
-            return Manifest(job.to_json())
+        if new_folder(directory) and manifests.create(directory, wanted):
+            return Manifest(wanted)
         manifest = manifests.read(directory)  # another process has written it meanwhile
         assert manifest is not None, f"the manifest of {directory} has been removed"
     elif not resume and shard is None:
@@ -154,8 +154,8 @@ def _opened(directory: Path, job: Job, any_rows: bool, resume: bool, shard: Any)
             "go on with the same events"
         )
     if any_rows:
-        job = job._replace(block_rows=manifest.job["block_rows"])
-    check_same_job(directory, "events", manifest.job, job.to_json())
+        wanted["block_rows"] = manifest.job["block_rows"]
+    check_same_job(directory, "events", manifest.job, wanted)
     return manifest
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxgen.core import inputs
 from jaxgen.data import model_file
-from jaxgen.data.bulk.block_files import FILE_FORMATS, Layout, layout_of
+from jaxgen.data.bulk.arguments import check_file_format, check_fitted
+from jaxgen.data.bulk.block_files import Layout, layout_of
 from jaxgen.data.bulk.drawing import Task, environment
 from jaxgen.data.bulk.manifest import Manifest
-from jaxgen.data.tables.parquet_files import PARQUET
 
 BLOCK_BYTES = 2**23  # of a block by default, at least
 MOST_BLOCKS = 1024  # that a folder has by default, until blocks reach their most bytes
@@ -41,7 +41,8 @@ class Job(NamedTuple):
         fitted, layout = self.fitted, self.layout
         how = "drawn" if fitted.model.classes is not None else "none"
         if self.y is not None:
-            how = f"{'by row' if self.by_row else 'one for all'}, SHA-256 {_digest(self.y)}"
+            digest = model_file.digest(self.y)
+            how = f"{'by row' if self.by_row else 'one for all'}, SHA-256 {digest}"
         return {
             "n": self.n,
             "block_rows": self.block_rows,
@@ -82,18 +83,13 @@ def job_of(
     block_rows: int | None,
 ) -> Job:
     """The job of the arguments of ``generate``; raises TypeError or ValueError for wrong ones."""
-    if not hasattr(model, "named_columns"):
-        raise TypeError(f"model must be a jaxgen.Fitted, got {type(model).__name__} {model!r:.40}")
+    check_fitted(model)
     if inputs.is_tracing(model.params, key, y):
         raise TypeError("generate cannot be called within jit, grad or vmap: use sample there")
     n, key = inputs.as_count(n, "n", 1), inputs.as_key(key)
     if n >= 2**63:
         raise ValueError(f"n must be below 2**63, got {n}")
-    if file_format not in FILE_FORMATS:
-        listed = " or ".join(map(repr, FILE_FORMATS))
-        raise ValueError(f"file_format must be {listed}, got {file_format!r:.40}")
-    if file_format == "parquet":
-        PARQUET.check_installed()
+    check_file_format(file_format)
     if log_prob and model.model.traits.density == "none":
         raise ValueError(f"log_prob: {model.model} has no log density")
     spec = model.model
@@ -126,9 +122,3 @@ def _default_rows(fitted: Any, n: int, layout: Layout) -> int:
         most = max(min(most, DRAWN_AT_ONCE * fitted.model.traits.draw_tile), -(-n // _LIMIT))
     scale = 10 ** (len(str(most)) - 1)
     return min(next(k * scale for k in (10, 5, 2, 1) if k * scale <= most), n)
-
-
-def _digest(array: np.ndarray) -> str:
-    found = hashlib.sha256(repr((array.shape, str(array.dtype))).encode())
-    found.update(memoryview(np.ascontiguousarray(array)).cast("B"))
-    return found.hexdigest()

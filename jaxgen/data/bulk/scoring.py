@@ -22,17 +22,17 @@ from jaxgen.data.bulk import signed_json
 from jaxgen.data.bulk.arguments import (
     as_folder,
     check_executor,
+    check_file_format,
+    check_fitted,
     check_progress,
     check_same_job,
     new_folder,
 )
-from jaxgen.data.bulk.block_files import FILE_FORMATS
 from jaxgen.data.bulk.drawing import environment
 from jaxgen.data.bulk.executors import run_tasks
 from jaxgen.data.bulk.locks import locked
 from jaxgen.data.bulk.score_sums import Sums, merged
 from jaxgen.data.bulk.score_tasks import RECORDS, Scored, Task, finished, run_task
-from jaxgen.data.tables.parquet_files import PARQUET
 
 _JOB = "scoring.json"  # in the folder .jaxgen
 _DELAY = 2.0  # seconds after which a bar shows
@@ -139,19 +139,14 @@ def score_files(
 
 def _job_of(model: Any, label: Any, file_format: Any) -> dict[str, Any]:
     """What decides the scores of a file, besides its bytes; raises for wrong arguments."""
-    if not hasattr(model, "named_columns"):
-        raise TypeError(f"model must be a jaxgen.Fitted, got {type(model).__name__} {model!r:.40}")
+    check_fitted(model)
     if inputs.is_tracing(model.params):
         raise TypeError("score_files cannot be called within jit, grad or vmap")
     if model.model.traits.density == "none":
         raise ValueError(f"{model.model} has no log density to score with")
     if label is not None and model.model.classes is None:
         raise ValueError(f"label is {label!r:.40}, but {model.model!r:.200} has no labels")
-    if file_format not in FILE_FORMATS:
-        listed = " or ".join(map(repr, FILE_FORMATS))
-        raise ValueError(f"file_format must be {listed}, got {file_format!r:.40}")
-    if file_format == "parquet":
-        PARQUET.check_installed()
+    check_file_format(file_format)
     return {
         "model": hashlib.sha256(model_file.to_bytes(model)).hexdigest(),
         "spec": f"{model.model!r:.2000}",
