@@ -12,6 +12,7 @@ import time
 import bulk_jobs
 import pytest
 from bulk_jobs import content
+from subprocesses import run_python
 
 pytestmark = pytest.mark.slow
 HERE = pathlib.Path(__file__).parent
@@ -21,13 +22,7 @@ QUICK = {"initializer": bulk_jobs.compile_quickly}
 
 
 def in_subprocess(code, **environment):
-    subprocess.run(
-        [sys.executable, "-c", f"import bulk_jobs; bulk_jobs.compile_quickly(); {code}"],
-        check=True,
-        timeout=600,
-        cwd=HERE,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-    )
+    run_python(f"import bulk_jobs; bulk_jobs.compile_quickly(); {code}", **environment)
 
 
 def devices(count):

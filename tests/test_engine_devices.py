@@ -2,19 +2,17 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from compilation import Compilation
 from families import FAMILIES, KEY, family, same_bytes
+from subprocesses import run_python
 
 import jaxgen
 from jaxgen.core import engine
 
-HERE = pathlib.Path(__file__).parent
 ROWS = 30_000
 
 
@@ -64,13 +62,7 @@ def write_drawn(path, cache=None):
 
 
 def in_subprocess(code, **environment):
-    subprocess.run(
-        [sys.executable, "-c", f"import test_engine_devices; test_engine_devices.{code}"],
-        check=True,
-        timeout=600,
-        cwd=HERE,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-    )
+    run_python(f"import test_engine_devices; test_engine_devices.{code}", **environment)
 
 
 def drawn_on(count, path, cache=None):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from jaxgen.cli import images
 from jaxgen.cli.families import literal, models_with_missing_values, split_pairs
 from jaxgen.core import places
+from jaxgen.core.bars import bar
 from jaxgen.core.labels import errors_begin_with
 from jaxgen.core.model import Model
 from jaxgen.data import tables
@@ -26,7 +26,6 @@ from jaxgen.data.tables.records import check_known, nearest
 from jaxgen.training.fitted import Fitted
 
 _CHUNK = 2**16  # rows between two steps of a progress bar
-_DELAY = 2.0  # seconds after which a progress bar shows
 
 
 def read_training(args: Namespace) -> tables.Table:
@@ -469,9 +468,8 @@ def in_chunks(n: int, what: str, answer: Callable[[int, slice], Any]) -> np.ndar
 
     ``answer(number, rows)`` is that of one chunk of rows.
     """
-    numbers = range(max(-(-n // _CHUNK), 1))
-    bar = tqdm(numbers, desc=what, disable=None, delay=_DELAY, leave=False)
-    parts = [np.asarray(answer(k, slice(k * _CHUNK, (k + 1) * _CHUNK))) for k in bar]
+    numbers = bar(what, range(max(-(-n // _CHUNK), 1)), leave=False)
+    parts = [np.asarray(answer(k, slice(k * _CHUNK, (k + 1) * _CHUNK))) for k in numbers]
     return np.concatenate(parts)
 
 

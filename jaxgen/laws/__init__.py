@@ -17,9 +17,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from jaxgen.core import inputs
+from jaxgen.core.bars import bar
 from jaxgen.core.methods import hint
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
@@ -88,7 +88,6 @@ _NEED_NO_DENSITY = {
     "files",
 }
 _NEED_NO_DENSITY |= {"refits", "log_determinants"}
-_DELAY = 2.0  # seconds that a check takes before a bar shows
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -201,9 +200,9 @@ def check(
     for law in report.failures:
         report.failures[law] += "\nthe other laws need this and were not run"
         raise LawError(report)
-    bar = tqdm(wanted, desc="check", unit="law", disable=None, delay=_DELAY, leave=False)
-    for name in bar:
-        bar.set_postfix_str(name)
+    shown = bar("check", wanted, unit="law", leave=False)
+    for name in shown:
+        shown.set_postfix_str(name)
         if not applies(name, model):
             report.figures[name] = f"not applicable: density is {model.traits.density!r}"
             continue

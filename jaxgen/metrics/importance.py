@@ -7,17 +7,15 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from jaxgen.core import batch, engine, verbs
+from jaxgen.core.bars import bar
 from jaxgen.core.lanes import over_rows
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.verbs import Verb
 from jaxgen.numpyro.pareto import pareto_k
 from jaxgen.training.fitted import Fitted
-
-_DELAY = 2.0  # seconds before a bar shows
 
 
 class ImportanceWeights(NamedTuple):
@@ -76,13 +74,11 @@ def importance_weights(
     if request.y is None and model.y_shape is not None:
         name = type(model).__name__
         raise ValueError(f"y is missing: the importance weights of a {name} are those of one label")
-    disable = None if progress is None else not progress
-    delay = _DELAY if progress is None else 0.0
     blocks = []
-    with tqdm(total=request.n, desc="weights", unit="row", disable=disable, delay=delay) as bar:
+    with bar("weights", show=progress, total=request.n, unit="row") as shown:
         for block in engine.stream(request._replace(verb=_WEIGHTS)):
             blocks.append(np.asarray(block))
-            bar.update(len(block))
+            shown.update(len(block))
     columns = np.concatenate(blocks).T.reshape(3, *request.shape)
     return ImportanceWeights(*columns)
 

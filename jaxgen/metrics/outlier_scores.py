@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from jaxgen.core import inputs, places
+from jaxgen.core.bars import bar
 from jaxgen.core.places import Message
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.training.fitted import Fitted
@@ -23,7 +23,6 @@ _BLAMED = 2**15  # most values whose blame is measured
 _COMPLETIONS = 8  # values drawn in place of each
 _GRID = 32  # quantiles in place of each, for a model that does not draw them
 _SHOWN = 3  # most values to blame in a line of the table
-_DELAY = 2.0  # seconds after which a progress bar shows
 
 
 class Outliers(NamedTuple):
@@ -190,9 +189,7 @@ class _Scorer(NamedTuple):
 
     def chunks(self, n: int, size: int, what: str) -> Any:
         """Numbers of the chunks of n things, with a bar."""
-        disable = None if self.progress is None else not self.progress
-        delay = _DELAY if self.progress is None else 0.0
-        return tqdm(range(-(-n // size)), desc=what, disable=disable, delay=delay, leave=False)
+        return bar(what, range(-(-n // size)), self.progress, leave=False)
 
 
 def _percentiles(scorer, log_prob, missing, y, n_samples):

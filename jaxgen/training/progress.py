@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tqdm.auto import tqdm
+from jaxgen.core.bars import bar, check_progress
 
 CHUNKS = 20  # compiled pieces of a run: a bar that moves at every step would slow the device down
 SOON = 0.05  # seconds; a chunk shorter than that is not worth waiting for
-_DELAY = 2.0  # seconds a run must last before a bar shows unasked
 
 
 class Progress:
@@ -22,11 +21,8 @@ class Progress:
     """
 
     def __init__(self, show: bool | None, total: int, unit: str = "epoch", task: str = "fit"):
-        if show not in (True, False, None):
-            raise TypeError(f"progress must be True, False or None, got {show!r:.40}")
-        disable = None if show is None else not show
-        delay = _DELAY if show is None else 0.0
-        self._bar: Any = tqdm(total=total, desc=task, unit=unit, disable=disable, delay=delay)
+        check_progress(show)
+        self._bar: Any = bar(task, show=show, total=total, unit=unit)
         self._label = ""
 
     def __enter__(self):

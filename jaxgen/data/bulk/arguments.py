@@ -28,12 +28,6 @@ def check_file_format(file_format: Any) -> None:
         PARQUET.check_installed()
 
 
-def check_progress(progress: Any) -> None:
-    """Raise unless the argument ``progress`` is True, False or None."""
-    if progress not in (True, False, None):
-        raise TypeError(f"progress must be True, False or None, got {progress!r:.40}")
-
-
 def check_executor(executor: Any) -> None:
     """Raise unless the argument ``executor`` is None or has the method of executors."""
     if executor is not None and not callable(getattr(executor, "submit", None)):

@@ -211,9 +211,9 @@ class Dataset:
         if found.job != self.manifest.job:
             raise ValueError(f"{self.directory} holds another job now: open it again")
         self.manifest = found
-        count = self.manifest.count
-        missing = count - len(manifests.finished(self.directory, self.manifest))
         if not self.complete:
+            count = self.manifest.count
+            missing = count - len(manifests.finished(self.directory, self.manifest))
             raise ValueError(
                 f"{self.directory} is unfinished: {missing:,} of {count:,} blocks are missing; "
                 "generate them with resume=True"

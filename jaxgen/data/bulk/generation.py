@@ -11,12 +11,12 @@ from typing import Any
 import jax
 
 from jaxgen.core import inputs
+from jaxgen.core.bars import check_progress
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk.arguments import (
     as_folder,
     check_executor,
-    check_progress,
     check_same_job,
     new_folder,
 )

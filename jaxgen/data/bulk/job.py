@@ -48,12 +48,9 @@ class Job(NamedTuple):
             "block_rows": self.block_rows,
             "file_format": layout.file_format,
             "log_prob": layout.log_prob is not None,
-            "model": hashlib.sha256(model_file.to_bytes(fitted)).hexdigest(),
-            "spec": f"{fitted.model!r:.2000}",
             "key": f"{jax.random.key_impl(self.key)} {jax.random.key_data(self.key).tolist()}",
             "y": how,
-            "dtype": str(inputs.float_dtype(fitted.params)),
-            **environment(layout.file_format),
+            **facts_of(fitted, layout.file_format),
             "columns": layout.to_json(),
             "event_shape": list(fitted.model.event_shape),
             "y_shape": list(fitted.model.y_shape or ()),
@@ -62,15 +59,31 @@ class Job(NamedTuple):
 
     def task(self, directory: Path, manifest: Manifest) -> Task:
         """The task of all blocks."""
-        fitted = copy.copy(self.fitted)
-        fitted.params = jax.device_get(fitted.params)
-        fitted.history = {}
+        fitted = on_host(self.fitted)
         key = str(jax.random.key_impl(self.key)), np.asarray(jax.random.key_data(self.key))
         numbers = tuple(range(manifest.count))
         found = environment(self.layout.file_format)
         return Task(
             fitted, manifest, self.layout, key, self.y, self.by_row, 0, directory, numbers, found
         )
+
+
+def facts_of(fitted: Any, file_format: str) -> dict[str, Any]:
+    """What the model and this process add to the bytes of files, as JSON values by name."""
+    return {
+        "model": hashlib.sha256(model_file.to_bytes(fitted)).hexdigest(),
+        "spec": f"{fitted.model!r:.2000}",
+        "dtype": str(inputs.float_dtype(fitted.params)),
+        **environment(file_format),
+    }
+
+
+def on_host(fitted: Any) -> Any:
+    """A copy that other processes can take: its params in host memory, and without a history."""
+    fitted = copy.copy(fitted)
+    fitted.params = jax.device_get(fitted.params)
+    fitted.history = {}
+    return fitted
 
 
 def job_of(

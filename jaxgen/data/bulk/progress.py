@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from jaxgen.core.bars import bar
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk.manifest import Block, Manifest
 
@@ -43,14 +42,13 @@ class Progress:
         self._due, self._changed = time.monotonic() + _PAUSE, False
         self._lock = threading.Lock()
         last, count = manifest.rows_of(stop - 1)
-        self._bar: Any = tqdm(
+        self._bar: Any = bar(
+            "generate",
+            show=show,
             total=last + count - manifest.rows_of(first)[0],
             initial=sum(block.rows for block in self._blocks.values()),
-            desc="generate",
             unit=" events",
             unit_scale=True,
-            disable=None if show is None else not show,
-            delay=2.0 if show is None else 0.0,
         )
 
     def __enter__(self) -> Progress:

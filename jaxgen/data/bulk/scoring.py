@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-from tqdm.auto import tqdm
-
 from jaxgen.core import inputs
-from jaxgen.data import model_file, tables
+from jaxgen.core.bars import bar, check_progress
+from jaxgen.data import tables
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk import signed_json
 from jaxgen.data.bulk.arguments import (
@@ -24,18 +20,16 @@ from jaxgen.data.bulk.arguments import (
     check_executor,
     check_file_format,
     check_fitted,
-    check_progress,
     check_same_job,
     new_folder,
 )
-from jaxgen.data.bulk.drawing import environment
 from jaxgen.data.bulk.executors import run_tasks
+from jaxgen.data.bulk.job import facts_of, on_host
 from jaxgen.data.bulk.locks import locked
 from jaxgen.data.bulk.score_sums import Sums, merged
 from jaxgen.data.bulk.score_tasks import RECORDS, Scored, Task, finished, run_task
 
 _JOB = "scoring.json"  # in the folder .jaxgen
-_DELAY = 2.0  # seconds after which a bar shows
 
 
 class Scores(NamedTuple):
@@ -114,9 +108,7 @@ def score_files(
         if path.parent.resolve() == directory.resolve():
             raise ValueError(f"{path} is in the folder of the scores: give another folder")
     _open(directory, job, resume)
-    fitted = copy.copy(model)
-    fitted.params = jax.device_get(fitted.params)
-    fitted.history = {}
+    fitted = on_host(model)
     tasks = [Task(fitted, path, label, directory, job) for path in sources]
     with contextlib.ExitStack() as stack:
         try:
@@ -147,14 +139,7 @@ def _job_of(model: Any, label: Any, file_format: Any) -> dict[str, Any]:
     if label is not None and model.model.classes is None:
         raise ValueError(f"label is {label!r:.40}, but {model.model!r:.200} has no labels")
     check_file_format(file_format)
-    return {
-        "model": hashlib.sha256(model_file.to_bytes(model)).hexdigest(),
-        "spec": f"{model.model!r:.2000}",
-        "label": label,
-        "file_format": file_format,
-        "dtype": str(inputs.float_dtype(model.params)),
-        **environment(file_format),
-    }
+    return {"label": label, "file_format": file_format, **facts_of(model, file_format)}
 
 
 def _sources(paths: Any) -> list[Path]:
@@ -221,24 +206,20 @@ def _score_all(tasks: list[Task], executor: Executor | None, progress: bool | No
             raise ValueError(result.error)
         sums[number] = result.sums
 
-    with tqdm(
-        total=sum(sizes), desc="score", unit="B", unit_scale=True,
-        disable=None if progress is None else not progress,
-        delay=_DELAY if progress is None else 0.0,
-    ) as bar:  # fmt: skip
+    with bar("score", show=progress, total=sum(sizes), unit="B", unit_scale=True) as shown:
         if executor is None:
             for number, task in enumerate(tasks):
-                advance = functools.partial(_advance, bar, sizes[number])
+                advance = functools.partial(_advance, shown, sizes[number])
                 done(number, run_task(task, advance))
         else:
 
             def count(number: int, result: Scored) -> None:
                 done(number, result)
-                bar.update(sizes[number])
+                shown.update(sizes[number])
 
             run_tasks(executor, run_task, tasks, count)
     return sums
 
 
-def _advance(bar: Any, size: int, share: float) -> None:
-    bar.update(size * share)
+def _advance(shown: Any, size: int, share: float) -> None:
+    shown.update(size * share)

@@ -11,15 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm.auto import tqdm
-
+from jaxgen.core.bars import bar, check_progress
 from jaxgen.data.bulk import manifest as manifests
-from jaxgen.data.bulk.arguments import check_progress
 from jaxgen.data.bulk.manifest import Block, File, Manifest
 
 _THREADS = 8  # most threads that read and hash files
 _TOGETHER = 1024  # files that wait for the threads at a time
-_DELAY = 2.0  # seconds after which a bar shows
 
 
 class Verified(NamedTuple):
@@ -139,18 +136,14 @@ def _damages(
 ) -> Iterator[tuple[str, Damage]]:
     """The name and the damage of each file that is not as it was written, in order."""
     with (
-        tqdm(
-            total=size, desc="verify", unit="B", unit_scale=True,
-            disable=None if progress is None else not progress,
-            delay=_DELAY if progress is None else 0.0,
-        ) as bar,
+        bar("verify", show=progress, total=size, unit="B", unit_scale=True) as shown,
         ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "jaxgen-verify") as pool,
-    ):  # fmt: skip
+    ):
         for start in range(0, len(files), _TOGETHER):
             some = files[start : start + _TOGETHER]
             found = pool.map(_damage, itertools.repeat(directory), some)
             for file, damage in zip(some, found, strict=True):
-                bar.update(file.size)
+                shown.update(file.size)
                 if damage is not None:
                     yield file.name, damage
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from jaxgen.core import inputs
+from jaxgen.core.bars import bar
 from jaxgen.data.images import array_files, folders
 from jaxgen.data.images.decoding import ENDINGS, decoded, is_image, scaled, size_of
 
 _ARRAYS = (".npy", ".npz")
-_DELAY = 2.0  # seconds after which a progress bar shows
 _SHOWN = 5  # most sizes that an error lists
 _LARGEST = 2**14  # pixels of a side
 
@@ -259,7 +258,7 @@ def _colouring(mode: str | None, grey: int, coloured: int) -> list[str]:
 
 def _with_bar(items: Any, what: str) -> Any:
     """The items, with a progress bar on a terminal."""
-    return tqdm(items, what, disable=None, delay=_DELAY, leave=False)
+    return bar(what, items, leave=False)
 
 
 def _scaling(count: int, size: tuple[int, int]) -> str:

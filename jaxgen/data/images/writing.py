@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from jaxgen.core import inputs, places
+from jaxgen.core.bars import bar
 from jaxgen.core.places import Message
 from jaxgen.data import output
 from jaxgen.data.images.array_files import eight_bits
 
 _BETWEEN = 128  # the grey between the images of a grid
 _ENDING = ".png"
-_DELAY = 2.0  # seconds after which a progress bar shows
 
 
 def grid(images: Any, columns: int | None = None, padding: int = 1) -> np.ndarray:
@@ -106,7 +105,7 @@ def write_pixels(
     names = None if labels is None else _as_folders(labels, len(pixels))
     digits = len(str(len(pixels) - 1))
     path.mkdir(exist_ok=True)
-    numbers = tqdm(range(len(pixels)), "images", disable=None, delay=_DELAY, leave=False)
+    numbers = bar("images", range(len(pixels)), leave=False)
     for i in numbers:
         folder = path if names is None else path / names[i]
         folder.mkdir(exist_ok=True)

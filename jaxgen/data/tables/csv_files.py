@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from jaxgen.core.bars import bar
 from jaxgen.data.tables.records import (
     MISSING,
     Columns,
@@ -33,7 +33,6 @@ from jaxgen.data.tables.records import (
 _ROWS = 50_000  # rows to format at once
 _SCANNED = 1000  # rows in which an error looks for more columns of text
 _TEXTS = 3  # most texts of a column that an error lists
-_BAR: dict[str, Any] = {"disable": None, "delay": 2.0, "leave": False}  # on a terminal, after 2 s
 _QUOTED = re.compile(r'"[^"]*"?')
 _TRUTH = {"true": 1.0, "false": 0.0}
 
@@ -209,7 +208,7 @@ def _values(
         pass  # an empty cell or an error: the slow reader below handles both
     numbers, texts = array.array("d"), reading.texts
     truths: dict[int, tuple[int, str]] = {}  # the first True or False of a column, and its line
-    rows = tqdm(_rows(path, start), desc="read", unit=" rows", **_BAR)
+    rows = bar("read", _rows(path, start), unit=" rows", leave=False)
     for here, row in rows:
         for j, cell in enumerate(row[:width]):
             if j in truths and (truth := _truth(cell)) is not None:
@@ -314,7 +313,7 @@ def _write(file: IO[bytes], values: Any, columns: Columns, delimiter: str = ",")
         texts |= column.dtype.kind in "UO" or np.ma.isMaskedArray(column)
         cells.append(_cell(column.dtype))
     line = delimiter.join(cells) + "\n"
-    for start in tqdm(range(0, count, _ROWS), desc="write", unit=" blocks", **_BAR):
+    for start in bar("write", range(0, count, _ROWS), unit=" blocks", leave=False):
         block = [column[start : start + _ROWS].tolist() for column in arrays]
         if texts:
             rows = zip(*block, strict=True)
