@@ -105,13 +105,11 @@ def job_of(
     check_file_format(file_format)
     if log_prob and model.model.traits.density == "none":
         raise ValueError(f"log_prob: {model.model} has no log density")
-    spec = model.model
-    found = inputs.as_conditions(
-        spec, model.conditions_of(y), (n,), inputs.float_dtype(model.params)
-    )
+    spec, given = model.model, model.conditions_of(y)
+    found = inputs.as_conditions(spec, given, (n,), inputs.float_dtype(model.params))
     found, by_row = None if found is None else np.asarray(found), False
     if found is not None:
-        by_row = bool(np.shape(model.conditions_of(y)) != tuple(spec.y_shape or ()))
+        by_row = bool(np.shape(given) != tuple(spec.y_shape or ()))
         found = found if by_row else np.array(found[0])
     has_y = found is not None or spec.classes is not None
     layout = layout_of(model, file_format, has_y, log_prob)
