@@ -142,11 +142,15 @@ def generate(directory, **arguments):
     jaxgen.generate(box(), ROWS, directory, **{"key": key(), "block_rows": BLOCK, **arguments})
 
 
-def run(directory, point=None, visit=1, pause=0.0, **arguments):
+def run(directory, point=None, visit=1, pause=0.0, hangup=signal.SIG_DFL, **arguments):
     """Generate in this process; be killed at the given visit of a point.
 
-    pause: seconds to wait in the middle of each block.
+    Args:
+      pause: seconds to wait in the middle of each block.
+      hangup: the handler of SIGHUP, whatever the tests were started with.
     """
+    signal.signal(signal.SIGHUP, hangup)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched it off
     left = [visit]
 
     def fault(reached):

@@ -96,6 +96,15 @@ def test_a_signal_ends_a_run_cleanly(name, undisturbed, tmp_path):
     assert content(tmp_path / "a") == undisturbed
 
 
+def test_a_run_under_nohup_goes_on_at_sighup(undisturbed, tmp_path):
+    process = bulk_jobs.start(tmp_path / "a", pause=0.1, hangup=signal.SIG_IGN)
+    wait_for(tmp_path, "a/block-000004*")
+    os.kill(process.pid, signal.SIGHUP)
+    process.join(60)
+    assert process.exitcode == 0
+    assert content(tmp_path / "a") == undisturbed
+
+
 def test_a_signal_in_compiled_code_ends_a_run(tmp_path):
     """A handler of Python would wait for the compiled code to return."""
     process = bulk_jobs.context().Process(target=bulk_jobs.run_slow_model, args=(tmp_path / "a",))
