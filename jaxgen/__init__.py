@@ -3,8 +3,8 @@
 from jaxgen import bijectors, compose, data, laws, metrics, models, networks, numpyro, training
 from jaxgen.core import random
 from jaxgen.core.compiler import cache_compilations
+from jaxgen.core.functions import classify, log_prob, sample
 from jaxgen.core.model import Learning, Model, Traits
-from jaxgen.core.verbs import classify, log_prob, sample
 from jaxgen.core.wrapper import Inner, Wrapper
 from jaxgen.data import datasets
 from jaxgen.data.bulk import generate, score_files

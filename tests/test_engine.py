@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen.core import engine
+from jaxgen.core import block_sizes
 from jaxgen.laws import count_compiles
 from jaxgen.models import KDE, Bernoulli, Gaussian, GaussianMixture
 
@@ -33,15 +33,19 @@ def test_ten_sizes_compile_once_for_each_rung(fitted):
     fitted = mixture(components=4)  # a spec that no other test compiles
     with count_compiles() as count:
         samples = [fitted.sample(KEY, n) for n in SIZES]
-    rungs = {engine.block_size(fitted.model, fitted.params, n, fitted.model.noise()) for n in SIZES}
-    assert 0 < count[0] <= len(rungs) <= len(engine.RUNGS)
+        for n in SIZES:
+            assert sum(map(len, fitted.stream(KEY, n))) == n
+    rungs = {block_sizes.block_size(fitted.model, fitted.params, n, draws=True) for n in SIZES}
+    arrays = 2  # sizes of arrays into which a program writes several blocks
+    assert 0 < count[0] <= len(rungs) + arrays
+    assert len(rungs) <= 1 + len(block_sizes.RUNGS)
     for n, x in zip(SIZES, samples, strict=True):
         assert x.shape == (n, 2)
         np.testing.assert_allclose(x, samples[-1][:n], rtol=1e-6, atol=1e-6)
-    with count_compiles() as count:  # streams use the same programs
+    with count_compiles() as count:
         for n in SIZES:
-            for start in (0, 5):
-                assert sum(map(len, fitted.stream(KEY, n, start=start))) == n
+            fitted.sample(KEY, max(n - 1, 1))
+            assert sum(map(len, fitted.stream(KEY, n, start=5))) == n
     assert count[0] == 0
 
 
@@ -78,17 +82,17 @@ def test_fitted_passes_through_transformations(fitted):
 def test_padding_and_wide_events():
     wide = Bernoulli((50, 60))
     params = {"logits": np.zeros((50, 60), np.float32)}
-    assert engine.block_size(wide, params, 10**6, wide.noise()) * 3000 * 4 <= engine.BLOCK_BYTES
+    size = block_sizes.block_size(wide, params, 10**6, draws=True)
+    assert size * 3000 * 4 <= block_sizes.BLOCK_BYTES
     plain, params = Gaussian(2), {"mean": np.zeros(2), "scale_tril": np.eye(2)}
     for n in (1, 64, 65, 5000, 10**6):
-        size = engine.block_size(plain, params, n)
+        size = block_sizes.block_size(plain, params, n)
         assert -(-n // size) * size <= max(2.1 * n, 512)
     slow = KDE(2)  # one row takes longer than starting a block
     params = {"points": np.zeros((10_000, 2)), "log_weights": np.zeros(10_000)}
     for n in (100, 1000, 10_000, 100_000):
-        assert -(-n // engine.block_size(slow, params, n)) * engine.block_size(slow, params, n) <= (
-            1.3 * n
-        )
+        size = block_sizes.block_size(slow, params, n)
+        assert -(-n // size) * size <= 1.3 * n
 
 
 def test_no_events(fitted):
@@ -108,7 +112,7 @@ def test_stream_refuses_before_it_starts(fitted):
 
 def test_arrays_of_two_calls_are_independent(fitted, monkeypatch):
     """Blocks are joined in memory that JAX takes over without a copy, and that is not reused."""
-    monkeypatch.setattr(engine, "RUNGS", (64, 512))
+    monkeypatch.setattr(block_sizes, "RUNGS", (64, 512))
     for n in (10, 64, 5000, 100_001):
         a = fitted.sample(KEY, n)
         kept = np.array(a)
@@ -129,7 +133,7 @@ def test_arrays_of_two_calls_are_independent(fitted, monkeypatch):
 
 def test_events_are_not_kept(fitted, monkeypatch):
     """Scoring does not write to the events, and scores do not change with them later."""
-    monkeypatch.setattr(engine, "RUNGS", (512,))
+    monkeypatch.setattr(block_sizes, "RUNGS", (512,))
     x = np.array(fitted.sample(KEY, 70_000))
     before = x.copy()
     scores = fitted.log_prob(x)

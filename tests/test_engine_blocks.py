@@ -7,7 +7,7 @@ from cases import CASES
 from families import FAMILIES, KEY, family, same_bytes
 
 import jaxgen
-from jaxgen.core import engine
+from jaxgen.core import block_sizes
 from jaxgen.models import Box
 
 BLOCKS = (64, 512, 2048, 10240)
@@ -20,7 +20,7 @@ def test_blocks_of_any_size_give_the_same_events(name, monkeypatch):
     fitted, n = family(name), 10_300
     x = fitted.sample(KEY, n)
     for rung in BLOCKS:
-        monkeypatch.setattr(engine, "RUNGS", (rung,))
+        monkeypatch.setattr(block_sizes, "RUNGS", (rung,))
         rows = min(n, 40 * rung)  # enough blocks
         same_bytes(name, fitted.sample(KEY, rows), x[:rows])
 
@@ -33,7 +33,7 @@ def test_blocks_of_any_size_give_the_same_scores(name, monkeypatch):
     score = fitted.log_prob(x)
     assert np.isfinite(score).all()
     for rung in BLOCKS:
-        monkeypatch.setattr(engine, "RUNGS", (rung,))
+        monkeypatch.setattr(block_sizes, "RUNGS", (rung,))
         rows = min(n, 40 * rung)
         np.testing.assert_allclose(fitted.log_prob(x[:rows]), score[:rows], rtol=1e-6, atol=1e-6)
 
@@ -60,7 +60,7 @@ def test_stream_is_sample(n):
 
 @pytest.mark.optimized
 def test_a_stream_of_many_blocks(monkeypatch):
-    monkeypatch.setattr(engine, "RUNGS", (64,))
+    monkeypatch.setattr(block_sizes, "RUNGS", (64,))
     fitted = family("mixture")
     blocks = list(fitted.stream(KEY, 1000, start=77))
     assert [len(block) for block in blocks] == 15 * [64] + [40]
@@ -93,7 +93,7 @@ def test_a_stream_given_y(monkeypatch):
     y = np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32)
     x = np.asarray(fitted.sample(KEY, 5000, y))
     assert abs(np.corrcoef(x[:, 0], y @ fitted.params["w"])[0, 1]) > 0.1
-    monkeypatch.setattr(engine, "RUNGS", (512,))
+    monkeypatch.setattr(block_sizes, "RUNGS", (512,))
     for start in (0, 100, 4000):
         blocks = list(fitted.stream(KEY, 5000 - start, y[start:], start=start))
         np.testing.assert_array_equal(np.concatenate(blocks), x[start:])
@@ -105,7 +105,7 @@ def test_a_stream_given_y(monkeypatch):
 
 def test_a_stream_holds_few_blocks(monkeypatch):
     """Blocks that were yielded and released are freed, however long the stream is."""
-    monkeypatch.setattr(engine, "RUNGS", (64,))
+    monkeypatch.setattr(block_sizes, "RUNGS", (64,))
     fitted, held, before = family("mixture"), [], {id(array) for array in jax.live_arrays()}
     for block in fitted.stream(KEY, 100 * 64):
         new = (array for array in jax.live_arrays() if id(array) not in before)

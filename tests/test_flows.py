@@ -12,7 +12,7 @@ from cases import CASES
 import jaxgen
 from jaxgen import bijectors, compose, domains, models
 from jaxgen.bijectors import spline
-from jaxgen.core import batch, verbs
+from jaxgen.core import batch
 from jaxgen.core.lanes import lanes, over_rows
 from jaxgen.core.precision import enable_x64
 from jaxgen.laws.compiled import noise_rows
@@ -231,7 +231,7 @@ def test_lanes_do_not_change_scores(case):
     @jax.jit
     def both(noise):
         params = jax.tree_util.tree_map(lambda a, b: a + 0.2 * b, model.init(KEY), noise)
-        x = verbs.sample(model, params, KEY, rows, y)
+        x = jaxgen.sample(model, params, KEY, rows, y)
         scores = [over(model.log_prob, axes)(params, x, y) for over in (jax.vmap, over_rows)]
         return x, *scores
 

@@ -13,7 +13,7 @@ from cases import CASES
 
 import jaxgen
 from jaxgen import Fitted, Model, models, random
-from jaxgen.core import engine
+from jaxgen.core import block_sizes
 from jaxgen.core.model import is_invertible
 from jaxgen.core.random import Normal
 from jaxgen.laws import compiled, count_compiles
@@ -227,7 +227,7 @@ def test_strict_promotion_compiles_nothing_anew():
 
 
 def test_promotion_is_the_callers_between_the_blocks_of_a_stream(monkeypatch):
-    monkeypatch.setattr(engine, "RUNGS", (64,))
+    monkeypatch.setattr(block_sizes, "RUNGS", (64,))
     with configured(**STRICT_DTYPES):
         for _ in Fitted(Careless(), {"mean": jnp.zeros(2)}).stream(KEY, 130):
             with pytest.raises(ValueError, match="promotion"):

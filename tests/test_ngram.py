@@ -10,7 +10,7 @@ import pytest
 
 import jaxgen
 from jaxgen import Fitted, compose, domains, models
-from jaxgen.core import engine
+from jaxgen.core import block_sizes
 from jaxgen.training.rows import pad
 
 KEY = jax.random.key(19)
@@ -247,6 +247,6 @@ def test_a_long_text_is_not_copied():
     """Padding to 64 rows would take 64 times the time and memory."""
     x = RNG.integers(0, 3, (1, 100_000))
     long = jaxgen.fit(models.NGram(x.shape[1], 3, stop=False), x, key=KEY)
-    assert engine.block_size(long.model, long.params, 1, more=long.model.traits.scratch) == 1
+    assert block_sizes.block_size(long.model, long.params, 1, more=long.model.traits.scratch) == 1
     assert len(pad(x.astype(float), None, None).x) == 1
     assert float(long.log_prob(x)[0]) / x.size == pytest.approx(-np.log(3), abs=0.01)

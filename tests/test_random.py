@@ -270,3 +270,19 @@ def test_where_the_tail_of_normals_ends():
         z = np.asarray(widest(radius, np.arange(4) / 4))
     np.testing.assert_allclose([z.max(), -z.min()], (2 * 53 * np.log(2)) ** 0.5, rtol=1e-12)
     assert 8.5 < z.max() < 8.6
+
+
+def test_layouts_hold_the_same_numbers():
+    """Rows first or last, with two scalars or one for each hash: the numbers are the same."""
+    n, start = 37, np.array([0, 2**32 - 20], np.uint32)  # row numbers cross the low word
+    leaves = [Normal((3,)), Uniform((33,)), Bits((3,))]
+
+    @jax.jit
+    def layouts(key):
+        last = draw(leaves, key, start, n, jnp.float32)
+        first = draw(leaves, key, start, n, jnp.float32, axis=0)
+        return last, first, draw(leaves, key, start, n, jnp.float32, fused=True)
+
+    for last, first, alone in zip(*layouts(jax.random.key(8)), strict=True):
+        np.testing.assert_array_equal(np.moveaxis(first, 0, -1), last)
+        np.testing.assert_allclose(alone, last, rtol=1e-6, atol=1e-6)

@@ -17,34 +17,33 @@ from jax import lax
 from jaxgen.core import inputs
 from jaxgen.core.families import token_log_probs_of_each
 from jaxgen.core.lanes import over_rows
-from jaxgen.core.numerics import blanked, computed_once, logsumexp
-from jaxgen.core.random import Bits, draw
+from jaxgen.core.numerics import blanked, logsumexp
+from jaxgen.core.random import Bits, draw, later
 from jaxgen.core.random.choice import choose, words_for
-from jaxgen.core.random.threefry import key_words
 
 _WIDER = 64  # an accelerator's tiles, as multiples of those that suit the caches of one CPU core
 
 
 def sample_rows(model, params, key, start, n, y, with_labels=False):
     """Events of rows start .. start + n - 1; with_labels: and labels or components (n,) of them."""
-    once = not (model.traits.elementwise and _even(model))
     draws_label = y is None and model.classes is not None
     leaves = (model.noise(), _label_noise(model)) if draws_label else model.noise()
+    fused = is_fused(model)
+    axis = 0 if (model.traits.row_major or model.traits.elementwise) and not fused else -1
 
     def rows(first, count, y):
-        noise = draw(leaves, key, jnp.stack(_later(start, first)), count, dtype)
-        if once:
-            noise = computed_once(noise, key_words(key)[0])
+        here = jnp.stack(later(start, first))
+        noise = draw(leaves, key, here, count, dtype, axis=axis, fused=fused)
         if draws_label:
             noise, words = noise
-            y = jax.vmap(choose, (None, -1))(jnp.exp(model.log_prior(params)), words)
-        events = over_rows(model.push, (None, -1, None if y is None else 0))(params, noise, y)
+            y = jax.vmap(choose, (None, axis))(jnp.exp(model.log_prior(params)), words)
+        events = over_rows(model.push, (None, axis, None if y is None else 0))(params, noise, y)
         events = events if draws_label else blank_unknown(model, y, events)
         if not with_labels:
             return events
         if model.classes is not None:
             return events, y
-        which = over_rows(model.traits.components.which, (None, -1, None if y is None else 0))
+        which = over_rows(model.traits.components.which, (None, axis, None if y is None else 0))
         return events, which(params, noise, y)
 
     dtype = inputs.float_dtype(params)
@@ -63,7 +62,7 @@ def complete_rows(model, params, key, start, x, y):
 
     def rows(first, count, block):
         x, y = block
-        noise, words = draw(leaves, key, jnp.stack(_later(start, first)), count, x.dtype)
+        noise, words = draw(leaves, key, jnp.stack(later(start, first)), count, x.dtype)
         possible = None
         if y is None and prior is not None:
             posterior = _normal(_joint(model, params, prior, x, True))
@@ -211,10 +210,8 @@ def loss_rows(model, params, key, x, y, events, number=0):
         return _total(x, lambda x: model.loss(params, noise, x, y), jnp.inf)
 
     def rows(first, count, xy):
-        start = jnp.stack(_later(np.zeros(2, np.uint32), first + number))
+        start = jnp.stack(later(np.zeros(2, np.uint32), first + number))
         noise = draw(model.learning.noise, key, start, count, x.dtype, events)
-        if jax.tree_util.tree_leaves(noise):
-            noise = computed_once(noise, key_words(key)[0])
         return over_rows(one, (-1, 0, None if y is None else 0))(noise, *xy)
 
     return _in_tiles(model.traits.tile, rows, len(x), (x, y))
@@ -279,15 +276,10 @@ def _on_device(tile):
     return tile if tile is None or jax.default_backend() == "cpu" else tile * _WIDER
 
 
-def _later(start, rows):
-    """``start`` plus ``rows``, as its high and low word."""
-    low = jnp.asarray(start)[1] + jnp.asarray(rows, jnp.uint32)
-    return jnp.asarray(start)[0] + (low < jnp.asarray(start)[1]).astype(jnp.uint32), low
-
-
-def _even(model):
-    width = math.prod(model.event_shape)
-    return width == 1 or width % 2 == 0  # an odd width would be written a number at a time
+def is_fused(model):
+    """Whether a draw's noise is made where it is read, so that no block holds it in memory."""
+    # loops over more numbers of a row would hash each of them alone
+    return model.traits.elementwise and math.prod(model.event_shape) <= 2
 
 
 def push_rows(model, params, noise, y):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
@@ -70,13 +71,13 @@ def _sorted_tiles(fn, size, stacked, index, args, args_batched):
     choices = jax.tree_util.tree_leaves(stacked)[0].shape[0]
     tile = max(1, min(_TILE, size // choices))
     tiles = -(-size // tile) + choices  # each choice may have one partly empty tile
-    order = jnp.argsort(index, stable=True)
+    order, ordered = _sorted(index, choices)
     count = jnp.zeros(choices, jnp.int32).at[index].add(1)
-    rank = jnp.arange(size, dtype=jnp.int32) - (jnp.cumsum(count) - count)[index[order]]
+    rank = jnp.arange(size, dtype=jnp.int32) - (jnp.cumsum(count) - count)[ordered]
     last_tile = jnp.cumsum(-(-count // tile))
     first_tile = last_tile - -(-count // tile)
-    slot = first_tile[index[order]] * tile + rank  # positions of the sorted rows in the tiles
-    source = jnp.zeros(tiles * tile, jnp.int32).at[slot].set(order.astype(jnp.int32))
+    slot = first_tile[ordered] * tile + rank  # positions of the sorted rows in the tiles
+    source = jnp.zeros(tiles * tile, jnp.int32).at[slot].set(order)
     choice = jnp.searchsorted(last_tile, jnp.arange(tiles), side="right").clip(max=choices - 1)
     axes = _map(lambda b: 0 if b else None, args_batched)
 
@@ -88,3 +89,14 @@ def _sorted_tiles(fn, size, stacked, index, args, args_batched):
     out = lax.map(run, (choice, source.reshape(tiles, tile)))
     where = jnp.zeros(size, jnp.int32).at[order].set(slot)
     return _map(lambda v: v.reshape(tiles * tile, *v.shape[2:])[where], out)
+
+
+def _sorted(index, choices):
+    """The rows in the order of their index, stable, and their index; both int32."""
+    size = len(index)
+    if choices * size >= 2**32:
+        order = jnp.argsort(index, stable=True).astype(jnp.int32)
+        return order, index[order].astype(jnp.int32)
+    # one array of numbers is sorted many times as fast as pairs of them
+    key = jnp.sort(index.astype(jnp.uint32) * np.uint32(size) + jnp.arange(size, dtype=jnp.uint32))
+    return (key % np.uint32(size)).astype(jnp.int32), (key // np.uint32(size)).astype(jnp.int32)

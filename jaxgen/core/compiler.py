@@ -11,33 +11,46 @@ from typing import Any
 
 import jax
 
+from jaxgen.core.tracing import is_tracing
+
 
 def jit(
     function: Callable[..., Any], *, quick: bool = False, **settings: Any
 ) -> Callable[..., Any]:
-    """``jax.jit`` with compiler options for this machine, for calls outside of transformations.
+    """``jax.jit`` with compiler options for this machine.
 
-    JAX takes compiler options at the top level only, so the result must not be called within a
-    trace. The options are chosen at the first call, since the import of the library must not start
-    a backend.
+    JAX takes compiler options at the top level only, so a call within a transformation has none.
+    The options are chosen at the first call, since the import of the library must not start a
+    backend.
 
     Args:
       function: the function to compile.
-      quick: compile in two thirds of the time a program that runs slower, for programs that run
-        only a few times.
+      quick: compile a program that runs slower in a tenth to two thirds of the time, for programs
+        that run only a few times.
       settings: further arguments of ``jax.jit``.
     """
 
     @functools.cache
     def compiled(backend: str) -> Callable[..., Any]:
-        options = quick_options(backend) if quick else _options(backend)
-        return jax.jit(function, compiler_options=options, **settings)
+        return jit_on(backend, function, quick=quick, **settings)
+
+    traced = jax.jit(function, **settings)
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
+        if is_tracing(*args):
+            return traced(*args)
         return compiled(jax.default_backend())(*args)
 
     return call
+
+
+def jit_on(
+    backend: str, function: Callable[..., Any], *, quick: bool = False, **settings: Any
+) -> Callable[..., Any]:
+    """``jit`` for one backend, such as "cpu"."""
+    options = quick_options(backend) if quick else _options(backend)
+    return jax.jit(function, compiler_options=options, **settings)
 
 
 def cache_compilations(folder: str | os.PathLike[str] | None = None) -> pathlib.Path:

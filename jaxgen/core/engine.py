@@ -13,37 +13,47 @@ import contextlib
 import functools
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, PartitionSpec, Sharding
 
-from jaxgen.core import compiler
+from jaxgen.core import batch, block_sizes, compiler, host_arrays
 from jaxgen.core.inputs import float_dtype, has_missing
 from jaxgen.core.promotion import standard_promotion
-from jaxgen.core.random import is_leaf
-from jaxgen.core.verbs import Request
+from jaxgen.core.random import later
+from jaxgen.core.tracing import is_tracing
+from jaxgen.core.verbs import COMPLETE, Request, either, run_traced
 
-# block sizes: few, as each is compiled, and such that round numbers need little padding
-RUNGS = (64, 512, 2048, 10240, 40960, 250880, 1003520)
-LONG_RUNGS = (1, 8)  # more sizes for events so long that few rows fill a block, such as texts
-BLOCK_BYTES = 8 * 2**20  # largest size of a block's events, plus its noise if that is in memory too
-BLOCK_COST = 2**21  # parameters that can be read one by one in the time that starting a block takes
 _AHEAD = 2  # blocks that run while another is copied or used
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
+_RECYCLED_BYTES = 32 * 2**20  # size up to which a CPU's allocator reuses memory
 _map = jax.tree_util.tree_map
+_empty: Any = getattr(lax, "empty", None)  # of newer JAX
+_config: Any = jax.config
+
+
+def is_traced(request: Request) -> bool:
+    """Whether a request is made within a JAX transformation."""
+    return is_tracing(request.params, request.shared, request.values, request.y)
+
+
+def answer(request: Request, place: jax.Device | Sharding | None = None) -> Any:
+    """The answer to a request: within a transformation a part of its program, which ignores
+    ``place``; else as ``run`` gives it."""
+    return run_traced(request) if is_traced(request) else run(request, place)
 
 
 def run(request: Request, place: jax.Device | Sharding | None = None) -> Any:
     """The answer to a request, its rows joined; place as in ``devices_of``."""
     devices = devices_of(request.params, place)
-    answer = _join(_blocks(request, devices), request.n, request.shape)
+    whole = _in_one_call(request, devices)
+    blocks = _blocks(request, devices) if whole is None else iter([(request.n, whole)])
+    answer = host_arrays.join(blocks, request.n, request.shape)
     return answer if place is None else jax.device_put(answer, place)
 
 
@@ -51,7 +61,7 @@ def run(request: Request, place: jax.Device | Sharding | None = None) -> Any:
 def stream(request: Request, place: jax.Device | Sharding | None = None) -> Iterator[jax.Array]:
     """The answer to a request in blocks of rows, in order."""
     for rows, block in _blocks(request, devices_of(request.params, place)):
-        yield block if rows == len(block) else _join(iter([(rows, block)]), rows)
+        yield block if rows == len(block) else host_arrays.join(iter([(rows, block)]), rows)
 
 
 @standard_promotion
@@ -65,33 +75,6 @@ def padded_blocks(
     yield from _blocks(request, devices_of(request.params, place))
 
 
-def block_size(model, params, n: int, noise=(), more: int = 0, draws: bool = False) -> int:
-    """The block size within the byte budget that runs n rows with the least padding.
-
-    Args:
-      noise: the noise of one event, if it is drawn.
-      more: scalars that a row takes in addition to its event and its noise.
-      draws: whether events are drawn, which for some models takes far longer than to start a block.
-    """
-    scalars = math.prod(model.event_shape) + more
-    if not model.traits.elementwise:
-        leaves = jax.tree_util.tree_leaves(noise, is_leaf=is_leaf)
-        scalars += sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves)
-    itemsize = float_dtype(params).itemsize
-    budget = BLOCK_BYTES // (max(scalars, 1) * itemsize)
-    is_long = RUNGS[0] * math.prod(model.event_shape) * itemsize > BLOCK_BYTES
-    rungs = (*LONG_RUNGS, *RUNGS) if is_long else RUNGS
-    fitting = [rung for rung in rungs if rung <= budget] or [rungs[0]]
-    if draws and model.traits.draw_tile is not None:
-        # at least one block for each core
-        fitting = [rung for rung in fitting if rung * _CORES <= n]
-        fitting = [model.traits.draw_tile, *fitting]
-    # most models read each of their parameters once for each row
-    numbers = sum(np.size(leaf) for leaf in jax.tree_util.tree_leaves(params))
-    cost = min(max(BLOCK_COST // max(numbers, 1), 64), 4096)
-    return min(fitting, key=lambda rung: -(-n // rung) * (rung + cost))
-
-
 def devices_of(params: Any, place: jax.Device | Sharding | None = None) -> tuple[jax.Device, ...]:
     """The devices to run on: those of ``place``, else those that the params are committed to, else
     all local ones."""
@@ -100,12 +83,12 @@ def devices_of(params: Any, place: jax.Device | Sharding | None = None) -> tuple
     for leaf in jax.tree_util.tree_leaves(params):
         if isinstance(leaf, jax.Array) and leaf.committed:
             return tuple(_addressable(leaf.sharding))
-    chosen = jax.config.values["jax_default_device"]
+    chosen = _config.jax_default_device
     return _default_device() if chosen is not None else tuple(jax.local_devices())
 
 
 def _default_device():
-    default = jax.config.values["jax_default_device"]
+    default = _config.jax_default_device
     if isinstance(default, jax.Device):
         return (default,)
     return tuple(jax.local_devices(backend=default)[:1])  # a platform's name, or None
@@ -122,133 +105,182 @@ def _blocks(request, devices):
     devices one step runs a block on each of them.
     """
     verb, model, params, shared, values, y, n, _, start = request
-    noise = model.noise() if verb.draws else ()
-    more = _scratch(model, y) if verb.scores else 0
-    size = block_size(model, params, n, noise, more, verb.draws)
-    by_missing = verb.missing is not None and model.learning.missing is not None
-    function = verb.missing if by_missing and has_missing(values) else verb.rows
+    more = block_sizes.scratch(model, y) if verb.scores else 0
+    platform = devices[0].platform
+    size = block_sizes.block_size(model, params, n, more, verb.draws, platform)
+    function = _function(verb, model, values)
     rows, shared = (values, y), (params, shared)
     devices = devices if n > size else devices[:1]
     program = _program(devices)
     if len(devices) == 1 and devices != _default_device():
         shared = jax.device_put(shared, devices[0])
     step = size * len(devices)
-    under_way: collections.deque[tuple[int, Any]] = collections.deque()
-    threads = _threads(model, devices) if n > step else None
-    ahead = max(_AHEAD, _CORES) if threads else _AHEAD
-    for first in range(0, max(n, 1), step):
+
+    def arguments(first):
         starts = [start + first + i * size for i in range(len(devices))]
         words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
-        cut = _map(functools.partial(_cut, first=first, size=step), rows)
-        arguments = function, model, size, shared, (words, cut)
-        # the first block compiles the program for all
-        block = _start(program, arguments, None if first == 0 else threads)
-        under_way.append((min(step, n - first), block))
-        if len(under_way) > ahead:
-            yield _finished(*under_way.popleft())
-    for rows_and_block in under_way:
-        yield _finished(*rows_and_block)
+        words = words if platform == "cpu" else jax.device_put(words)  # no implicit transfer
+        cut = _map(functools.partial(host_arrays.cut, first=first, size=step), rows)
+        return min(step, n - first), (function, model, size, shared, (words, cut))
+
+    each = map(arguments, range(0, max(n, 1), step))
+    run_blocks = _in_threads if n > step and _needs_threads(model, devices) else _in_turn
+    yield from run_blocks(program, each)
 
 
-def _start(program, arguments, threads):
-    if threads is not None:
+def _in_turn(program, each):
+    """Yield the results of a program for (rows, arguments), of which few are under way."""
+    under_way: collections.deque[tuple[int, Any]] = collections.deque()
+    for rows, arguments in each:
+        under_way.append((rows, program(*arguments)))
+        if len(under_way) > _AHEAD:
+            yield under_way.popleft()
+    yield from under_way
+
+
+def _needs_threads(model, devices) -> bool:
+    """Whether blocks run faster in threads, one on each core of a CPU.
+
+    A network's tiles are too small for XLA to spread over cores, and JAX runs the calls of one
+    thread in order.
+    """
+    return model.traits.tile is not None and len(devices) == 1 and devices[0].platform == "cpu"
+
+
+def _in_threads(program, each):
+    """``_in_turn``, but each call runs in one of several threads.
+
+    A thread does not run a call whose caller has settings of its own, such as
+    ``with jax.enable_x64(True)``; then this one does.
+    """
+    threads, settings = _thread_pool(), _settings()
+    ahead = max(_AHEAD, block_sizes.CORES)
+    under_way: collections.deque[tuple[int, Any, Any]] = collections.deque()
+
+    def start(rows, arguments):
+        block = None
         with contextlib.suppress(RuntimeError):  # no thread starts while the interpreter ends
-            return threads.submit(_run, program, arguments)
-    return program(*arguments)
+            block = threads.submit(_run, program, arguments, settings)
+        under_way.append((rows, arguments, block))
+
+    def finish():
+        rows, arguments, block = under_way.popleft()
+        block = None if block is None else block.result()
+        return rows, program(*arguments) if block is None else block
+
+    first = next(each)
+    if not _ran_before(first[1]):  # the first call compiles the program for all
+        yield first[0], program(*first[1])
+        first = None
+    # cut before the threads start, which hold Python's lock at times
+    for block in [] if first is None else [first, *itertools.islice(each, ahead - 1)]:
+        start(*block)
+    for block in each:
+        start(*block)
+        if len(under_way) > ahead:
+            yield finish()
+    while under_way:
+        yield finish()
 
 
 @standard_promotion  # as in the calling thread
-def _run(program, arguments):
-    return jax.block_until_ready(program(*arguments))
+def _run(program, arguments, settings):
+    return jax.block_until_ready(program(*arguments)) if _settings() == settings else None
 
 
-def _finished(rows, block):
-    return rows, block.result() if isinstance(block, Future) else block
+def _settings() -> tuple[Any, ...]:
+    """JAX's settings that may differ between threads."""
+    return tuple(getattr(jax.config, name) for name in _names_of_settings())
 
 
-def _threads(model, devices) -> ThreadPoolExecutor | None:
-    """Threads that run one block each, for a network on a CPU; None if they are not needed.
+@functools.cache
+def _names_of_settings() -> tuple[str, ...]:
+    # those that JAX has context managers for
+    names = [n for n in jax.config.values if callable(getattr(jax, n.removeprefix("jax_"), None))]
+    return tuple({"jax_enable_x64": None, **dict.fromkeys(names)})
 
-    A network's tiles are too small for XLA to spread over cores, and JAX runs the calls of one
-    thread in order. Also None if the calling thread has settings of its own, such as
-    ``with jax.enable_x64(True)``.
+
+def _function(verb, model, values):
+    """The function of a verb for the values, which may hold missing ones."""
+    if verb.missing is None or model.learning.missing is None:
+        return verb.rows
+    if host_arrays.on_host(values):
+        return verb.missing if has_missing(values) else verb.rows
+    return either(verb)
+
+
+def _in_one_call(request, devices):
+    """A draw on a CPU by one program, in an array of more rows; None where blocks are better.
+
+    The program loops over blocks, writes each to its place, and leaves the rows beyond the last
+    block as they are. So no block is copied, and few programs serve all n.
     """
-    if model.traits.tile is None or len(devices) > 1 or devices[0].platform != "cpu":
+    verb, model, params, key, _, y, n, _, start = request
+    if not verb.draws or verb is COMPLETE or y is not None or len(devices) > 1:
         return None
-    threads = _thread_pool()
-    settings = _start(lambda: jax.config.values, (), threads)
-    settings = settings.result() if isinstance(settings, Future) else None
-    return threads if settings == jax.config.values else None
+    traits, on_cpu = model.traits, devices == _default_device() and devices[0].platform == "cpu"
+    if not on_cpu or traits.tile or traits.draw_tile or batch.is_fused(model) or _empty is None:
+        return None
+    itemsize = float_dtype(params).itemsize
+    limits = block_sizes.RUNGS, block_sizes.CACHE_BYTES
+    size = block_sizes.fitting_sizes(model, 0, True, itemsize, *limits)[-1]
+    capacity = size * 2 ** max(math.ceil(math.log2(max(n, 1) / size)), 0)
+    if not size < n or capacity * math.prod(model.event_shape) * itemsize > _RECYCLED_BYTES:
+        return None
+    words = np.array([start >> 32 & 0xFFFFFFFF, start & 0xFFFFFFFF], np.uint32)
+    return _whole_program()(verb.rows, model, size, capacity, params, key, words, np.int32(n))
+
+
+@functools.cache
+def _whole_program():
+    return compiler.jit_on("cpu", _whole, static_argnums=(0, 1, 2, 3))
+
+
+def _whole(function, model, size, capacity, params, key, start, n):
+    """Rows of a draw in arrays of ``capacity`` rows, of which at least the first n are drawn."""
+
+    @jax.jit  # is traced once, though it is called twice
+    def block(i):
+        first = jnp.stack(later(start, i.astype(jnp.uint32) * np.uint32(size)))
+        return function(model, params, key, first, size, None, None)
+
+    def write(i, arrays):
+        put = lambda a, v: lax.dynamic_update_slice_in_dim(a, v, i * size, 0)  # noqa: E731
+        return _map(put, arrays, block(i))
+
+    shapes = jax.eval_shape(block, jax.ShapeDtypeStruct((), jnp.int32))
+    arrays = _map(lambda v: _empty((capacity, *v.shape[1:]), v.dtype), shapes)
+    return lax.fori_loop(0, -(-n // size), write, arrays)
+
+
+def _ran_before(arguments: tuple[Any, ...]) -> bool:
+    """Whether a call with arguments of these shapes has been made before, so that it compiles
+    nothing."""
+    leaves, structure = jax.tree_util.tree_flatten(arguments[3:])
+    shapes = tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
+    key = *arguments[:3], structure, shapes
+    before = key in _ran
+    _ran[key] = None
+    if len(_ran) > _MOST_RAN:
+        _ran.pop(next(iter(_ran)))
+    return before
+
+
+_ran: dict[Any, None] = {}
+_MOST_RAN = 4096  # as many as the programs that JAX keeps
 
 
 @functools.cache
 def _thread_pool():
-    return ThreadPoolExecutor(_CORES, "jaxgen")
-
-
-def _cut(array, first, size):
-    """Rows first .. first + size - 1, padded with copies of a row, as zeros may be impossible."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):  # keys cannot leave the device
-        return array[np.minimum(np.arange(first, first + size), len(array) - 1)]
-    host = _on_host(array)
-    part = (np.asarray(array) if host else array)[first : first + size]
-    if padding := size - len(part):
-        xp = np if host else jnp
-        like = part[:1] if len(part) else xp.zeros((1, *part.shape[1:]), part.dtype)
-        return xp.concatenate([part, like.repeat(padding, 0)])
-    return part
-
-
-def _join(parts, n, batch_shape=None):
-    """The blocks as one array (or a pytree of them), without the padding.
-
-    On a CPU they are joined in host memory, because a program would have to be compiled for each n.
-    On an accelerator, where transfers to the host cost more, a program joins them.
-    """
-    batch_shape = (n,) if batch_shape is None else batch_shape
-    first = next(parts)
-    rows, block = first
-    if not _on_host(block):
-        blocks = [block, *(block for _, block in parts)]
-        joined = _map(lambda *leaves: jnp.concatenate(leaves)[:n], *blocks)
-        return _map(lambda v: v.reshape(*batch_shape, *v.shape[1:]), joined)
-    if rows == n:
-        joined = _map(lambda v: np.asarray(v)[:n], block)  # a view
-    else:
-        joined, start = _map(lambda v: _aligned((n, *v.shape[1:]), v.dtype), block), 0
-        for count, piece in itertools.chain([first], parts):
-            for whole, part in zip(*map(jax.tree_util.tree_leaves, (joined, piece)), strict=True):
-                whole[start : start + count] = np.asarray(part)[:count]
-            start += count
-    # jnp.asarray would compile a program for every shape
-    return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
-
-
-def _scratch(model, y):
-    """Scalars that scoring an event takes, in addition to the event."""
-    marginal = y is None and model.classes is not None
-    return model.traits.scratch + (model.classes if marginal else 0)
-
-
-def _on_host(tree):
-    """Whether NumPy can read the arrays without a copy."""
-    leaf = jax.tree_util.tree_leaves(tree)[0]
-    return not isinstance(leaf, jax.Array) or next(iter(leaf.devices())).platform == "cpu"
-
-
-def _aligned(shape, dtype):
-    """An empty array, aligned so that a CPU device can use it without a copy."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    first = -raw.ctypes.data % 64
-    return raw[first : first + size].view(dtype).reshape(shape)
+    return ThreadPoolExecutor(block_sizes.CORES, "jaxgen")
 
 
 @functools.cache
 def _program(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
     """``_block``, compiled to run on each of the devices."""
+    backend = devices[0].platform
     if len(devices) == 1:
-        return compiler.jit(_block, static_argnums=(0, 1, 2))
+        return compiler.jit_on(backend, _block, static_argnums=(0, 1, 2))
     mesh = Mesh(np.array(devices), ("rows",))
     every, split = PartitionSpec(), PartitionSpec("rows")
 
@@ -259,7 +291,7 @@ def _program(devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
         )
         return each(shared, rows)
 
-    return compiler.jit(spread, static_argnums=(0, 1, 2))
+    return compiler.jit_on(backend, spread, static_argnums=(0, 1, 2))
 
 
 def _block(function, model, size, shared, rows):

@@ -6,6 +6,7 @@ expected and what was given. Shapes and dtypes are checked within a trace too, v
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Mapping
@@ -23,21 +24,23 @@ from jaxgen.core.random import is_leaf
 _ROUNDED, _COMPARED = 16384, 256  # most rows to test for rounding, and to compare with each other
 
 
-def is_tracing(*trees: Any) -> bool:
-    """Whether a JAX transformation traces the trees or the calling code."""
-    leaves = jax.tree_util.tree_leaves(trees)
-    return any(isinstance(v, jax.core.Tracer) for v in leaves) or isinstance(
-        jnp.zeros(()), jax.core.Tracer
-    )
-
-
 def float_dtype(params: Any) -> np.dtype:
     """The dtype in which a model computes: that of its first float param, or JAX's default."""
+    config: Any = jax.config
     for leaf in jax.tree_util.tree_leaves(params):
-        dtype = jnp.result_type(leaf)
-        if jnp.issubdtype(dtype, jnp.floating):
+        dtype = _as_float(
+            getattr(leaf, "dtype", None) or jnp.result_type(leaf), config.jax_enable_x64
+        )
+        if dtype is not None:
             return dtype
     return jnp.result_type(float)
+
+
+@functools.cache
+def _as_float(dtype: Any, _wide: bool) -> np.dtype | None:
+    """The dtype in which JAX holds a float dtype; None if it is of another kind."""
+    dtype = jnp.result_type(dtype)
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else None
 
 
 def as_key(key: Any) -> jax.Array:

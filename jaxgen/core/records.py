@@ -63,6 +63,8 @@ class Traits(NamedTuple):
       degrees_of_freedom: a function of the params, of which it reads the shapes alone, that counts
         the free numbers in them; None if all numbers count that are not frozen.
       elementwise: whether ``push`` reads each noise scalar once, so that XLA can fuse the two.
+      row_major: whether ``push`` is faster if the numbers of an event's noise lie side by side in
+        memory, as for work on whole events; work on single features wants those of a feature so.
       tile: rows that a network takes at once on a CPU core; None for all of them.
       draw_tile: rows that a draw takes at once, if that is another number.
       scratch: scalars that scoring one event holds in memory, beside the event.
@@ -91,6 +93,7 @@ class Traits(NamedTuple):
     components: Any = None
     degrees_of_freedom: Callable[[Params], int] | None = None
     elementwise: bool = False
+    row_major: bool = False
     tile: int | None = None
     draw_tile: int | None = None
     scratch: int = 0

@@ -1,4 +1,4 @@
-"""The verbs: what a user can ask of a model for many rows, and the public pure functions.
+"""The verbs: what a user can ask of a model for many rows.
 
 A verb is a record, and a question is a ``Request``: a verb with checked arguments. ``run_traced``
 answers it within the caller's trace; the engine answers it in compiled blocks.
@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 
 from jaxgen.core import batch, inputs
+from jaxgen.core.host_arrays import on_host
 from jaxgen.core.model import Model, Params
-from jaxgen.core.promotion import standard_promotion
 
 
 class Verb(NamedTuple):
@@ -180,100 +179,32 @@ def _with_events(verb: Verb, model: Model, params: Params, shared: Any, x: Any, 
 
 
 def _on_host(array: Any) -> Any:
-    """A NumPy array of a JAX array whose values are known: casts of it compile nothing."""
+    """A NumPy array of a JAX array on a CPU whose values are known: casts of it compile nothing."""
     if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
         return array
-    return np.asarray(array)
+    return np.asarray(array) if on_host(array) else array
+
+
+@functools.cache
+def either(verb: Verb) -> Callable[..., Any]:
+    """The function of a verb that looks for missing values itself, within a program."""
+    missing: Any = verb.missing
+
+    def rows(*arguments: Any) -> Any:
+        _, _, _, _, _, values, _ = arguments
+        found = jnp.isnan(values).any()
+        if isinstance(found, jax.core.Tracer):  # under jit that of a constant is one too
+            return lax.cond(found, lambda: missing(*arguments), lambda: verb.rows(*arguments))
+        return (missing if found else verb.rows)(*arguments)
+
+    return rows
 
 
 def run_traced(request: Request) -> Any:
     """The answer, computed within the caller's trace."""
     verb, model, params, shared, given, y, n, shape, _ = request
     values: Any = jax.tree_util.tree_map(jnp.asarray, given)
-
-    def answer(rows: Callable[..., Any]) -> Any:
-        return rows(model, params, shared, np.zeros(2, np.uint32), n, values, y)
-
-    missing = verb.missing
-    if missing is None or model.learning.missing is None:
-        results = answer(verb.rows)
-    else:
-        found = jnp.isnan(values).any()
-        if isinstance(found, jax.core.Tracer):  # under jit that of a constant is one too
-            results = lax.cond(found, lambda: answer(missing), lambda: answer(verb.rows))
-        else:
-            results = answer(missing if found else verb.rows)
+    plain = verb.missing is None or model.learning.missing is None
+    rows = verb.rows if plain else either(verb)
+    results = rows(model, params, shared, np.zeros(2, np.uint32), n, values, y)
     return jax.tree_util.tree_map(lambda v: v.reshape(*shape, *v.shape[1:]), results)
-
-
-@standard_promotion
-def sample(model: Model, params: Params, key: jax.Array, n: int, y: Any = None) -> jax.Array:
-    """n events, (n, *event_shape). Row i does not depend on n.
-
-    Args:
-      model: the spec.
-      params: its params.
-      key: a typed PRNG key.
-      n: number of events, static under jit.
-      y: conditions (n, *y_shape), or one of y_shape for all; None for an unconditional model, and
-        for a model of labels, which then draws y from p(y) first.
-
-    Returns:
-      The events. A traced y cannot be checked: where the model cannot take it, such as a label out
-      of range, events are NaN, or the least integer if events are whole numbers.
-
-    Raises:
-      TypeError, ValueError: an argument of the wrong kind, shape or range; the message names it.
-
-    >>> draw = jax.jit(jaxgen.sample, static_argnums=(0, 3))
-    >>> draw(fitted.model, fitted.params, jax.random.key(0), 3).shape
-    (3, 2)
-    """
-    return run_traced(to_sample(model, params, key, n, y))
-
-
-@standard_promotion
-def log_prob(model: Model, params: Params, x: ArrayLike, y: Any = None) -> jax.Array:
-    """log p(x) or log p(x|y) in nats, of shape x.shape without the event dimensions.
-
-    The score is -inf outside the support and at infinities, and NaN where x or y is NaN or a traced
-    y is outside the model's y_support. For a model that learns from missing values, such as
-    ``Gaussian`` (see ``model.learning.missing``), NaN in x is one: the score is that of the
-    observed features, 0 if there are none.
-
-    Args:
-      model: the spec.
-      params: its params.
-      x: events (..., *event_shape), with at least one batch dimension.
-      y: conditions (..., *y_shape), or one of y_shape for all; None for an unconditional model, and
-        for the marginal log sum_y p(y) p(x|y) of a model of labels.
-
-    Raises:
-      TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
-
-    >>> score = jax.jit(jaxgen.log_prob, static_argnums=0)
-    >>> score(fitted.model, fitted.params, x).shape
-    (200,)
-    """
-    return run_traced(to_log_prob(model, params, x, y))
-
-
-@standard_promotion
-def classify(model: Model, params: Params, x: ArrayLike, prior: Any = None) -> jax.Array:
-    """log p(y|x) of each label by Bayes' rule, (..., classes), in nats; NaN where p(x) = 0.
-
-    Args:
-      model: the spec of a model of labels, such as ``compose.PerClass``.
-      params: its params.
-      x: events (..., *event_shape), with at least one batch dimension; NaN is as in ``log_prob``.
-      prior: p(y) (classes,), not negative, with a positive sum, or a dict or pandas Series that
-        has it by label; None takes the learnt frequencies.
-
-    Raises:
-      TypeError, ValueError: an argument of the wrong kind or shape; the message names it.
-
-    >>> by_bayes = jax.jit(jaxgen.classify, static_argnums=0)
-    >>> by_bayes(labelled.model, labelled.params, x).shape
-    (200, 3)
-    """
-    return run_traced(to_classify(model, params, x, prior))

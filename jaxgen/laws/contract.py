@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import batch, verbs
+from jaxgen.core import batch, functions
 from jaxgen.core.methods import (
     check_density,
     check_draws,
@@ -195,8 +195,8 @@ def pure(subject: Subject) -> str:
 
     @jax.jit
     def both(params, key, y):
-        x = verbs.sample(subject.model, params, key, 5, y)
-        return x, verbs.log_prob(subject.model, params, x, y)
+        x = functions.sample(subject.model, params, key, 5, y)
+        return x, functions.log_prob(subject.model, params, x, y)
 
     y = subject.conditions(5)
     x, scores = both(subject.params, subject.key, y)

@@ -12,7 +12,7 @@ import math
 import jax
 import numpy as np
 
-from jaxgen.core import batch, verbs
+from jaxgen.core import batch, functions
 from jaxgen.core.families import others
 from jaxgen.laws.compiled import FEW, noise_rows
 from jaxgen.laws.subject import (
@@ -73,7 +73,7 @@ def tokens(subject: Subject) -> str:
     require_each(~positive, x, "a token has a probability above 1", advice)
     with contextlib.suppress(NotImplementedError):
         part, params = model.marginal(subject.params, (0,))
-        first = verbs.log_prob(part, params, x[:, :1], y)
+        first = functions.log_prob(part, params, x[:, :1], y)
         what = "log p of the first token as its marginal"
         require_close(each[:, 0], first, what, 1e-4, 1e-4, advice=advice, events=x)
     return f"largest gap {gap:.1g}"

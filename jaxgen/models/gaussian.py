@@ -18,7 +18,13 @@ from jaxgen.models.normal import covariances
 from jaxgen.models.normal.covariances import Covariance, collapse, expand
 from jaxgen.models.normal.density import condition, log_density, whitening
 from jaxgen.models.normal.em import em_step_observed
-from jaxgen.models.normal.matrices import cholesky, matmul, smallest_variance, triangular
+from jaxgen.models.normal.matrices import (
+    SCALARS,
+    cholesky,
+    matmul,
+    smallest_variance,
+    triangular,
+)
 
 _MAX_LOG_FACTOR = 10.0  # largest log of the factor by which ``modulate`` changes a scale
 
@@ -67,6 +73,7 @@ class Gaussian(Model):
         return Traits(
             reparameterized=True,
             elementwise=self.covariance != "full",
+            row_major=self.covariance == "full",
             degrees_of_freedom=self._degrees_of_freedom,
         )
 
@@ -113,8 +120,13 @@ class Gaussian(Model):
         return Normal((self.dim,))
 
     def push(self, params, noise, y=None):
-        scale, full = params[self._scale_name], self.covariance == "full"
-        return params["mean"] + (matmul(jnp.tril(scale), noise) if full else scale * noise)
+        scale = params[self._scale_name]
+        if self.covariance != "full":
+            return params["mean"] + scale * noise
+        tril = jnp.tril(scale)
+        if self.dim > SCALARS:
+            return params["mean"] + matmul(noise, tril.T)
+        return sum((noise[j] * tril[:, j] for j in range(self.dim)), params["mean"])
 
     def pull(self, params, x, y=None):
         whiten = whitening(params[self._scale_name], self._form)

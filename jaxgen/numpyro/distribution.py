@@ -16,7 +16,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
-from jaxgen.core import inputs, verbs
+from jaxgen.core import functions, inputs
 from jaxgen.core.constraints import SupportOf, bounds, innermost
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.training.fitted import Fitted
@@ -144,14 +144,14 @@ class ModelDistribution(Distribution):
         x = jnp.broadcast_to(x, (*shape, *self.event_shape))
 
         def score(n, params, rows):
-            return verbs.log_prob(self.model, params, rows.x, rows.y)
+            return functions.log_prob(self.model, params, rows.x, rows.y)
 
         return self._map_groups(score, shape, _Rows(x=x))
 
     @standard_promotion
     def sample(self, key, sample_shape=()):
         def draw(n, params, rows):
-            return verbs.sample(self.model, params, rows.key, n, rows.y)
+            return functions.sample(self.model, params, rows.key, n, rows.y)
 
         shape = (*sample_shape, *self._current_batch())
         x = self._map_groups(draw, shape, _Rows(key=inputs.as_key(key)))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.core import verbs
+from jaxgen.core import functions
 from jaxgen.core.model import Params
 from jaxgen.core.numerics import computed_once, logsumexp
 from jaxgen.core.random.threefry import key_words
@@ -66,8 +66,8 @@ def sample(
     else:
         proposal_params, given = params["proposal"], [v for v in (row.x, row.y) if v is not None]
         condition = jnp.concatenate([jnp.ravel(v).astype(row.x.dtype) for v in given])
-        flat = verbs.sample(program.proposal, proposal_params, key, count, condition)
-        log_q = verbs.log_prob(program.proposal, proposal_params, flat, condition)
+        flat = functions.sample(program.proposal, proposal_params, key, count, condition)
+        log_q = functions.log_prob(program.proposal, proposal_params, flat, condition)
         prior_share = 0.0
     if prior_share:
         log_prior = jax.vmap(fixed_density)(flat)[0]

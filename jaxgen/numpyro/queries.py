@@ -14,6 +14,7 @@ from jaxgen.core import compiler, inputs
 from jaxgen.core.model import Params
 from jaxgen.core.numerics import logsumexp
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.tracing import is_tracing
 from jaxgen.numpyro import blocks, density, global_latents, param_sites
 from jaxgen.numpyro.drawing import Drawing
 from jaxgen.numpyro.local_latents import row_modes, tail_index
@@ -193,7 +194,7 @@ def _program(fitted, *arguments) -> tuple[Program, Params]:
         what = str(fitted.model) if isinstance(fitted, Fitted) else type(fitted).__name__
         raise TypeError(f"fitted must be a fitted program (see from_program), got {what:.80}")
     program, params = found
-    if inputs.is_tracing(params, *arguments):
+    if is_tracing(params, *arguments):
         raise TypeError(
             "questions to a program run on the host and cannot be called within jit, grad or "
             "vmap: use log_prob and sample of the fitted program there"

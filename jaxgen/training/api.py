@@ -19,6 +19,7 @@ from jaxgen.core.places import Names
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import fixed
 from jaxgen.core.template import Template
+from jaxgen.core.tracing import is_tracing
 from jaxgen.core.units import standard_units
 from jaxgen.core.wrapper import (
     Inner,
@@ -221,7 +222,7 @@ def fit_with(
         )
     weights, validation, restarts = options.weights, options.validation, options.restarts
     epochs, optimizer, ensemble = options.epochs, options.optimizer, options.ensemble
-    if inputs.is_tracing(x, y, weights, key):
+    if is_tracing(x, y, weights, key):
         raise TypeError("fit runs on the host and cannot be called within jit, grad or vmap")
     began = time.perf_counter()
     sharding = devices.checked(options.sharding)

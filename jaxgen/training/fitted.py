@@ -16,6 +16,7 @@ from jaxgen.core import dataframes, engine, inputs, label_names, verbs
 from jaxgen.core.degrees import degrees_of_freedom
 from jaxgen.core.model import Model, Params
 from jaxgen.core.promotion import standard_promotion
+from jaxgen.core.tracing import is_tracing
 from jaxgen.core.verbs import Request
 from jaxgen.core.wrapper import inner_of, replace_inner
 from jaxgen.data import model_file
@@ -109,7 +110,7 @@ class Fitted:
         """
         request = self._request(verbs.to_log_prob, self.events_of(x), self.conditions_of(y))
         marginal = request.y is None and self.model.classes is not None
-        if self.model.traits.log_prob_and_k is None or marginal or _is_traced(request):
+        if self.model.traits.log_prob_and_k is None or marginal or engine.is_traced(request):
             return _answer(request, device)
         log_p, k = _answer(request._replace(verb=verbs.LOG_PROB_AND_K), device)
         if self.model.learning.hooks is not None:
@@ -221,7 +222,7 @@ class Fitted:
         >>> fitted.information_criterion(x, None, "bic", 5) == fitted.bic(x)
         True
         """
-        if inputs.is_tracing(self.params, x, y, weights):
+        if is_tracing(self.params, x, y, weights):
             raise TypeError(f"{name} cannot be called within jit, grad or vmap")
         log_p = np.asarray(self.log_prob(x, y), np.float64)
         if not log_p.size:
@@ -276,13 +277,13 @@ class Fitted:
         labelled = with_labels or (as_frame and self.model.classes is not None)
         if labelled:
             request = request._replace(verb=verbs.with_labels(self.model))
-        if as_frame and _is_traced(request):
+        if as_frame and engine.is_traced(request):
             raise TypeError("as_frame=True does not work inside a transformation")
         answer = _answer(request, device)
         x, labels = answer if labelled else (answer, None)
-        if self.vocabulary is not None and not _is_traced(request):
+        if self.vocabulary is not None and not engine.is_traced(request):
             x = self.vocabulary.decode(x)
-        if labelled and not _is_traced(request):
+        if labelled and not engine.is_traced(request):
             labels = self._names_of_labels(labels)
         if as_frame and self.model.classes is None:
             given = None if request.y is None else self._given_columns(y, request.y)
@@ -308,7 +309,7 @@ class Fitted:
 
         >>> total = sum(block.sum(0) for block in fitted.stream(jax.random.key(1), 10**6))
         """
-        if inputs.is_tracing(self.params, key, y):
+        if is_tracing(self.params, key, y):
             raise TypeError("stream cannot be called within jit, grad or vmap: use sample there")
         start, device = inputs.as_count(start, "start"), inputs.as_place(device)
         request = self._request(verbs.to_sample, key, n, self.conditions_of(y), start)
@@ -382,7 +383,7 @@ class Fitted:
         """
         if self.model.learning.missing is None:
             raise NotImplementedError(f"{self.model} cannot draw missing values: it takes none")
-        if inputs.is_tracing(self.params, x, key, y):
+        if is_tracing(self.params, x, key, y):
             raise TypeError("impute runs on the host and cannot be called within jit, grad or vmap")
         events = self.events_of(x)
         done = _answer(self._request(verbs.to_complete, key, events, self.conditions_of(y)))
@@ -662,11 +663,5 @@ def _columns(array: Any) -> list[np.ndarray]:
     return list(array.reshape(len(array), math.prod(array.shape[1:])).T)
 
 
-def _is_traced(request: Request) -> bool:
-    return inputs.is_tracing(request.params, request.shared, request.values, request.y)
-
-
 def _answer(request: Request, device: Place = None) -> Any:
-    if _is_traced(request):
-        return verbs.run_traced(request)
-    return engine.run(request, inputs.as_place(device))
+    return engine.answer(request, inputs.as_place(device))

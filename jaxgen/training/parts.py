@@ -24,6 +24,7 @@ from jaxgen.core import engine, inputs, verbs
 from jaxgen.core.families import others
 from jaxgen.core.model import Model, Params
 from jaxgen.core.numerics import blanked
+from jaxgen.core.tracing import is_tracing
 from jaxgen.core.warn import warn
 from jaxgen.models.gaussian_mixture import GaussianMixture
 from jaxgen.training import em
@@ -132,7 +133,7 @@ def given(fitted: Any, values: Mapping, key: jax.Array | None = None) -> Part:
     if len(places) == math.prod(fitted.model.event_shape):
         raise ValueError(f"given: at least one feature must be left, got all of them: {values}")
     dtype = inputs.float_dtype(fitted.params)
-    traced = inputs.is_tracing(fitted.params, *values.values())
+    traced = is_tracing(fitted.params, *values.values())
     if traced:
         known: Any = jnp.stack([jnp.asarray(value, dtype) for value in values.values()])
     else:
@@ -250,7 +251,7 @@ def _key_for(what, fitted, key, *values):
         raise NotImplementedError(
             f"{what}: {model} has none in closed form, and for importance sampling {why}"
         )
-    if inputs.is_tracing(fitted.params, key, values):
+    if is_tracing(fitted.params, key, values):
         raise TypeError(
             f"{what}: {model} has none in closed form, and importance sampling runs on the host, "
             "not within jit, grad or vmap"
@@ -363,9 +364,7 @@ def _sample(model, params, key, n):
 
 
 def _log_prob(model, params, x):
-    request = verbs.to_log_prob(model, params, x, None)
-    traced = inputs.is_tracing(params, x)
-    return verbs.run_traced(request) if traced else engine.run(request)
+    return engine.answer(verbs.to_log_prob(model, params, x, None))
 
 
 def _history(effective, of, error):

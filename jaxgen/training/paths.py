@@ -14,6 +14,7 @@ from jaxgen.core import engine, inputs, verbs
 from jaxgen.core.constraints import discrete_numbers
 from jaxgen.core.model import is_invertible
 from jaxgen.core.random import Normal, Uniform, is_leaf
+from jaxgen.core.tracing import is_tracing
 
 
 def path(
@@ -50,7 +51,7 @@ def path(
     (5, 2)
     """
     model, dtype = fitted.model, inputs.float_dtype(fitted.params)
-    if inputs.is_tracing(fitted.params, x0, x1, y0, y1):
+    if is_tracing(fitted.params, x0, x1, y0, y1):
         raise TypeError("path runs on the host and cannot be called within jit, grad or vmap")
     if not is_invertible(model):
         raise NotImplementedError(f"path needs pull, which {model} does not have")

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxgen.core import inputs
+from jaxgen.core.tracing import is_tracing
 from jaxgen.data import model_file
 from jaxgen.data.bulk.arguments import check_file_format, check_fitted
 from jaxgen.data.bulk.block_files import Layout, layout_of
@@ -97,7 +98,7 @@ def job_of(
 ) -> Job:
     """The job of the arguments of ``generate``; raises TypeError or ValueError for wrong ones."""
     check_fitted(model)
-    if inputs.is_tracing(model.params, key, y):
+    if is_tracing(model.params, key, y):
         raise TypeError("generate cannot be called within jit, grad or vmap: use sample there")
     n, key = inputs.as_count(n, "n", 1), inputs.as_key(key)
     if n >= 2**63:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgen.core import engine
+from jaxgen.core import block_sizes, engine
 from jaxgen.data.bulk.block_files import Arrays, encoded
 from jaxgen.data.bulk.drawing import WRITERS, Task, drawn
 from jaxgen.data.bulk.job import Job
@@ -74,7 +74,7 @@ def measure(job: Job, where: Path) -> tuple[Rates, float, int]:
             write()
 
         encoding, writing, saving = (size * _calls_per_second(f) for f in (encode, write, save))
-    cores = engine._CORES
+    cores = block_sizes.CORES
     is_cpu = engine.devices_of(fitted.params)[0].platform == "cpu"
     shared = min(WRITERS, cores) / cores if is_cpu else 0.0
     rates = Rates(draw, encoding, writing, saving, start, shared)

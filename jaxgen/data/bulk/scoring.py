@@ -10,8 +10,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxgen.core import inputs
 from jaxgen.core.bars import bar, check_progress
+from jaxgen.core.tracing import is_tracing
 from jaxgen.data import tables
 from jaxgen.data.bulk import manifest as manifests
 from jaxgen.data.bulk import signed_json
@@ -132,7 +132,7 @@ def score_files(
 def _job_of(model: Any, label: Any, file_format: Any) -> dict[str, Any]:
     """What decides the scores of a file, besides its bytes; raises for wrong arguments."""
     check_fitted(model)
-    if inputs.is_tracing(model.params):
+    if is_tracing(model.params):
         raise TypeError("score_files cannot be called within jit, grad or vmap")
     if model.model.traits.density == "none":
         raise ValueError(f"{model.model} has no log density to score with")
