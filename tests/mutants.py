@@ -92,7 +92,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "engine_padding_kept",
-        "jaxgen/core/engine.py",
+        "jaxgen/core/host_arrays.py",
         "np.asarray(part)[:count]",
         "np.asarray(part)[-count:]",
         ("tests/test_engine*.py", "-k", "prefix or of_any_size"),
@@ -100,15 +100,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "engine_thread_settings",
         "jaxgen/core/engine.py",
-        "return threads if settings == jax.config.values else None",
-        "return threads",
+        "return jax.block_until_ready(program(*arguments)) if _settings() == settings else None",
+        "return jax.block_until_ready(program(*arguments))",
         ("tests/test_engine*.py", "-k", "run_in_threads"),
     ),
     Mutant(
         "engine_missing_ignored",
         "jaxgen/core/engine.py",
-        "verb.missing if by_missing and has_missing(values) else verb.rows",
-        "verb.rows",
+        "return verb.missing if has_missing(values) else verb.rows",
+        "return verb.rows",
         ("tests/test_missing*.py", "-k", "Gaussian"),
     ),
     # the pure functions
@@ -128,7 +128,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "batch_tile_carry",
-        "jaxgen/core/batch.py",
+        "jaxgen/core/random/__init__.py",
         "return jnp.asarray(start)[0] + (low < jnp.asarray(start)[1]).astype(jnp.uint32), low",
         "return jnp.asarray(start)[0], low",
         ("tests/test_engine*.py", "-k", "tiles_cross"),
@@ -244,8 +244,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "random_row_carry",
         "jaxgen/core/random/__init__.py",
-        "row = start[0] + (low < start[1]).astype(jnp.uint32), low",
-        "row = jnp.broadcast_to(start[0], low.shape), low",
+        "self.row = later(start, lines[:, None] + place)",
+        "self.row = jnp.zeros_like(lines[:, None] + place), start[1] + lines[:, None] + place",
         ("tests/test_random*.py", "-k", "low_word"),
     ),
     Mutant(
@@ -548,7 +548,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "epochs_nan_params",
         "jaxgen/training/epochs.py",
-        "sound &= (jnp.isfinite(a) | (a == b)).all()",
+        "sound &= bad_params @ bad_params == 0  # a product, as all() takes long to compile",
         "pass",
         ("tests/test_training*.py", "-k", "turn_nan"),
     ),
@@ -697,8 +697,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "mixture_weights_in_em",
         "jaxgen/models/gaussian_mixture.py",
-        "shares, score = row_shares(joint, weights)\n            moments",
-        "shares, score = row_shares(joint, weights > 0)\n            moments",
+        "row_shares(self._joint(params, x), weights)",
+        "row_shares(self._joint(params, x), weights > 0)",
         ("tests/test_fit*.py", "-k", "integer_weights"),
     ),
     Mutant(

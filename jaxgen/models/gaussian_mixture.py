@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from jaxgen.core import dataframes, inputs
 from jaxgen.core.by_index import by_index
 from jaxgen.core.families import given_of_each, resized, without_weight
+from jaxgen.core.lanes import lanes
 from jaxgen.core.model import Learning, Model, Traits
-from jaxgen.core.numerics import logsumexp, logsumexp_of_tiles
+from jaxgen.core.numerics import computed_once, logsumexp, logsumexp_of_tiles
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import Bits, Normal
 from jaxgen.core.random.choice import choose, words_for
@@ -28,7 +29,12 @@ from jaxgen.models import kmeans
 from jaxgen.models.gaussian import Gaussian
 from jaxgen.models.normal import covariances
 from jaxgen.models.normal.covariances import MixtureCovariance, collapse, expand
-from jaxgen.models.normal.density import log_constant, squared_length, whitening
+from jaxgen.models.normal.density import (
+    WRITTEN_OUT,
+    log_constant,
+    squared_length,
+    whitening,
+)
 from jaxgen.models.normal.em import (
     component_moments,
     em_step_observed,
@@ -41,6 +47,8 @@ from jaxgen.models.normal.em import (
 from jaxgen.models.normal.matrices import SCALARS, matmul
 
 _UNROLLED = 2  # components scored in one step of the scan
+_TILE = 1024  # rows taken at once with more features than SCALARS
+_GATHERED = 32  # up to this many features, to gather factors is faster than to sort rows
 _map = jax.tree_util.tree_map
 
 
@@ -91,7 +99,12 @@ class GaussianMixture(Model):
         components = Components(
             self.components, self._joint_of_event, self._which, sizes, collapsed
         )
-        return Traits(components=components, degrees_of_freedom=self._degrees_of_freedom)
+        return Traits(
+            components=components,
+            degrees_of_freedom=self._degrees_of_freedom,
+            tile=_TILE if self.dim > SCALARS else None,
+            row_major=self.dim > SCALARS,
+        )
 
     @property
     def event_shape(self):
@@ -187,7 +200,7 @@ class GaussianMixture(Model):
         if observed is not None:
             return logsumexp(self._joint_observed(params, x, observed))
         if self.dim > SCALARS:
-            return logsumexp(self._joint(params, x))
+            return lanes(self._log_density)(params, x)
 
         x = list(x)  # outside the scan, inside of which rows would be read by columns
 
@@ -204,11 +217,17 @@ class GaussianMixture(Model):
         if self.covariance == "tied":
             mean = params["mean"].at[component].get(mode="promise_in_bounds")
             return mean + matmul(jnp.tril(params["scale_tril"]), z)
-        if self._form == "diagonal" or self.dim > SCALARS:
-            return by_index(self._normal.push, self._normals(params), component, z)
-        # one gather for each scalar is twice as fast as a gather of whole matrices
-        mean, scale = params["mean"], params["scale_tril"]
         pick = lambda table: table.at[component].get(mode="promise_in_bounds")  # noqa: E731
+        mean = params["mean"]
+        if self._form == "diagonal":
+            return pick(mean) + pick(expand(params, self.covariance)["scale"]) * z
+        scale = params["scale_tril"]
+        if self.dim > _GATHERED:
+            return by_index(self._normal.push, self._normals(params), component, z)
+        if self.dim > SCALARS:
+            columns = computed_once(jnp.swapaxes(jnp.tril(scale), 1, 2), params["logits"][0])
+            return sum((pick(columns[:, j]) * z[j] for j in range(self.dim)), pick(mean))
+        # one gather for each scalar is twice as fast as a gather of whole matrices
         rows = [
             sum((pick(scale[:, i, j]) * z[j] for j in range(i + 1)), pick(mean[:, i]))
             for i in range(self.dim)
@@ -265,8 +284,7 @@ class GaussianMixture(Model):
 
         def add(sums, rows):
             x, weights = rows
-            joint = jax.vmap(self._joint, in_axes=(None, 1), out_axes=1)(params, x)
-            shares, score = row_shares(joint, weights)
+            shares, score = row_shares(self._joint(params, x), weights)
             moments = self._moments(x, shares, params["mean"])
             new = *moments, (weights * score).sum()
             return jax.tree_util.tree_map(jnp.add, sums, new), None
@@ -282,7 +300,7 @@ class GaussianMixture(Model):
 
     def _joint_of_event(self, params, x, y=None, observed=None):
         if observed is None:
-            return self._joint(params, x)
+            return lanes(self._joint)(params, x)
         return self._joint_observed(params, x, observed)
 
     def _which(self, params, noise, y=None):
@@ -309,9 +327,16 @@ class GaussianMixture(Model):
         mixture = GaussianMixture(normal.dim, self.components, self.covariance, self.jitter)
         return mixture, {"logits": logits, **collapse(normals, self.covariance)}
 
+    def _log_density(self, params, x):
+        """log p(x) of one event, or of rows on the last axis of x."""
+        return logsumexp(self._joint(params, x), 0)
+
     def _joint(self, params, x):
-        """log w_k + log N(x; k) of one event, (components,)."""
-        return lax.map(lambda part: self._score(part, x), self._parts(params))
+        """log w_k + log N(x; k), (components,) of one event, or (components, rows) of rows."""
+        # split outside the loop, inside of which rows would be read by columns
+        x = list(x) if self.dim <= WRITTEN_OUT else x
+        score = jax.checkpoint(lambda part: self._score(part, x))  # a gradient stores no distances
+        return lax.map(score, self._parts(params))
 
     def _parts(self, params):
         """Mean, whitening matrix and log density at the mean, with its log weight, of each part."""

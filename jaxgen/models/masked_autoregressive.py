@@ -13,6 +13,7 @@ from jax import lax
 from numpyro.distributions import constraints
 
 from jaxgen.bijectors import spline
+from jaxgen.core import compiler
 from jaxgen.core.degrees import numbers_not_frozen
 from jaxgen.core.random import Normal, Uniform
 from jaxgen.core.spec import AtLeast, Count
@@ -184,9 +185,8 @@ class MaskedAutoregressive(Flow):
         def layer(carry, inputs):
             z, log_det = carry
             network, topology = inputs
-            u = self._net.apply(self._net.matrices(network), self._encode(z, topology), context)
-            z, slopes = self._forward(u, z, topology)
-            return z[::-1], log_det + slopes.sum(0)
+            z, slopes = self._layer(network, z, context, topology)
+            return z, log_det + slopes
 
         z, log_det = nets.scan_layers(layer, (z, log_det), (params["layers"], self._topologies))
         return z, log_det, possible
@@ -245,6 +245,12 @@ class MaskedAutoregressive(Flow):
         """Features encoded for the network, (channels, features, ...)."""
         return fourier_features(z, topology).reshape(self._frame.channels(), *z.shape)
 
+    @functools.partial(jax.jit, static_argnums=0)  # so that equal layers are traced once
+    def _layer(self, network, z, context, topology):
+        u = self._net.apply(self._net.matrices(network), self._encode(z, topology), context)
+        z, slopes = self._forward(u, z, topology)
+        return z[::-1], slopes.sum(0)
+
     def _forward(self, u, z, topology):
         return (
             heads.affine_forward(u, z) if self.head == "affine" else spline.forward(u, z, topology)
@@ -261,7 +267,7 @@ class MaskedAutoregressive(Flow):
         """The matrices of the network, for a model of one layer."""
         return self._net.matrices(jax.tree_util.tree_map(lambda v: v[0], params["layers"]))
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(compiler.jit, quick=True, static_argnums=0)
     def _init_layers(self, key):
         return jax.vmap(self._net.init)(jax.random.split(key, self.layers))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -77,11 +79,8 @@ class SplineCoupling(Flow):
         def layer(carry, inputs):
             z, log_det = carry
             network, (order, _), topology = inputs
-            kept, changed = jnp.split(nets.reorder(z, order), [self._kept])
-            changed, slopes = spline.forward(
-                self._knots(network, kept, context, topology), changed, topology and topology[1]
-            )
-            return jnp.concatenate([kept, changed]), log_det + slopes.sum(0)
+            z, slopes = self._layer(network, nets.reorder(z, order), context, topology)
+            return z, log_det + slopes
 
         stacked = params["layers"], self._orders, self._topologies
         z, log_det = nets.scan_layers(layer, (z, log_det), stacked)
@@ -93,15 +92,28 @@ class SplineCoupling(Flow):
 
         def layer(z, inputs):
             network, (_, inverse), topology = inputs
-            kept, changed = jnp.split(z, [self._kept])
-            changed, _ = spline.inverse(
-                self._knots(network, kept, context, topology), changed, topology and topology[1]
-            )
-            return nets.reorder(jnp.concatenate([kept, changed]), inverse)
+            return nets.reorder(self._inverse_layer(network, z, context, topology), inverse)
 
         z = nets.reorder(z, self._order(self.layers - 1))
         stacked = params["layers"], self._orders, self._topologies
         return self._frame.leave(params["frame"]["x"], nets.scan_layers(layer, z, stacked, True))
+
+    # jit, so that layers which differ in their params alone are traced once.
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _layer(self, network, z, context, topology):
+        """The features after a layer, and the sum of its log slopes."""
+        kept, changed = jnp.split(z, [self._kept])
+        knots = self._knots(network, kept, context, topology)
+        changed, slopes = spline.forward(knots, changed, topology and topology[1])
+        return jnp.concatenate([kept, changed]), slopes.sum(0)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _inverse_layer(self, network, z, context, topology):
+        kept, changed = jnp.split(z, [self._kept])
+        knots = self._knots(network, kept, context, topology)
+        changed, _ = spline.inverse(knots, changed, topology and topology[1])
+        return jnp.concatenate([kept, changed])
 
     def _knots(self, network, kept, context, topology):
         """The parameters of the splines, (numbers, changed features, ...)."""

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.spec import Params
 from jaxgen.models.normal.covariances import Form, scale_name
 from jaxgen.models.normal.matrices import SCALARS, inverse_of_tril, matmul
 
 LOG_2PI = math.log(2 * math.pi)
+WRITTEN_OUT = 16  # up to this many features, sums written out are 1.5 times as fast as products
 
 
 def max_distance(dtype: Any) -> Any:
@@ -48,17 +50,46 @@ def log_constant(scale: jax.Array, form: Form, observed: Any = None) -> jax.Arra
 
 
 def squared_length(x: Any, mean: jax.Array, whiten: jax.Array) -> jax.Array:
-    """|W (x - mean)|^2 of one event; x is an array or a list of scalars."""
+    """|W (x - mean)|^2 of one event (dim,), or of rows (dim, rows); x may be a list of features."""
+    if len(x) <= SCALARS or (whiten.ndim == 1 and len(x) <= WRITTEN_OUT):
+        return _sum_written_out(x, mean, whiten)
+    if len(x) <= WRITTEN_OUT:
+        return _sum_with_products_in_gradients(list(x), mean, whiten)
+    return _sum_of_products(x, mean, whiten)
+
+
+def _sum_written_out(x, mean, whiten):
     dim = len(x)
-    if dim > SCALARS:
-        z = whiten * (x - mean) if whiten.ndim == 1 else matmul(whiten, x - mean)
-        return (z * z).sum()
     centred = [x[i] - mean[i] for i in range(dim)]
     if whiten.ndim == 1:
         z = [whiten[i] * c for i, c in enumerate(centred)]
     else:
         z = [sum(whiten[i, j] * centred[j] for j in range(i + 1)) for i in range(dim)]
     return sum(v * v for v in z)
+
+
+def _sum_of_products(x, mean, whiten):
+    centred, dim = (x.T - mean).T, len(x)
+    if whiten.ndim == 1:
+        return ((whiten * centred.T) ** 2).T.sum(0)
+    # W is triangular: some of its rows at a time, without the zeros on their right
+    step, total = max(WRITTEN_OUT, -(-dim // 4)), jnp.zeros_like(centred[0])
+    for end in range(step, dim + step, step):
+        z = matmul(whiten[end - step : end, :end], centred[:end])
+        total = total + (z * z).sum(0)
+    return total
+
+
+# gradients of so many sums take a minute to compile
+_sum_with_products_in_gradients = jax.custom_jvp(_sum_written_out)
+
+
+@_sum_with_products_in_gradients.defjvp
+@standard_promotion
+def _(primals, tangents):
+    stacked = lambda x, mean, whiten: _sum_of_products(jnp.stack(x), mean, whiten)  # noqa: E731
+    _, tangent = jax.jvp(stacked, primals, tangents)
+    return _sum_with_products_in_gradients(*primals), tangent
 
 
 def log_density(params: Params, x: Any, form: Form, observed: Any = None) -> jax.Array:

@@ -22,7 +22,7 @@ from jaxgen.models.normal.covariances import Form, expand, form_of, scale_name
 from jaxgen.models.normal.density import condition, log_density
 from jaxgen.models.normal.matrices import cholesky, matmul, smallest_variance
 
-_EM_TILE = 2048  # most rows in one tile of an EM step
+_EM_TILE = 1024  # most rows in one tile of an EM step
 _EM_NUMBERS = 1 << 20  # numbers in the conditional covariances of one tile, about
 _MIN_VARIANCE = 0.01  # least variance within components, relative to the data, for the jitter
 _EQUAL = 1e-10  # variance, relative to that of all rows, below which rows count as equal
@@ -44,13 +44,11 @@ def no_moments(components: int, dim: int, form: Form, dtype: Any) -> tuple:
 
 def component_moments(share: jax.Array, centred: jax.Array, form: Form) -> tuple:
     """Moments of one component, from its shares (rows,) and x - mean (dim, rows)."""
-    dim, ones = len(centred), jnp.ones_like(centred[:1])
     if form == "diagonal":
+        dim, ones = len(centred), jnp.ones_like(centred[:1])
         sums = matmul(jnp.concatenate([ones, centred, centred**2]), share)
         return sums[0], sums[1 : dim + 1], sums[dim + 1 :]
-    terms = jnp.concatenate([ones, centred])
-    sums = matmul(terms * share, terms.T)
-    return sums[0, 0], sums[0, 1:], sums[1:, 1:]
+    return share.sum(), matmul(centred, share), matmul(centred * share, centred.T)
 
 
 def row_shares(joint: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
