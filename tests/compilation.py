@@ -42,6 +42,8 @@ class Compilation:
         self._quick = QUICK if _accepted(QUICK) else {}
         self._options = jaxs_compiler.get_compile_options
         jaxs_compiler.get_compile_options = self._chosen
+        # commands in processes of their own must not write to the user's cache folder
+        os.environ["XDG_CACHE_HOME"] = str(cache / "xdg")
         folder = cache / f"jax-{jax.__version__}-{_machine()}"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

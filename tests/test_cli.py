@@ -567,3 +567,31 @@ def test_the_module_exits_with_the_status_and_imports_nothing_heavy_by_itself(pl
     assert done.returncode == 2
     assert done.stdout.splitlines()[-1] == "NEW []"
     assert done.stderr == f"jaxgen: error: No such file or directory: {place / 'gone.csv'}\n"
+
+
+KEPT = """
+import os, pathlib, sys
+import jax
+from jaxgen.cli.main import main
+base = pathlib.Path(sys.argv[1])
+(base / "file").touch()
+
+def command(folder, *more):
+    jax.clear_caches()
+    os.environ["XDG_CACHE_HOME"] = str(base / folder)
+    assert main(["score", *sys.argv[2:], *more]) == 0
+    kept = base / folder / "jaxgen"
+    return kept.is_dir() and len(list(kept.iterdir())) > 0
+
+print("KEPT", command("file"), command("off", "--no-cache"), command("on"), command("other"))
+"""
+
+
+def test_commands_keep_compiled_programs(place, tmp_path):
+    """In the user's cache folder, unless JAX has a folder; one that cannot be used is no error."""
+    command = [sys.executable, "-c", KEPT, str(tmp_path), str(place / "m"), str(place / "x.csv")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "KEPT False False True False"
+    reason = f"[Errno 20] Not a directory: '{tmp_path / 'file' / 'jaxgen'}'"
+    assert done.stderr == f"jaxgen: compiled programs are not kept (--no-cache): {reason}\n"

@@ -13,7 +13,7 @@ from jaxgen.compose import Mixture, PerClass
 from jaxgen.core.model import Learning, Model, Traits
 from jaxgen.core.random import Normal
 from jaxgen.laws import count_compiles
-from jaxgen.models import Gaussian, GaussianMixture
+from jaxgen.models import Gaussian, GaussianMixture, MaskedAutoregressive, SplineCoupling
 from jaxgen.training import Adam, epochs, fit, fit_each, gradient
 from jaxgen.training.fitted import Fitted
 from jaxgen.training.rows import mean_score, pad
@@ -463,3 +463,19 @@ BAD = [
 def test_bad_arguments_are_named(model, given, error, message):
     with pytest.raises(error, match=message):
         fit(model, np.zeros((9, *model.event_shape)), key=KEY, **given)
+
+
+# Programs.
+
+
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [(SplineCoupling(2, 1, 4, 1), 8), (MaskedAutoregressive(2, 1, 4, 1), 8),
+     (GaussianMixture(2, 3), 7)],
+)  # fmt: skip
+def test_a_first_fit_compiles_few_programs(model, most):
+    """One program scores the start and trains, and one serves the short runs of EM too."""
+    jax.clear_caches()
+    with count_compiles() as count:
+        fit(model, np.random.default_rng(0).normal(size=(300, 2)), key=KEY, epochs=2)
+    assert count[0] <= most

@@ -14,7 +14,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NoReturn
 
+import jax
+
 from jaxgen.cli import commands, generation
+from jaxgen.core.compiler import cache_compilations
 from jaxgen.data import output, tables
 from jaxgen.data.bulk.block_files import FILE_FORMATS
 from jaxgen.data.text import KINDS
@@ -84,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         _check_stdout()
+        if not args.no_cache:
+            _keep_programs()
         args.run(args)
         _flush_stdout()
     except _USER_ERRORS as error:
@@ -98,6 +103,20 @@ def main(argv: list[str] | None = None) -> int:
         print("jaxgen: error:", line, file=sys.stderr)
         return 2
     return 0
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs for later commands, in the user's cache folder or that of JAX.
+
+    A folder that cannot be used costs time only, so it is no error.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
+    try:
+        cache_compilations()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+        reason = " ".join(str(error).split())
+        print(f"jaxgen: compiled programs are not kept (--no-cache): {reason}", file=sys.stderr)
 
 
 def _check_stdout() -> None:
@@ -139,6 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(run=run)
+        sub.add_argument(
+            "--no-cache", action="store_true",
+            help="do not keep compiled programs in the user's cache folder, nor read them",
+        )  # fmt: skip
         return sub
 
     sub = command(

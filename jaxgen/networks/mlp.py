@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxgen.core import compiler
 from jaxgen.core.spec import Count, Params
 from jaxgen.networks.domains import Domain
 from jaxgen.networks.network import FINAL, Network
@@ -112,7 +113,7 @@ def mlp_init(
     }
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
+@functools.partial(compiler.jit, quick=True, static_argnums=(1, 2, 3, 4, 5, 6))
 def mlp_stack(
     key: jax.Array,
     count: int,
@@ -130,7 +131,7 @@ def mlp_stack(
     return jax.vmap(start)(jax.random.split(key, count))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
+@functools.partial(compiler.jit, quick=True, static_argnums=(1, 2, 3, 4, 5, 6))
 def _first_of_stack(*args: Any) -> Params:
     return jax.tree_util.tree_map(lambda v: v[0], mlp_stack(*args))
 

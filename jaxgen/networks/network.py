@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.core.compiler import quick_options
+from jaxgen.core import compiler
 from jaxgen.core.methods import traced
 from jaxgen.core.spec import Params, Spec
 from jaxgen.networks.domains import Domain
@@ -215,7 +215,7 @@ def check_causal(network: Network, positions: int) -> None:
     if width is None:
         raise TypeError(f"{name} must have the field width, the size of the input of a position")
     run = functools.partial(_one_input_changed, network, n, width)
-    program = jax.jit(run).lower().compile(quick_options(jax.default_backend()))
+    program = jax.jit(run).lower().compile(compiler.quick_options(jax.default_backend()))
     out = np.asarray(program())  # unlike a call of jax.jit, computed within a trace too
     if out.shape[1] != n:
         raise TypeError(
@@ -232,7 +232,7 @@ def check_causal(network: Network, positions: int) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+@functools.partial(compiler.jit, quick=True, static_argnums=(0, 2, 3))
 def _init_outputs(network: Network, key: jax.Array, shape: tuple[int, ...], count: int) -> Params:
     keys = jax.random.split(key)
     params = init_checked(network, keys[0], shape)

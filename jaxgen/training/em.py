@@ -17,6 +17,7 @@ from jaxgen.core.families import check_observed, mask_argument
 from jaxgen.core.places import Names
 from jaxgen.core.random import fixed
 from jaxgen.core.shards import rows_on
+from jaxgen.core.sizes import size_class
 from jaxgen.core.warn import warn
 from jaxgen.training.devices import leads, local, replicated
 from jaxgen.training.progress import Progress, chunk_length
@@ -39,6 +40,9 @@ SHORT_RUNS = 8
 SHORT_STEPS = 10
 SHORT_ROWS = 4096, 16384  # least and most rows of a short run
 ROWS_EACH = 32  # rows for each number in the params
+# Rows times numbers in the params up to which short runs are padded to the rows of the whole run:
+# its program then serves both, which saves more time than the padding takes.
+ALIKE = 2**20
 
 _RUNNING, _CONVERGED, _LIMIT, _NAN = range(4)
 
@@ -94,6 +98,7 @@ def run(
     rows, volume = pad(x, y, weights), data.log_volume()
     placed = rows if sharding is None else split_rows(rows, sharding)[0]
     options = missing, volume, tolerance, sharding
+    alike = not missing and sharding is None
     results, failure = [], None
     with Progress(progress if leads(sharding) else False, epochs * starts) as bar:
         for i in range(starts):
@@ -102,7 +107,7 @@ def run(
             if start is None:
                 with Names.of_rows(numbers):
                     start_key = jax.random.fold_in(key, i)
-                    here = _start(model, init, start_key, x, y, weights, runs, rank)
+                    here = _start(model, init, start_key, x, y, weights, runs, rank, alike)
             params, history = _one(model, here, placed, epochs, bar, *options)
             if params is None:
                 failure = here
@@ -134,18 +139,23 @@ def run(
     return params, history
 
 
-def _start(model, init, key, x, y, weights, runs, rank):
-    """The starting params from which one of ``runs`` short runs on some of the rows scores best."""
+def _start(model, init, key, x, y, weights, runs, rank, alike):
+    """The starting params from which one of ``runs`` short runs on some of the rows scores best.
+
+    alike: whether the program of the whole run serves short runs on as many rows.
+    """
     if model.learning.method == "closed_form":  # EM serves missing values only
         return as_params(init(key, *for_init(x, y, weights)))
-    n, most = len(x), _short_rows(model)
+    n, numbers = len(x), _count_numbers(model)
+    most = int(np.clip(ROWS_EACH * numbers, *SHORT_ROWS))
+    size = size_class(n) if alike and size_class(n) * numbers <= ALIKE else None
     if n > most:
         some = np.sort(fixed.generator().choice(n, most, replace=False))
         x, y, weights = (None if v is None else v[some] for v in (x, y, weights))
     else:
         some = np.arange(n)
     x = inputs.filled(x, np.nanmean)  # a step with missing values is many times slower
-    rows, data = pad(x, y, weights), for_init(x, y, weights)
+    rows, data = pad(x, y, weights, size=size), for_init(x, y, weights)
 
     def rank_after(start):
         params, history = _one(model, start, rows, SHORT_STEPS, None)
@@ -160,14 +170,13 @@ def _start(model, init, key, x, y, weights, runs, rank):
 
 
 @functools.lru_cache(maxsize=256)
-def _short_rows(model):
-    """The most rows of a short run: they grow with the numbers in the params."""
+def _count_numbers(model):
+    """How many numbers the params hold; infinite if ``model.init`` needs data to tell."""
     try:
         params = jax.eval_shape(model.init, jax.random.key(0))
     except Exception:  # an init that needs data
-        return SHORT_ROWS[1]
-    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree_util.tree_leaves(params))
-    return int(np.clip(ROWS_EACH * numbers, *SHORT_ROWS))
+        return math.inf
+    return sum(math.prod(leaf.shape) for leaf in jax.tree_util.tree_leaves(params))
 
 
 def _rank(model, x, params, history, avoid_collapse):

@@ -17,6 +17,7 @@ from jaxgen.training.rows import Rows, mean_score, noise_key
 from jaxgen.training.shuffle import order
 
 RUNNING, PATIENCE, LIMIT, NAN = range(4)
+START = -1  # the number of an epoch without minibatches
 STARTS, _SHUFFLES, _NOISE, VALIDATION = range(4)  # streams of a fit's key
 
 
@@ -66,11 +67,15 @@ class Program(NamedTuple):
 
 
 def begin(program: Program, fixed: Fixed, learnt: list) -> State:
+    """The state before epoch ``START``."""
     return _on_each_device(program, _begin)(fixed, learnt)
 
 
 def chunk(program: Program, fixed: Fixed, state: State, first, end):
     """Run epochs ``first`` to ``end``, or until all members stop.
+
+    Epoch ``START`` has no minibatches: it scores the params that training starts from. It takes no
+    program of its own, which would compile the model again.
 
     Returns the state, the number of the next epoch, and the scores of each epoch on both sets.
     """
@@ -106,10 +111,9 @@ def _begin(program, fixed, learnt):
     def one(fixed, learnt):
         live = freezing.pack(learnt, program.layout)
         state = _transformation(program, fixed).init(live)
+        unknown = jnp.full((), -jnp.inf, fixed.train.weights.dtype)
         zero = jnp.zeros((), jnp.int32)
-        return State(
-            live, state, live, _validation_score(program, fixed, live), zero, zero, zero, zero
-        )
+        return State(live, state, live, unknown, zero, zero + START, zero, zero)
 
     return _each(program, one, 0)(fixed, learnt)
 
@@ -142,7 +146,7 @@ def _each(program, one, *axes):
 
 
 def _epoch(program, fixed, state, epoch):
-    """Every minibatch once, then a score on the validation rows."""
+    """Every minibatch once, none in epoch ``START``, then a score on the validation rows."""
     train, split, transformation = fixed.train, program.train, _transformation(program, fixed)
     n, batches = train.count, _batches(program, fixed)
     noises = noise_key(program.model, fixed.key, _NOISE)
@@ -183,16 +187,25 @@ def _epoch(program, fixed, state, epoch):
     # step would then select between the old and the new values of the whole carry.
     total = jnp.zeros((), state.best_score.dtype)
     start = state.live, state.optimizer, total, batches
-    live, memory, total, bad = lax.fori_loop(jnp.zeros_like(batches), batches, step, start)
-    score = total / batches
+    starts = epoch == START
+    count = jnp.where(starts, 0, batches)
+    live, memory, total, bad = lax.fori_loop(jnp.zeros_like(count), count, step, start)
+
+    def validation_score():
+        return _validation_score(program, fixed, live).astype(total.dtype)
+
     if program.scored:
-        score = _validation_score(program, fixed, live).astype(total.dtype)
+        score = validation_score()
+    else:
+        score = lax.cond(starts, validation_score, lambda: total / batches)
 
     running = state.status == RUNNING
     # an infinite density is no score; only params that were infinite before may be infinite
     sound = (bad == batches) & (score < jnp.inf)
     for a, b in zip(*map(jax.tree_util.tree_leaves, (live, state.best)), strict=True):
-        sound &= (jnp.isfinite(a) | (a == b)).all()
+        bad_params = (~jnp.isfinite(a) & (a != b)).astype(total.dtype).ravel()
+        sound &= bad_params @ bad_params == 0  # a product, as all() takes long to compile
+    sound |= starts  # the host checks them
     better = running & sound
     if program.model.learning.keep == "best":
         better &= score > state.best_score

@@ -31,6 +31,7 @@ from jaxgen.training.epochs import (
     NAN,
     PATIENCE,
     RUNNING,
+    START,
     Fixed,
     Program,
     State,
@@ -44,7 +45,8 @@ STEPS = 5000  # minibatches planned for when epochs are not given
 EPOCHS = (20, 1000)  # fewest and most of them
 
 _map = jax.tree_util.tree_map
-_begin, _chunk = (compiler.jit(function, static_argnums=0) for function in (begin, chunk))
+_begin = compiler.jit(begin, quick=True, static_argnums=0)
+_chunk = compiler.jit(chunk, static_argnums=0)
 
 
 class Settings(NamedTuple):
@@ -125,7 +127,7 @@ def run(
     if sharding is not None:
         train, validation, splits = _split(train, validation, sharding, own_rows)
     program = Program(model, static, layout, size, room, members, own_rows, scored, *splits)
-    start = starts[0] if members is None else _map(jnp.asarray, stack(starts))
+    start = starts[0] if members is None else jax.device_put(stack(starts))
     learnt, rest = freezing.split(start, mask)
     # by default no early end, as the low learning rates at the end settle the params
     patience = np.int32(epochs + 1 if settings.patience is None else settings.patience)
@@ -137,7 +139,7 @@ def run(
     epoch = "" if run_state is None else str(run_state.epoch)
     check_same({"checkpoint (one file that all processes share)": epoch}, sharding)
     if run_state is None:
-        state = _begin(program, fixed, learnt)
+        state, _, _ = _run_chunk(program, fixed, _begin(program, fixed, learnt), START, 1)
         _check_each(check, ~np.isfinite(state.best_score))
         none = np.zeros((0, *state.best_score.shape))
         run_state = RunState(state, rest, np.int32(0), none, none)
@@ -152,8 +154,8 @@ def run(
                 done, began = int(run_state.epoch), time.perf_counter()
                 later = _further(program, fixed, run_state, length, settings.log_volume)
                 if not done:
-                    state = later.state
-                    _check_each(check, (state.status == NAN) & (state.epochs == 0))
+                    status, whole_epochs = jax.device_get((later.state.status, later.state.epochs))
+                    _check_each(check, (status == NAN) & (whole_epochs == 0))
                 run_state = later
                 if checkpoint is not None:
                     checkpoint.offer(run_state)
@@ -185,11 +187,15 @@ def _check_each(check, failed):
         check(member)
 
 
-def _further(program, fixed, run_state, length, log_volume):
-    arguments = run_state.state, run_state.epoch, np.int32(run_state.epoch + length)
+def _run_chunk(program, fixed, state, first, length):
+    arguments = state, np.int32(first), np.int32(first + length)
     if program.train is not None:
         arguments = replicated(arguments, program.train.sharding)
-    state, epoch, records = _chunk(program, fixed, *arguments)
+    return _chunk(program, fixed, *arguments)
+
+
+def _further(program, fixed, run_state, length, log_volume):
+    state, epoch, records = _run_chunk(program, fixed, run_state.state, run_state.epoch, length)
     epoch, records = jax.device_get((epoch, records))
     train, validation = (np.asarray(r[: epoch - run_state.epoch], np.float64) for r in records)
     return RunState(

@@ -11,7 +11,6 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.labels import (
@@ -114,7 +113,7 @@ def rows_of_members(each: list[Data], shared: bool) -> MemberRows:
     size = max(len(data.x) for data in each)
     each = [repeated(data, size) for data in each]
     padded = [pad_alike(data) for data in each]
-    rows = jax.tree_util.tree_map(jnp.asarray, stack(jax.device_get(padded)))
+    rows = jax.device_put(stack(jax.device_get(padded)))
     return MemberRows(rows._replace(count=padded[0].count), each, shared)
 
 

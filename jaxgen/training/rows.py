@@ -60,12 +60,13 @@ class Rows(NamedTuple):
     events: Any  # number of events that they stand for, before weights were scaled
 
 
-def pad(x, y, weights, each=1.0) -> Rows:
+def pad(x, y, weights, each=1.0, size=None) -> Rows:
     """Checked float64 rows in JAX's default float dtype, padded to a size class.
 
     each: number of events that a unit of weight stands for.
+    size: number of rows after padding, by default as few as a size class has.
     """
-    n, size = len(x), size_class(len(x))
+    n, size = len(x), size_class(len(x)) if size is None else size
     if size > 2 * n and size * math.prod(x.shape[1:]) > _COPIED:
         size = n
     dtype = jnp.result_type(float)
@@ -75,7 +76,7 @@ def pad(x, y, weights, each=1.0) -> Rows:
     def fill(array, value):
         out = np.empty((size, *array.shape[1:]), _dtype(array, dtype))
         out[:n], out[n:] = array, value
-        return jnp.asarray(out)
+        return jax.device_put(out)  # jnp.asarray would compile a program for each shape
 
     y = None if y is None else fill(y, y[0])
     return Rows(fill(x, x[0]), y, fill(weights, 0), np.int32(n), events)
@@ -160,9 +161,9 @@ def as_params(params: Any) -> Any:
     def cast(leaf):
         leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         if getattr(leaf, "weak_type", False):  # lost in training, so a second fit would compile
-            leaf = jnp.asarray(leaf, leaf.dtype)
+            leaf = np.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == dtype:
-            return jnp.asarray(leaf)
+            return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf.copy())
         wide = np.asarray(leaf, np.float64)
         with np.errstate(over="ignore"):
             narrow = wide.astype(dtype)
@@ -171,7 +172,7 @@ def as_params(params: Any) -> Any:
                 f"x is too large: fitted params overflow {dtype}; rescale x or turn on "
                 "jax_enable_x64"
             )
-        return jnp.asarray(narrow)
+        return jax.device_put(narrow)
 
     return jax.tree_util.tree_map(cast, params)
 
