@@ -13,11 +13,11 @@ from benchmarks import chart, machine, table
 from benchmarks.harness import Harness, met
 
 QUESTIONS = (
-    "draw_uniform", "draw_normal", "stream", "draw_categorical", "mixture_log_prob",
-    "mixture_sample", "mixture_fit", "kde_log_prob", "flow_log_prob", "flow_sample", "flow_fit",
-    "flow_compile", "ensemble_fit", "text_fit", "text_sample", "image_fit",
-    "image_sample", "labels", "programs", "wide_events",
-    "first_sample", "import_time", "scaling",
+    "draw_uniform", "draw_normal", "draw_arrays", "draw_full_covariance", "stream",
+    "draw_categorical", "mixture_log_prob", "mixture_sample", "mixture_fit", "middle_dimensions",
+    "kde_log_prob", "flow_log_prob", "flow_sample", "flow_fit", "flow_compile", "ensemble_fit",
+    "text_fit", "text_sample", "image_fit", "image_sample", "labels", "programs", "wide_events",
+    "one_row", "public_functions", "first_sample", "first_fit", "import_time", "scaling",
 )  # fmt: skip
 
 
@@ -51,7 +51,10 @@ def main() -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
     data = json.loads(path.read_text()) if path.exists() else {"runs": {}, "rows": []}
     data["runs"][date] = run
-    harness = Harness(device, date, run["limits"], arguments.quick)
+    for row in data["rows"]:
+        row["machine"] = machine.name_of_row(row, data["runs"])
+    here = machine.name(run["machine"])
+    harness = Harness(device, here, date, run["limits"], arguments.quick)
     failed = False
     for question, module in tqdm(modules.items(), disable=None, leave=False, unit="question"):
         harness.question = question

@@ -18,13 +18,13 @@ import numpy as np
 
 from benchmarks.machine import version
 from benchmarks.peer_process import Apart
-from benchmarks.timing import Here
+from benchmarks.timing import Here, NewProcess
 
 _REPEAT = 0.25  # least seconds of a repeat, since the first call after a peer's has cold caches
 FIELDS = (
-    "question", "case", "side", "device", "n", "seconds_median", "seconds_iqr", "repeats", "calls",
-    "events_per_second", "ratio_to_ours", "compile_seconds", "peak_mib", "roofline_fraction",
-    "work", "bytes_or_flops", "target", "date", "note",
+    "question", "case", "side", "device", "machine", "n", "seconds_median", "seconds_iqr",
+    "repeats", "calls", "events_per_second", "ratio_to_ours", "compile_seconds", "peak_mib",
+    "roofline_fraction", "work", "bytes_or_flops", "target", "date", "note",
 )  # fmt: skip
 
 
@@ -32,14 +32,16 @@ class Harness:
     """The argument of the ``run`` function of each question.
 
     Args:
-      device: recorded in each row.
-      date: recorded in each row.
+      device, machine, date: recorded in each row.
       limits: "bytes" and "flops" per second that the machine reaches.
       quick: use small sizes and few repeats, to test that all questions run.
     """
 
-    def __init__(self, device: str, date: str, limits: dict[str, float], quick: bool = False):
-        self.device, self.date, self.limits, self.quick = device, date, limits, quick
+    def __init__(
+        self, device: str, machine: str, date: str, limits: dict[str, float], quick: bool = False
+    ):
+        self.device, self.machine, self.date = device, machine, date
+        self.limits, self.quick = limits, quick
         self.question = ""
         self.least, self.most = (2, 2) if quick else (5, 31)  # repeats
         self.seconds = 3.0  # for a case, unless the least number of repeats takes longer
@@ -67,8 +69,8 @@ class Harness:
           case: description of the case with its sizes.
           argument: the argument of all functions in ``makes``.
           makes: functions by the name of the side, jaxgen first; each prepares and returns the call
-            to time, or an ``Apart``. A name begins with that of the package, such as "jax.random"
-            or "scikit-learn, float64".
+            to time, a ``Here``, an ``Apart`` or a ``NewProcess``. A name begins with that of the
+            package, such as "jax.random" or "scikit-learn, float64".
           targets: by side, the least ratio, or a condition on a field, such as
             "error_nats <= 2e-4".
           n: events in a call.
@@ -82,15 +84,16 @@ class Harness:
             target = (targets or {}).get(name)
             if isinstance(target, (int, float)):
                 target = f"ratio_to_ours >= {target}"
-            about = {"question": self.question, "device": self.device, "date": self.date}
-            about |= {"case": case, "side": name, "n": n, "target": target}
+            about = {"question": self.question, "device": self.device, "machine": self.machine}
+            about |= {"date": self.date, "case": case, "side": name, "n": n, "target": target}
             rows.append(dict.fromkeys(FIELDS) | about | more)
-            if version(name.split(",")[0].split(".")[0].lower()) is None:
+            package = name.split(",")[0].split(".")[0].lower()
+            if package != "jaxgen" and version(package) is None:  # jaxgen may be the folder alone
                 rows[-1]["note"] = "not installed"
                 continue
             try:
                 made = make(argument)
-                runner = made if isinstance(made, Apart) else Here(made)
+                runner = made if isinstance(made, Here | Apart | NewProcess) else Here(made)
                 first, warm = runner.time(1), runner.time(1)
             except Exception as error:
                 traceback.print_exc()
@@ -121,7 +124,7 @@ class Harness:
             if rows[0]["seconds_median"]:
                 row["ratio_to_ours"] = median / rows[0]["seconds_median"]
             row["peak_mib"] = runner.peak_mib()
-            if examine and not isinstance(runner, Apart):
+            if examine and isinstance(runner, Here):
                 examine(row, runner.result)
         return rows
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import time
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 
 PEERS = (
     "numpy", "scipy", "scikit-learn", "torch", "numpyro", "distrax", "gmmx", "flowjax", "zuko",
-    "nflows",
+    "nflows", "mkl_random",
 )  # fmt: skip
 
 
@@ -30,6 +31,7 @@ def describe(quick: bool = False) -> dict[str, Any]:
         "machine": {
             "cpu": _cpu_field("model name") or platform.processor(),
             "cores": os.cpu_count(),
+            "vectors": _vectors(),
             "device": device(),
             "os": platform.platform(),
             "load": os.getloadavg()[0],  # of other processes
@@ -38,6 +40,20 @@ def describe(quick: bool = False) -> dict[str, Any]:
         | {name: version(name) for name in ("jaxgen", "jax", "jaxlib", *PEERS)},
         "limits": _limits(quick),
     }
+
+
+def name(record: dict[str, Any]) -> str:
+    """The machine of a record of ``describe``, such as "AMD EPYC, 2 cores, AVX2", or its GPU."""
+    if record["device"] != "cpu":
+        return record["device"]
+    cpu = re.sub(r"\((R|TM)\)| Processor| CPU|@.*", "", record["cpu"]).strip() or "CPU"
+    parts = cpu, f"{record['cores']} cores", record.get("vectors")
+    return ", ".join(part for part in parts if part)
+
+
+def name_of_row(row: dict[str, Any], runs: dict[str, Any]) -> str:
+    """The machine of a row; rows of older files name it by the run of their date alone."""
+    return row.get("machine") or name(runs[row["date"]]["machine"])
 
 
 def device() -> str:
@@ -53,7 +69,7 @@ def torch_device() -> str:
 def _limits(quick) -> dict[str, float]:
     """The roofline: the most bytes written and floating-point operations in a second."""
     on_cpu = jax.default_backend() == "cpu"
-    wide = on_cpu and "avx512f" in _cpu_field("flags")
+    wide = on_cpu and _vectors() == "AVX-512"
     options = {"xla_cpu_prefer_vector_width": 512} if wide else None
 
     # kept, since JAX drops an unused argument and would not reuse its buffer
@@ -81,6 +97,12 @@ def _multiply_add(x, factor, term, chains):
     for _ in range(_LENGTH // chains):
         values = [v * factor + term for v in values]
     return sum(values)
+
+
+def _vectors() -> str | None:
+    """The widest vector instructions of the processor; None if they are not known."""
+    flags = _cpu_field("flags").split()
+    return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else None
 
 
 def _cpu_field(name: str) -> str:

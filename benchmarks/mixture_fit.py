@@ -20,14 +20,8 @@ DIM, COMPONENTS, JITTER = 8, 10, 1e-6
 def run(harness):
     n = harness.pick(100_000, 1_000)
     truth = twins.Mixture(DIM, COMPONENTS)
-    x, far = truth.events(n), 3 * np.random.default_rng(0).normal(size=truth.mean.shape)
-    # wrong means and wide components, from which EM needs many steps to a single maximum
-    start = {
-        "weights": np.full(COMPONENTS, 1 / COMPONENTS, np.float32),
-        "means": (truth.mean + far).astype(np.float32),
-        "covariances": np.tile(4 * np.eye(DIM, dtype=np.float32), (COMPONENTS, 1, 1)),
-    }
-    scores = _ours((x, start, 200))().history["train"]
+    x, start = truth.events(n), start_of(truth)
+    scores = ours((x, start, 200))().history["train"]
     best = max(scores)
     steps = next(i for i, score in enumerate(scores) if score >= best - 1e-3)
 
@@ -41,30 +35,44 @@ def run(harness):
     yield from harness.compare(
         f"{n:,} x {DIM}, {COMPONENTS} components, {steps} steps",
         (x, start, steps),
-        {"jaxgen": _ours, "scikit-learn": _scikit, "gmmx": _gmmx},
+        {"jaxgen": ours, "scikit-learn": scikit, "gmmx": _gmmx},
         {"scikit-learn": 10, "gmmx": 1},
         n=n,
         examine=examine,
     )
 
 
-def _ours(argument):
+def start_of(truth):
+    """Wrong means and wide components, from which EM needs many steps to a single maximum."""
+    count, dim = truth.mean.shape
+    far = 3 * np.random.default_rng(0).normal(size=truth.mean.shape)
+    return {
+        "weights": np.full(count, 1 / count, np.float32),
+        "means": (truth.mean + far).astype(np.float32),
+        "covariances": np.tile(4 * np.eye(dim, dtype=np.float32), (count, 1, 1)),
+    }
+
+
+def ours(argument):
+    """The call that fits jaxgen's mixture to x from the start, by a number of steps."""
     x, start, steps = argument
+    count, dim = start["means"].shape
     params = {
         "logits": jnp.log(start["weights"]),
         "mean": jnp.asarray(start["means"]),
         "scale_tril": jnp.linalg.cholesky(start["covariances"]),
     }
-    begin = Fitted(models.GaussianMixture(DIM, COMPONENTS, jitter=JITTER), params)
+    begin = Fitted(models.GaussianMixture(dim, count, jitter=JITTER), params)
     return lambda: jaxgen.fit(begin, x, key=twins.KEY, epochs=steps, progress=False)
 
 
-def _scikit(argument):
+def scikit(argument):
+    """The same fit by scikit-learn."""
     from sklearn.mixture import GaussianMixture
 
     x, start, steps = argument
     inverses = np.linalg.inv(start["covariances"])
-    mixture = GaussianMixture(COMPONENTS, tol=0, max_iter=steps, reg_covar=JITTER,
+    mixture = GaussianMixture(len(start["means"]), tol=0, max_iter=steps, reg_covar=JITTER,
                               weights_init=start["weights"], means_init=start["means"],
                               precisions_init=inverses)  # fmt: skip
 

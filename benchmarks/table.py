@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks import machine
 from benchmarks.harness import met
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
@@ -16,12 +17,12 @@ _LAYOUT = "{:<42.42} {:<23} {:>8} {:>5} {:>7} {:>6} {:>6} {:>7} {:>6}  {}"
 _HEAD = "case", "side", "time", "+-", "M/s", "ratio", "limit", "compile", "MiB", "target"
 _VERDICT = {True: "met", False: "**missed**", None: ""}
 # of figures that are neither ratios nor times
-_UNITS = {"growth_mib": " MiB", "peak_mib": " MiB", "error_nats": " nats"}
+_UNITS = {"memory_share": "", "growth_mib": " MiB", "peak_mib": " MiB", "error_nats": " nats"}
 
 
 def text(rows) -> str:
     """A table for the terminal with one line for each row of one question."""
-    lines = ["", rows[0]["question"], _LAYOUT.format(*_HEAD)]
+    lines = ["", f"{rows[0]['question']} ({rows[0]['machine']})", _LAYOUT.format(*_HEAD)]
     for row in rows:
         cells = [""] * 7
         if seconds := row["seconds_median"]:
@@ -34,7 +35,7 @@ def text(rows) -> str:
                 "" if row["compile_seconds"] is None else f"{row['compile_seconds']:.2f} s",
                 number(row["peak_mib"]),
             ]
-        aim, figure, verdict = _compared(row)
+        aim, figure, verdict = compared(row)
         end = f"{aim}: {figure} {verdict.strip('*').upper()} " if aim else ""
         lines.append(_LAYOUT.format(row["case"], row["side"], *cells, end + (row["note"] or "")))
     return "\n".join(lines)
@@ -43,27 +44,28 @@ def text(rows) -> str:
 def markdown(data) -> str:
     """A Markdown table of the rows that have a target."""
     lines = [
-        f"{where(data)}; {_versions(data)}. "
+        f"Measured with {_versions(data)}. "
         "Medians of interleaved repeats, warm; x is the other library's time divided by jaxgen's.",
         "",
-        "| | jaxgen | peer | target | figure | |",
-        "|---|---|---|---|---|---|",
+        "| | jaxgen | peer | target | figure | | machine | version and day |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     ours = {(r["question"], r["case"]): r for r in data["rows"] if r["side"] == "jaxgen"}
     for row in filter(lambda row: row["target"], data["rows"]):
         us = ours[row["question"], row["case"]]
         peer = "" if row is us else f"{row['side']} {_time(row)}"
-        cells = [f"{row['question']}: {row['case']}", _time(us), peer, *_compared(row)]
+        version = data["runs"][row["date"]]["versions"]["jaxgen"]
+        measured = machine.name_of_row(row, data["runs"]), f"{version}, {row['date'][:10]}"
+        cells = [f"{row['question']}: {row['case']}", _time(us), peer, *compared(row), *measured]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def where(data) -> str:
-    """The machines and the dates of the runs, as text."""
-    machines = [run["machine"] for run in data["runs"].values()]
-    cpus = " or ".join(sorted({machine["cpu"] for machine in machines}))
+    """The machines and the dates of the rows, as text."""
+    names = sorted({machine.name_of_row(row, data["runs"]) for row in data["rows"]})
     days = " to ".join(sorted({min(data["runs"])[:10], max(data["runs"])[:10]}))
-    return f"{machines[-1]['device']}: {cpus}, {machines[-1]['cores']} cores, {days}"
+    return f"{' or '.join(names)}; {days}"
 
 
 def _versions(data) -> str:
@@ -108,7 +110,7 @@ def _time(row):
     return duration(row["seconds_median"]) if row["seconds_median"] else row["note"] or ""
 
 
-def _compared(row):
+def compared(row):
     """The target, such as "at least 3 x", the figure, and whether the target is met, as text."""
     if row["target"] is None:
         return "", "", ""

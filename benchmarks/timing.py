@@ -1,11 +1,18 @@
-"""The time and the memory of a call. This module does not import JAX, which peers do not need."""
+"""The time and the memory of a call, or of a command.
+
+This module does not import JAX, which peers do not need.
+"""
 
 import ctypes
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[1]
 
 
 class Here:
@@ -26,6 +33,37 @@ class Here:
         before = reset_peak()
         self.result = block(self.call())
         return since(before)
+
+
+class NewProcess:
+    """A run of Python in a new process, from the root of the repository.
+
+    Args:
+      arguments: those of the interpreter.
+      environment: variables that are added to those of this process; None removes one.
+      prints: whether the process prints the seconds to take, instead of those of the whole run.
+    """
+
+    def __init__(
+        self, *arguments: str, environment: dict[str, str | None] | None = None, prints=False
+    ):
+        variables: dict[str, str | None] = dict(os.environ) | (environment or {})
+        self.environment = {k: v for k, v in variables.items() if v is not None}
+        self.command, self.prints = [sys.executable, *arguments], prints
+
+    def time(self, calls: int) -> float:
+        """Seconds of a run, the mean over a number of runs."""
+        return sum(self._run() for _ in range(calls)) / calls
+
+    def peak_mib(self) -> None:
+        """None, as the memory of the process is not measured."""
+
+    def _run(self) -> float:
+        began = time.perf_counter()
+        done = subprocess.run(
+            self.command, cwd=ROOT, env=self.environment, check=True, stdout=subprocess.PIPE
+        )
+        return float(done.stdout) if self.prints else time.perf_counter() - began
 
 
 def block(result: Any) -> Any:

@@ -1,4 +1,8 @@
-"""Events of 784 features: binary pixels and a diagonal normal; the peer is NumPy."""
+"""Events of 784 features: binary pixels and a diagonal normal.
+
+The peer is NumPy in blocks of rows that caches hold. For pixels it compares raw words of 32 bits
+with the probabilities, which is twice as fast as uniform numbers.
+"""
 
 import numpy as np
 
@@ -7,6 +11,7 @@ from benchmarks.harness import agreement
 from jaxgen import models
 
 DIM = 784
+ROWS = 100  # of a block of NumPy
 
 
 def run(harness):
@@ -15,11 +20,13 @@ def run(harness):
         case = f"{name}, {n:,} x {DIM}"
         makes = {"jaxgen": twin.ours_sample, "NumPy": twin.numpy_sample}
         work = ("bytes", 4 * DIM * n)
-        yield from harness.compare(f"{case}, sample", n, makes, n=n, work=work)
+        yield from harness.compare(f"{case}, sample", n, makes, {"NumPy": 3}, n=n, work=work)
         makes = {"jaxgen": twin.ours_log_prob, "NumPy": twin.numpy_log_prob}
         work, examine = ("flops", 4 * DIM * n), agreement(0.01)
         x = twin.events(n)
-        yield from harness.compare(f"{case}, log_prob", x, makes, n=n, work=work, examine=examine)
+        yield from harness.compare(
+            f"{case}, log_prob", x, makes, {"NumPy": 3}, n=n, work=work, examine=examine
+        )
 
 
 class _Pixels(twins.Twin):
@@ -28,8 +35,17 @@ class _Pixels(twins.Twin):
         super().__init__(models.Bernoulli((DIM,)), logits=logits)
 
     def numpy_sample(self, n):
-        rng, probs = np.random.default_rng(1), 1 / (1 + np.exp(-self.params["logits"]))
-        return lambda: rng.random((n, DIM), dtype=np.float32) < probs
+        words = np.random.SFC64(1)
+        below = (2.0**32 / (1 + np.exp(-self.params["logits"].astype(float)))).astype(np.uint32)
+
+        def call():
+            out = np.empty((n, DIM), bool)
+            for block in _blocks(out):
+                drawn = words.random_raw(block.size // 2).view(np.uint32)
+                np.less(drawn.reshape(block.shape), below, out=block)
+            return out
+
+        return call
 
     def numpy_log_prob(self, x):
         logits = self.params["logits"]
@@ -45,9 +61,10 @@ class _Diagonal(twins.Twin):
 
     def numpy_fill(self, rng):
         def fill(out):
-            rng.standard_normal(out=out, dtype=np.float32)
-            out *= self.params["scale"]
-            out += self.params["mean"]
+            for block in _blocks(out):
+                rng.standard_normal(out=block, dtype=np.float32)
+                block *= self.params["scale"]
+                block += self.params["mean"]
 
         return fill
 
@@ -55,8 +72,17 @@ class _Diagonal(twins.Twin):
         mean, scale = self.params.values()
         constant = np.log(scale).sum() + 0.5 * DIM * twins.LOG_2PI
 
+        half, buffer = -0.5 / scale**2, np.empty((ROWS, DIM), np.float32)
+
         def call():
-            z = (x - mean) / scale
-            return -0.5 * np.einsum("ij,ij->i", z, z) - constant
+            out = np.full(len(x), -constant, np.float32)
+            for block, rows in zip(_blocks(out), _blocks(x), strict=True):
+                z = np.subtract(rows, mean, out=buffer[: len(rows)])
+                block += np.square(z, out=z) @ half
+            return out
 
         return call
+
+
+def _blocks(array):
+    return (array[i : i + ROWS] for i in range(0, len(array), ROWS))
