@@ -111,6 +111,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "return verb.rows",
         ("tests/test_missing*.py", "-k", "Gaussian"),
     ),
+    Mutant(
+        "engine_whole_repeats",
+        "jaxgen/core/engine.py",
+        "later(start, i.astype(jnp.uint32) * np.uint32(size))",
+        "later(start, i.astype(jnp.uint32) * np.uint32(0))",
+        ("tests/test_engine_calls.py", "-k", "is_the_stream"),
+    ),
+    Mutant(
+        "engine_device_missing",
+        "jaxgen/core/verbs.py",
+        "return lax.cond(found, lambda: missing(*arguments), lambda: verb.rows(*arguments))",
+        "return verb.rows(*arguments)",
+        ("tests/test_engine_calls.py", "-k", "stay_there"),
+    ),
+    Mutant(
+        "tracing_unseen",
+        "jaxgen/core/tracing.py",
+        "if _trace_state is not None and _trace_state() == _state_outside():",
+        "if _trace_state is not None:",
+        ("tests/test_engine_calls.py", "-k", "tracing"),
+    ),
     # the pure functions
     Mutant(
         "batch_nan_in_y",
@@ -247,6 +268,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "self.row = later(start, lines[:, None] + place)",
         "self.row = jnp.zeros_like(lines[:, None] + place), start[1] + lines[:, None] + place",
         ("tests/test_random*.py", "-k", "low_word"),
+    ),
+    Mutant(
+        "random_words_swapped",
+        "jaxgen/core/random/__init__.py",
+        "jnp.stack([both.real, both.imag]",
+        "jnp.stack([both.imag, both.real]",
+        ("tests/test_random.py", "-k", "layouts"),
+    ),
+    Mutant(
+        "by_index_rows_mixed",
+        "jaxgen/core/by_index.py",
+        "(key % np.uint32(size)).astype(jnp.int32)",
+        "(key % np.uint32(size - 1)).astype(jnp.int32)",
+        ("tests/test_by_index.py",),
     ),
     Mutant(
         "random_one_round",
@@ -739,8 +774,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "discrete_missing_scored",
         "jaxgen/models/discrete.py",
-        "jnp.where(observed, scores, 0)\n        return jnp.where(inside.all(), scores.sum()",
-        "scores\n        return jnp.where(inside.all(), scores.sum()",
+        "return (scores if observed is None else jnp.where(observed, scores, 0)).sum()",
+        "return scores.sum()",
         ("tests/laws", "-k", "bits-0-missing"),
     ),
     Mutant(

@@ -28,7 +28,7 @@ from jaxgen.core.inputs import float_dtype, has_missing
 from jaxgen.core.promotion import standard_promotion
 from jaxgen.core.random import later
 from jaxgen.core.tracing import is_tracing
-from jaxgen.core.verbs import COMPLETE, Request, either, run_traced
+from jaxgen.core.verbs import Request, either, run_traced
 
 _AHEAD = 2  # blocks that run while another is copied or used
 _RECYCLED_BYTES = 32 * 2**20  # size up to which a CPU's allocator reuses memory
@@ -215,8 +215,8 @@ def _in_one_call(request, devices):
     The program loops over blocks, writes each to its place, and leaves the rows beyond the last
     block as they are. So no block is copied, and few programs serve all n.
     """
-    verb, model, params, key, _, y, n, _, start = request
-    if not verb.draws or verb is COMPLETE or y is not None or len(devices) > 1:
+    verb, model, params, key, values, y, n, _, start = request
+    if not verb.draws or values is not None or y is not None or len(devices) > 1:
         return None
     traits, on_cpu = model.traits, devices == _default_device() and devices[0].platform == "cpu"
     if not on_cpu or traits.tile or traits.draw_tile or batch.is_fused(model) or _empty is None:

@@ -60,13 +60,10 @@ class Bernoulli(Model):
             return {"logits": xp.log(on + self.smoothing) - xp.log(off + self.smoothing)}
 
     def log_prob(self, params, x, y=None, observed=None):
-        inside = (x == 0) | (x == 1)
         # both log probabilities are independent of x: under vmap they are computed once
         on, off = jax.nn.log_sigmoid(params["logits"]), jax.nn.log_sigmoid(-params["logits"])
-        scores = jnp.where(x == 1, on, off)
-        if observed is not None:
-            inside, scores = inside | ~observed, jnp.where(observed, scores, 0)
-        return jnp.where(inside.all(), scores.sum(), -jnp.inf)
+        scores = jnp.where(x == 1, on, jnp.where(x == 0, off, -jnp.inf))
+        return (scores if observed is None else jnp.where(observed, scores, 0)).sum()
 
     def modulate(self, params, change):
         return {"logits": params["logits"] + change["logits"]}
