@@ -222,7 +222,8 @@ def test_marginal_agrees_with_the_closed_form(few_events, name):
     assert isinstance(part.model, MarginalByImportance)
     assert part.model.traits.density == "estimate"
     drawn = np.asarray(hidden.sample(jax.random.key(4), 2048))[:100, list(values)]
-    assert np.array_equal(part.sample(jax.random.key(4), 100), drawn)
+    # up to rounding, as the two programs add the terms of an event in different loops
+    np.testing.assert_allclose(part.sample(jax.random.key(4), 100), drawn, rtol=1e-6, atol=1e-6)
 
     error = part.history["log_prob_error"]
     assert part.history["effective_sample_size"] > 0.3 * part.history["of"]
