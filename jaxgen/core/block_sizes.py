@@ -34,8 +34,8 @@ def block_size(
         start a block.
       platform: that of the device; on an accelerator as few blocks as possible are best.
     """
-    if n == 1 and model.traits.draw_tile is None:
-        return 1  # the answer is the block, and need not be cut
+    if n == 1 and model.traits.tile is None and model.traits.draw_tile is None:
+        return 1  # the answer is the block; a network's products would round in another way
     on_cpu = platform == "cpu"
     most, rungs = (BLOCK_BYTES, RUNGS) if on_cpu else (DEVICE_BYTES, (*RUNGS, *DEVICE_RUNGS))
     fitting = fitting_sizes(model, more, draws, float_dtype(params).itemsize, rungs, most)
