@@ -26,7 +26,7 @@ from jax.sharding import Mesh, PartitionSpec, Sharding
 from jaxgen.core import batch, block_sizes, compiler, host_arrays
 from jaxgen.core.inputs import float_dtype, has_missing
 from jaxgen.core.promotion import standard_promotion
-from jaxgen.core.random import later
+from jaxgen.core.random import later, row_words
 from jaxgen.core.tracing import is_tracing
 from jaxgen.core.verbs import Request, either, run_traced
 
@@ -227,8 +227,8 @@ def _in_one_call(request, devices):
     capacity = size * 2 ** max(math.ceil(math.log2(max(n, 1) / size)), 0)
     if not size < n or capacity * math.prod(model.event_shape) * itemsize > _RECYCLED_BYTES:
         return None
-    words = np.array([start >> 32 & 0xFFFFFFFF, start & 0xFFFFFFFF], np.uint32)
-    return _whole_program()(verb.rows, model, size, capacity, params, key, words, np.int32(n))
+    arguments = params, key, row_words(start), np.int32(n)
+    return _whole_program()(verb.rows, model, size, capacity, *arguments)
 
 
 @functools.cache

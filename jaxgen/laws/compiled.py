@@ -53,11 +53,6 @@ def _cut(array, first, block):
     return part
 
 
-def row_words(row: int) -> np.ndarray:
-    """A row number as two uint32 words, the high word first."""
-    return np.array([row >> 32 & 0xFFFFFFFF, row & 0xFFFFFFFF], np.uint32)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def init(model: Model, key: jax.Array) -> Params:
     """``model.init(key)``, the params without data."""

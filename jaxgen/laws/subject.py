@@ -17,13 +17,13 @@ from jaxgen.core.constraints import innermost
 from jaxgen.core.inputs import float_dtype
 from jaxgen.core.model import Model, Params
 from jaxgen.core.precision import enable_x64
+from jaxgen.core.random import row_words
 from jaxgen.laws import compiled
 from jaxgen.laws.compiled import (
     BLOCK,
     FEW,
     in_blocks,
     noise_rows,
-    row_words,
     tree_leaves,
     tree_map,
 )

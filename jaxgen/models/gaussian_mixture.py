@@ -214,11 +214,10 @@ class GaussianMixture(Model):
 
     def push(self, params, noise, y=None):
         component, z = self._which(params, noise), noise["z"]
-        if self.covariance == "tied":
-            mean = params["mean"].at[component].get(mode="promise_in_bounds")
-            return mean + matmul(jnp.tril(params["scale_tril"]), z)
         pick = lambda table: table.at[component].get(mode="promise_in_bounds")  # noqa: E731
         mean = params["mean"]
+        if self.covariance == "tied":
+            return pick(mean) + matmul(jnp.tril(params["scale_tril"]), z)
         if self._form == "diagonal":
             return pick(mean) + pick(expand(params, self.covariance)["scale"]) * z
         scale = params["scale_tril"]

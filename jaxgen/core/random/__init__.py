@@ -262,7 +262,7 @@ def _start_words(shape: tuple[int, ...], start: int) -> np.ndarray:
     start = operator.index(start)
     if not 0 <= start <= 2**64 - shape[0]:
         raise ValueError(f"start must be from 0 to 2**64 - rows; got {start}")
-    return np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
+    return row_words(start)
 
 
 @functools.partial(compiler.jit, static_argnums=(0, 1, 2, 3))
@@ -376,6 +376,11 @@ class _Table:
 
 
 _LINE = 16  # numbers on a line of noise, at least
+
+
+def row_words(row: int) -> np.ndarray:
+    """A row number as two uint32 words, the high word first."""
+    return np.array([row >> 32 & 0xFFFFFFFF, row & 0xFFFFFFFF], np.uint32)
 
 
 def later(start: Any, rows: Any) -> tuple[jax.Array, jax.Array]:
