@@ -1,8 +1,6 @@
 """Import time of jaxgen in a new process, and that of jax and NumPyro alone."""
 
-import os
-import subprocess
-import sys
+from benchmarks.timing import NewProcess
 
 
 def run(harness):
@@ -17,7 +15,4 @@ def run(harness):
 
 
 def _import(names):
-    command = [sys.executable, "-c", f"import {names}"]
-    # else Python would compile a package that is not installed as a wheel in each process
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return lambda: subprocess.run(command, check=True, env=environment).returncode
+    return NewProcess("-c", f"import {names}")

@@ -48,6 +48,8 @@ class NewProcess:
         self, *arguments: str, environment: dict[str, str | None] | None = None, prints=False
     ):
         variables: dict[str, str | None] = dict(os.environ) | (environment or {})
+        # else Python would compile a package that is not installed as a wheel in each process
+        variables["PYTHONDONTWRITEBYTECODE"] = None
         self.environment = {k: v for k, v in variables.items() if v is not None}
         self.command, self.prints = [sys.executable, *arguments], prints
 

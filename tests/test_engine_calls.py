@@ -127,3 +127,42 @@ def test_tracing_is_seen_without_arguments():
     assert seen == [True] * 4
     assert not is_tracing()
     assert not is_tracing({"mean": jnp.zeros(2)}, KEY, None)
+
+
+@pytest.mark.parametrize("verb", ["log_prob", "classify", "responsibilities"])
+def test_missing_values_beyond_the_rows_looked_at(verb, monkeypatch):
+    """They are seen by the NaN among the results of a run that expects none."""
+    normal = Gaussian(2)
+    model = {
+        "log_prob": normal,
+        "classify": jaxgen.compose.PerClass(normal, 2),
+        "responsibilities": jaxgen.models.GaussianMixture(2, components=2),
+    }[verb]
+    fitted = jaxgen.Fitted(model, jax.jit(model.init)(KEY))
+    x = np.asarray(jaxgen.random.normal(KEY, (700, 2))).copy()
+    x[600, 1] = np.nan
+    wanted = getattr(fitted, verb)(x)
+    monkeypatch.setattr(engine, "_LOOKED_AT", 100)
+    monkeypatch.setattr(block_sizes, "RUNGS", (64, 512))
+    np.testing.assert_allclose(getattr(fitted, verb)(x), wanted, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(wanted).all()
+    x[600] = np.inf
+    assert not np.isnan(fitted.log_prob(x)).any()
+
+
+@pytest.mark.parametrize("n", [513, 1000, 1500])
+def test_the_last_block_begins_with_rows_of_the_one_before(n, monkeypatch):
+    """So no rows are copied, and scores are those of one block."""
+    monkeypatch.setattr(block_sizes, "RUNGS", (512,))
+    fitted, x = family("mixture"), family("mixture").sample(KEY, n)
+    copied = []
+    cut = host_arrays.cut
+    monkeypatch.setattr(
+        host_arrays,
+        "cut",
+        lambda a, first, size: copied.append(n - first < size) or cut(a, first, size),
+    )
+    scores = fitted.log_prob(x)
+    assert not any(copied)
+    monkeypatch.setattr(block_sizes, "RUNGS", (2048,))
+    np.testing.assert_allclose(scores, fitted.log_prob(x), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Blocks of networks run in threads with the JAX settings of the calling thread."""
+"""Blocks of networks run in the calling thread and in others that have its JAX settings."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,12 +23,15 @@ def fitted(dtype):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The calls that were given to threads, of which those with other settings return None."""
-    futures, pool = [], engine._thread_pool()
-    submit = pool.submit
-    monkeypatch.setattr(pool, "submit", lambda *a: futures.append(submit(*a)) or futures[-1])
+    """The calls that were given to a helper, which returns None for those with other settings."""
+    futures, helper = [], ThreadPoolExecutor(1)
+    submit = helper.submit
+    monkeypatch.setattr(helper, "submit", lambda *a: futures.append(submit(*a)) or futures[-1])
+    monkeypatch.setattr(engine, "_helpers", lambda: [helper])
+    monkeypatch.setattr(block_sizes, "CORES", 2)
     monkeypatch.setattr(block_sizes, "RUNGS", (512,))
-    return futures
+    yield futures
+    helper.shutdown()
 
 
 @pytest.mark.parametrize("x64", [False, True])
@@ -42,8 +45,8 @@ def test_blocks_of_networks_run_in_threads(x64, started):
         whole = jax.jit(lambda params: jaxgen.sample(MODEL, params, KEY, 3000))(flow.params)
         np.testing.assert_allclose(x, whole, rtol=1e-5, atol=1e-6)
         assert flow.log_prob(x).dtype == dtype
-    # a draw and a score of six blocks, of which the first may compile in the calling thread
-    assert 2 * 5 <= len(started) <= 2 * 6
+    # of the six blocks of a draw and of a score, every second one
+    assert len(started) == 2 * 3
     assert {future.result() is None for future in started} == {x64}
 
 
@@ -53,14 +56,15 @@ def test_blocks_of_strict_callers_run_in_threads(started):
     wanted = flow.sample(KEY, 3000)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         np.testing.assert_array_equal(flow.sample(KEY, 3000), wanted)
-    assert len(started) >= 5 + 6
+    assert len(started) == 2 * 3
     assert all(future.result() is not None for future in started)
 
 
 def test_blocks_run_while_the_interpreter_ends(monkeypatch):
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    monkeypatch.setattr(engine, "_thread_pool", lambda: pool)
+    monkeypatch.setattr(engine, "_helpers", lambda: [pool])
+    monkeypatch.setattr(block_sizes, "CORES", 2)
     monkeypatch.setattr(block_sizes, "RUNGS", (512,))
     assert fitted(np.float32).sample(KEY, 3000).shape == (3000, 2)
 

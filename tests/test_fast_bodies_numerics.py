@@ -9,6 +9,7 @@ import pytest
 
 import jaxgen
 from jaxgen.core import numerics
+from jaxgen.core.batch import log_prob_rows
 from jaxgen.core.precision import enable_x64
 from jaxgen.models import KDE, Bernoulli, Box, Gaussian, GaussianMixture, Histogram
 
@@ -105,6 +106,11 @@ ELEMENTWISE = {
 }
 
 
+def with_traits(model, **traits):
+    kind = type(type(model).__name__, (type(model),), {"traits": model.traits._replace(**traits)})
+    return kind(**{field.name: getattr(model, field.name) for field in dataclasses.fields(model)})
+
+
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_is_only_for_speed(name):
     """Both values of the trait give the same events."""
@@ -112,15 +118,41 @@ def test_elementwise_is_only_for_speed(name):
     params = jax.jit(lambda key: tree_map(lambda leaf: leaf + 0.25, model.init(key)))(KEY)
     drawn = []
     for value in (False, True):
-        kind = type(
-            type(model).__name__,
-            (type(model),),
-            {"traits": model.traits._replace(elementwise=value)},
-        )
-        twin = kind(
-            **{field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-        )
+        twin = with_traits(model, elementwise=value)
         assert twin.traits.elementwise is value
         drawn.append(jax.jit(lambda p, twin=twin: jaxgen.sample(twin, p, KEY, 1000))(params))
     np.testing.assert_array_equal(*drawn)
     assert len(np.unique(drawn[0], axis=0)) > 50 or name == "bits"
+
+
+GUARDED = {
+    "diagonal": (
+        Gaussian(20, "diagonal"),
+        {"mean": np.arange(20), "scale": np.linspace(0.1, 9, 20)},
+    ),
+    "spherical": (Gaussian(20, "spherical"), {"mean": np.arange(20), "scale": 2}),
+    "bits": (Bernoulli((20,)), {"logits": np.r_[-np.inf, np.inf, np.linspace(-9, 9, 18)]}),
+}
+ODD_VALUES = [0, 1, 0.5, -1, 1e-30, 1e18, -1e30, 3e38, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_guarded_is_only_for_speed(name):
+    """Scores and gradients are those of a model that gets finite rows only."""
+    model, params = GUARDED[name]
+    params = tree_map(np.float32, params)
+    x = np.tile(np.float32(np.arange(20) % 2), (2 * len(ODD_VALUES) + 1, 1))
+    x[: len(ODD_VALUES), 3] = x[len(ODD_VALUES) : -1, 19] = ODD_VALUES
+    x[-1, :2] = np.inf, np.nan
+    assert model.traits.guarded
+
+    def results(twin):
+        def loss(params, x):
+            scores = log_prob_rows(twin, params, x, None)
+            return jnp.where(jnp.isfinite(scores), scores, 0).sum(), scores
+
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x)
+
+    got, wanted = results(model), results(with_traits(model, guarded=False))
+    tree_map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, wanted)
+    assert np.isnan(got[1]).sum() == 3

@@ -14,7 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ from jaxgen.core.tracing import is_tracing
 from jaxgen.core.verbs import Request, either, run_traced
 
 _AHEAD = 2  # blocks that run while another is copied or used
+_LOOKED_AT = 1024  # rows in which missing values are looked for before all rows are scored
 _RECYCLED_BYTES = 32 * 2**20  # size up to which a CPU's allocator reuses memory
 _map = jax.tree_util.tree_map
 _empty: Any = getattr(lax, "empty", None)  # of newer JAX
@@ -51,17 +52,41 @@ def answer(request: Request, place: jax.Device | Sharding | None = None) -> Any:
 def run(request: Request, place: jax.Device | Sharding | None = None) -> Any:
     """The answer to a request, its rows joined; place as in ``devices_of``."""
     devices = devices_of(request.params, place)
-    whole = _in_one_call(request, devices)
-    blocks = _blocks(request, devices) if whole is None else iter([(request.n, whole)])
-    answer = host_arrays.join(blocks, request.n, request.shape)
+    as_if_known = _as_if_known(request, devices)
+    answer = _joined(as_if_known, devices)
+    if as_if_known is not request:
+        first_of_row = np.asarray(answer).reshape(request.n, -1)[:, 0]
+        if has_missing(first_of_row) and has_missing(request.values):
+            answer = _joined(request, devices)
     return answer if place is None else jax.device_put(answer, place)
+
+
+def _joined(request, devices):
+    whole = _in_one_call(request, devices)
+    blocks = _blocks(request, devices, True) if whole is None else iter([(slice(request.n), whole)])
+    return host_arrays.join(blocks, request.n, request.shape)
+
+
+def _as_if_known(request, devices):
+    """The request without a look for missing values, if it is long and they are likely not there.
+
+    To read all values once more can take as long as to score them. The results of rows with missing
+    values are NaN then, which is a quicker look.
+    """
+    verb, values = request.verb, request.values
+    if request.n <= _LOOKED_AT or verb.missing is None or request.model.learning.missing is None:
+        return request
+    if devices[0].platform != "cpu" or has_missing(values[:_LOOKED_AT]):
+        return request
+    return request._replace(verb=verb._replace(missing=None))
 
 
 @standard_promotion
 def stream(request: Request, place: jax.Device | Sharding | None = None) -> Iterator[jax.Array]:
     """The answer to a request in blocks of rows, in order."""
-    for rows, block in _blocks(request, devices_of(request.params, place)):
-        yield block if rows == len(block) else host_arrays.join(iter([(rows, block)]), rows)
+    for keep, block in _blocks(request, devices_of(request.params, place)):
+        whole = keep.stop == len(block)
+        yield block if whole else host_arrays.join(iter([(keep, block)]), keep.stop)
 
 
 @standard_promotion
@@ -72,7 +97,8 @@ def padded_blocks(
 
     A block may still be computed when it is yielded; the rows beyond those that count are copies.
     """
-    yield from _blocks(request, devices_of(request.params, place))
+    for keep, block in _blocks(request, devices_of(request.params, place)):
+        yield keep.stop, block
 
 
 def devices_of(params: Any, place: jax.Device | Sharding | None = None) -> tuple[jax.Device, ...]:
@@ -98,11 +124,15 @@ def _addressable(sharding):
     return sorted(sharding.addressable_devices, key=lambda device: device.id)
 
 
-def _blocks(request, devices):
-    """Yield (number of rows that count, result) of each block of the answer, in order.
+def _blocks(request, devices, overlap=False):
+    """Yield (the slice of rows that count, result) of each block of the answer, in order.
 
     ``shared`` goes to every block whole; of the values and y each block gets its rows. With several
     devices one step runs a block on each of them.
+
+    Args:
+      overlap: whether the last block may begin with rows of the one before; else it is padded,
+        for which its rows are copied.
     """
     verb, model, params, shared, values, y, n, _, start = request
     more = block_sizes.scratch(model, y) if verb.scores else 0
@@ -110,6 +140,7 @@ def _blocks(request, devices):
     size = block_sizes.block_size(model, params, n, more, verb.draws, platform)
     function = _function(verb, model, values)
     rows, shared = (values, y), (params, shared)
+    overlap = overlap and platform == "cpu" and bool(jax.tree_util.tree_leaves(rows))
     devices = devices if n > size else devices[:1]
     program = _program(devices)
     if len(devices) == 1 and devices != _default_device():
@@ -117,11 +148,15 @@ def _blocks(request, devices):
     step = size * len(devices)
 
     def arguments(first):
+        rest = min(step, n - first)
+        skipped = step - rest if overlap and first else 0
+        first -= skipped
         starts = [start + first + i * size for i in range(len(devices))]
         words = np.array([[s >> 32 & 0xFFFFFFFF, s & 0xFFFFFFFF] for s in starts], np.uint32)
         words = words if platform == "cpu" else jax.device_put(words)  # no implicit transfer
         cut = _map(functools.partial(host_arrays.cut, first=first, size=step), rows)
-        return min(step, n - first), (function, model, size, shared, (words, cut))
+        keep = slice(skipped, skipped + rest)
+        return keep, (function, model, size, shared, (words, cut))
 
     each = map(arguments, range(0, max(n, 1), step))
     run_blocks = _in_threads if n > step and _needs_threads(model, devices) else _in_turn
@@ -129,10 +164,10 @@ def _blocks(request, devices):
 
 
 def _in_turn(program, each):
-    """Yield the results of a program for (rows, arguments), of which few are under way."""
-    under_way: collections.deque[tuple[int, Any]] = collections.deque()
-    for rows, arguments in each:
-        under_way.append((rows, program(*arguments)))
+    """Yield the results of a program for (slice, arguments), of which few are under way."""
+    under_way: collections.deque[tuple[slice, Any]] = collections.deque()
+    for keep, arguments in each:
+        under_way.append((keep, program(*arguments)))
         if len(under_way) > _AHEAD:
             yield under_way.popleft()
     yield from under_way
@@ -148,36 +183,34 @@ def _needs_threads(model, devices) -> bool:
 
 
 def _in_threads(program, each):
-    """``_in_turn``, but each call runs in one of several threads.
+    """``_in_turn``, but blocks go by turns to helper threads and to this thread.
 
-    A thread does not run a call whose caller has settings of its own, such as
-    ``with jax.enable_x64(True)``; then this one does.
+    A helper does not make a call whose caller has settings of its own, such as
+    ``with jax.enable_x64(True)``; then this thread does.
     """
-    threads, settings = _thread_pool(), _settings()
-    ahead = max(_AHEAD, block_sizes.CORES)
-    under_way: collections.deque[tuple[int, Any, Any]] = collections.deque()
-
-    def start(rows, arguments):
-        block = None
-        with contextlib.suppress(RuntimeError):  # no thread starts while the interpreter ends
-            block = threads.submit(_run, program, arguments, settings)
-        under_way.append((rows, arguments, block))
+    helpers, settings = _helpers(), _settings()
+    under_way: collections.deque[tuple[slice, Any, Any]] = collections.deque()
 
     def finish():
-        rows, arguments, block = under_way.popleft()
-        block = None if block is None else block.result()
-        return rows, program(*arguments) if block is None else block
+        keep, arguments, block = under_way.popleft()
+        if isinstance(block, Future):
+            block = block.result()
+        return keep, program(*arguments) if block is None else block
 
     first = next(each)
     if not _ran_before(first[1]):  # the first call compiles the program for all
         yield first[0], program(*first[1])
         first = None
-    # cut before the threads start, which hold Python's lock at times
-    for block in [] if first is None else [first, *itertools.islice(each, ahead - 1)]:
-        start(*block)
-    for block in each:
-        start(*block)
-        if len(under_way) > ahead:
+    each = each if first is None else itertools.chain([first], each)
+    for turn, (keep, arguments) in zip(itertools.cycle(range(block_sizes.CORES)), each):
+        block = None
+        if turn < len(helpers):
+            with contextlib.suppress(RuntimeError):  # no thread starts while the interpreter ends
+                block = helpers[turn].submit(_run, program, arguments, settings)
+        else:
+            block = program(*arguments)
+        under_way.append((keep, arguments, block))
+        if len(under_way) > max(_AHEAD, block_sizes.CORES):
             yield finish()
     while under_way:
         yield finish()
@@ -185,7 +218,7 @@ def _in_threads(program, each):
 
 @standard_promotion  # as in the calling thread
 def _run(program, arguments, settings):
-    return jax.block_until_ready(program(*arguments)) if _settings() == settings else None
+    return program(*arguments) if _settings() == settings else None
 
 
 def _settings() -> tuple[Any, ...]:
@@ -271,8 +304,8 @@ _MOST_RAN = 4096  # as many as the programs that JAX keeps
 
 
 @functools.cache
-def _thread_pool():
-    return ThreadPoolExecutor(block_sizes.CORES, "jaxgen")
+def _helpers():
+    return [ThreadPoolExecutor(1, "jaxgen") for _ in range(block_sizes.CORES - 1)]
 
 
 @functools.cache

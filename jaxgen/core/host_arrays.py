@@ -27,14 +27,15 @@ def cut(array, first, size):
 
 
 def join(parts, n, batch_shape=None):
-    """The blocks as one array (or a pytree of them), without the padding.
+    """The blocks, each with the slice of its rows that count, as one array (or a pytree of them).
 
     On a CPU they are joined in host memory, because a program would have to be compiled for each n.
     On an accelerator, where transfers to the host cost more, a program joins them.
     """
     batch_shape = (n,) if batch_shape is None else batch_shape
     first = next(parts)
-    rows, block = first
+    keep, block = first
+    rows = keep.stop
     if batch_shape == (rows,) and _is_whole(block, n):
         return block
     if not on_host(block):
@@ -46,10 +47,11 @@ def join(parts, n, batch_shape=None):
         joined = _map(lambda v: np.asarray(v)[:n], block)  # a view
     else:
         joined, start = _map(lambda v: _aligned((n, *v.shape[1:]), v.dtype), block), 0
-        for count, piece in itertools.chain([first], parts):
+        for keep, piece in itertools.chain([first], parts):
+            end = start + keep.stop - (keep.start or 0)
             for whole, part in zip(*map(jax.tree_util.tree_leaves, (joined, piece)), strict=True):
-                whole[start : start + count] = np.asarray(part)[:count]
-            start += count
+                whole[start:end] = np.asarray(part)[keep]
+            start = end
     # jnp.asarray would compile a program for every shape
     return _map(lambda v: jax.device_put(v.reshape(*batch_shape, *v.shape[1:])), joined)
 

@@ -65,6 +65,8 @@ class Traits(NamedTuple):
       elementwise: whether ``push`` reads each noise scalar once, so that XLA can fuse the two.
       row_major: whether ``push`` is faster if the numbers of an event's noise lie side by side in
         memory, as for work on whole events; work on single features wants those of a feature so.
+      guarded: whether ``log_prob`` itself is NaN where x holds NaN and -inf where x is infinite,
+        with gradients that are not NaN, so that rows need not be read once more for that.
       tile: rows that a network takes at once on a CPU core; None for all of them.
       draw_tile: rows that a draw takes at once, if that is another number.
       scratch: scalars that scoring one event holds in memory, beside the event.
@@ -94,6 +96,7 @@ class Traits(NamedTuple):
     degrees_of_freedom: Callable[[Params], int] | None = None
     elementwise: bool = False
     row_major: bool = False
+    guarded: bool = False
     tile: int | None = None
     draw_tile: int | None = None
     scratch: int = 0

@@ -188,13 +188,18 @@ class Subject:
 
         return in_blocks(block, (y,), n)
 
-    def log_prob(self, x: ArrayLike, params: Params = None, y: Any = DEFAULT_Y) -> np.ndarray:
-        """Scores (n,) of events (n, *event_shape); y as in ``draw``."""
+    def log_prob(
+        self, x: ArrayLike, params: Params = None, y: Any = DEFAULT_Y, missing: bool = True
+    ) -> np.ndarray:
+        """Scores (n,) of events (n, *event_shape); y as in ``draw``.
+
+        missing: whether NaN is a missing value for a model that can learn from these.
+        """
         params = self.params if params is None else params
         with np.errstate(over="ignore"):  # values beyond the dtype become infinite
             x = np.asarray(x).astype(self.dtype)
         y = self.conditions(len(x)) if y is DEFAULT_Y else y
-        missing = self.model.learning.missing is not None and bool(np.isnan(x).any())
+        missing = missing and self.model.learning.missing is not None and bool(np.isnan(x).any())
 
         def block(_, x, y):
             return compiled.score(self.model, params, x, y, missing)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from numpyro.distributions import constraints
 
 from jaxgen.core.families import check_observed, namespace, others
@@ -34,7 +35,7 @@ class Bernoulli(Model):
     smoothing: NonNegative = 1.0
 
     learning = Learning("closed_form", missing="closed_form")
-    traits = Traits(elementwise=True)
+    traits = Traits(elementwise=True, guarded=True)
 
     @property
     def event_shape(self):
@@ -62,7 +63,8 @@ class Bernoulli(Model):
     def log_prob(self, params, x, y=None, observed=None):
         # both log probabilities are independent of x: under vmap they are computed once
         on, off = jax.nn.log_sigmoid(params["logits"]), jax.nn.log_sigmoid(-params["logits"])
-        scores = jnp.where(x == 1, on, jnp.where(x == 0, off, -jnp.inf))
+        outside = -jnp.inf * jnp.abs(lax.stop_gradient(x))  # NaN where x is NaN
+        scores = jnp.where(x == 1, on, jnp.where(x == 0, off, outside))
         return (scores if observed is None else jnp.where(observed, scores, 0)).sum()
 
     def modulate(self, params, change):

@@ -16,7 +16,7 @@ from jaxgen.core.random import Normal
 from jaxgen.core.spec import Count, NonNegative, Params
 from jaxgen.models.normal import covariances
 from jaxgen.models.normal.covariances import Covariance, collapse, expand
-from jaxgen.models.normal.density import condition, log_density, whitening
+from jaxgen.models.normal.density import WRITTEN_OUT, condition, log_density, whitening
 from jaxgen.models.normal.em import em_step_observed
 from jaxgen.models.normal.matrices import (
     SCALARS,
@@ -74,6 +74,7 @@ class Gaussian(Model):
             reparameterized=True,
             elementwise=self.covariance != "full",
             row_major=self.covariance == "full",
+            guarded=self._form == "diagonal" and self.dim > WRITTEN_OUT,
             degrees_of_freedom=self._degrees_of_freedom,
         )
 

@@ -47,7 +47,7 @@ from jaxgen.models.normal.em import (
 from jaxgen.models.normal.matrices import SCALARS, matmul
 
 _UNROLLED = 2  # components scored in one step of the scan
-_TILE = 1024  # rows taken at once with more features than SCALARS
+_TILE = 512  # rows taken at once with more features than SCALARS
 _GATHERED = 32  # up to this many features, to gather factors is faster than to sort rows
 _map = jax.tree_util.tree_map
 

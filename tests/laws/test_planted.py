@@ -273,6 +273,14 @@ class NaNGradient(Erlang):
         return jnp.where((x > 0).all(), score, -jnp.inf)
 
 
+class WithoutAGuard(Honest):
+    """Says that its scores need no guard, though they are -inf where x is NaN."""
+
+    @property
+    def traits(self):
+        return super().traits._replace(guarded=True)
+
+
 class FiniteOutside(Erlang):
     def log_prob(self, params, x, y=None):
         return jnp.maximum(super().log_prob(params, x), -1e4)
@@ -516,6 +524,7 @@ PLANTED = {
     "scale in the normaliser": ("score_identity", ForgottenScale(2), Honest(2), GAUSSIAN),
     "gradient 0.01 off": ("gradients", WrongGradient(2), Honest(2), GAUSSIAN),
     "NaN gradient behind a where": ("totality", NaNGradient(), Erlang(), None),
+    "a guard that is not there": ("totality", WithoutAGuard(2), Honest(2), GAUSSIAN),
     "finite outside the support": ("totality", FiniteOutside(), Erlang(), None),
     "samples outside the support": ("support", OutsideSamples(), Erlang(), None),
     "log-determinant added": ("bijection", WrongSign(2), Honest(2), GAUSSIAN),

@@ -350,7 +350,7 @@ class _Table:
 
     def __init__(self, start: Any, n: int, width: int, axis: int, arange: Any = jnp.arange):
         self.n, self.width, self.axis = n, width, axis
-        self.rows = rows = 1 if width >= _LINE else _LINE  # of a line
+        self.rows = rows = 1 if width >= _LINE else max(min(_LINE, n), 1)  # of a line
         numbers = arange(width, dtype=np.uint32)
         if axis:
             self.column, self.row = numbers[:, None], later(start, lax.iota(jnp.uint32, n)[None])

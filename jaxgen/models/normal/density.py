@@ -100,12 +100,35 @@ def log_density(params: Params, x: Any, form: Form, observed: Any = None) -> jax
     constant = log_constant(scale, form)
     if observed is not None:
         x, constant = jnp.where(observed, x, mean), log_constant(scale, "diagonal", observed)
+    if form == "diagonal" and len(x) > WRITTEN_OUT:
+        square = _square_in_one_pass(x, mean, scale)
+        return jnp.where(square == jnp.inf, -jnp.inf, constant - 0.5 * square)
     # squares of longer distances overflow, and so do their gradients
     spread = jnp.abs(scale if form == "diagonal" else jnp.diagonal(scale))
     near = (jnp.abs(x - mean) < max_distance(x.dtype) * spread).all()
     x = jnp.where(near, x, mean)
     square = squared_length(x, mean, whitening(scale, form))
     return jnp.where(near, constant - 0.5 * square, -jnp.inf)
+
+
+@jax.custom_jvp
+def _square_in_one_pass(x, mean, scale):
+    """sum_i ((x_i - mean_i) / scale_i)^2; infinite where x is or where it overflows."""
+    return (((1 / scale) * (x - mean)) ** 2).sum()
+
+
+@_square_in_one_pass.defjvp
+@standard_promotion
+def _(primals, tangents):
+    """Distances so long that their squares could overflow have no part in it."""
+    x, mean, scale = primals
+    near = jnp.abs(x - mean) < max_distance(x.dtype) * jnp.abs(scale)
+
+    def square_of_near(x, mean, scale):
+        return (((1 / scale) * (jnp.where(near, x, mean) - mean)) ** 2).sum()
+
+    _, tangent = jax.jvp(square_of_near, primals, tangents)
+    return _square_in_one_pass(*primals), tangent
 
 
 def condition(
