@@ -140,6 +140,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_fast_bodies_numerics.py", "-k", "guarded"),
     ),
     Mutant(
+        "logsumexp_loses_nan",
+        "jaxgen/core/numerics.py",
+        "lax.stop_gradient(terms).sum(axis))  # -inf or NaN",
+        "-jnp.inf)",
+        ("tests/test_engine_calls.py", "-k", "nan_and_infinity"),
+    ),
+    Mutant(
         "engine_whole_repeats",
         "jaxgen/core/engine.py",
         "later(start, i.astype(jnp.uint32) * np.uint32(size))",

@@ -166,3 +166,20 @@ def test_the_last_block_begins_with_rows_of_the_one_before(n, monkeypatch):
     assert not any(copied)
     monkeypatch.setattr(block_sizes, "RUNGS", (2048,))
     np.testing.assert_allclose(scores, fitted.log_prob(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("width", [2, 100])
+def test_nan_and_infinity_in_many_rows(width):
+    """Also in blocks so large that XLA uses kernels whose maxima leave out NaN."""
+    normal = jaxgen.compose.Transformed(Gaussian(width, "diagonal"), jaxgen.bijectors.Affine())
+    model = jaxgen.compose.PerClass(normal, 2)
+    fitted = jaxgen.Fitted(model, jax.jit(model.init)(KEY))
+    x = np.zeros((5000, width), np.float32)
+    x[7, 1], x[4000, 0], x[4001, 1] = np.nan, np.inf, -np.inf
+    x[4002] = np.finfo(np.float32).max
+    x[4003, 0], x[4003, 1] = np.nan, np.inf
+    scores, labels = fitted.log_prob(x), np.zeros(len(x), int)
+    for got in (scores, fitted.log_prob(x, labels), fitted.classify(x)[:, 0]):
+        assert np.flatnonzero(np.isnan(got[:4000])).tolist() == [7]
+        assert np.isnan(got[4003])
+    assert np.flatnonzero(scores == -np.inf).tolist() == [4000, 4001, 4002]

@@ -265,6 +265,7 @@ NOT_READ = {
     "a LazyFrame: call its .collect": lambda x: pl.DataFrame(x).lazy(),
     "a list of dicts: make a table": lambda x: [{"a": 1.0, "b": 2.0}] * 3,
     "a csr_array: call its .toarray": scipy.sparse.csr_array,
+    "dtype key<fry>": lambda x: jax.random.split(KEY, 3),
 }
 
 

@@ -21,7 +21,7 @@ from jaxgen.core.numerics import blanked, logsumexp
 from jaxgen.core.random import Bits, draw, later
 from jaxgen.core.random.choice import choose, words_for
 
-_FEW = 64  # features up to which two reductions of bools are as fast as one of numbers
+_FEW = 64  # features up to which two sums of bools are as fast as one of numbers
 _WIDER = 64  # an accelerator's tiles, as multiples of those that suit the caches of one CPU core
 
 
@@ -177,7 +177,7 @@ def _joint(model, params, prior, x, missing):
 
 def _normal(joint):
     """Joint log probabilities (n, k), normalised over the last axis; NaN if all are -inf."""
-    possible = (joint.max(1) != -jnp.inf)[:, None]  # NaN stays NaN
+    possible = (joint.max(1) != -jnp.inf)[:, None]
     log_p = jax.nn.log_softmax(jnp.where(possible, joint, 0), 1)
     return jnp.where(possible, log_p, jnp.nan)
 
@@ -233,9 +233,9 @@ def _total(x, score, at_infinity):
     """``score(x)`` if x is finite, NaN if x holds NaN, else ``at_infinity``."""
     if x.size <= _FEW:
         finite, unknown = jnp.isfinite(x).all(), jnp.isnan(x).any()
-    else:  # one pass
-        largest = jnp.abs(lax.stop_gradient(x)).max()
-        finite, unknown = largest < jnp.inf, jnp.isnan(largest)
+    else:  # one pass; a sum, as a maximum may leave out NaN on a CPU; it does not overflow
+        total = (jnp.abs(lax.stop_gradient(x)) * x.dtype.type(0.5 / x.size)).sum()
+        finite, unknown = total < jnp.inf, jnp.isnan(total)
     # a model gets finite values only, so its density and gradient need not be right elsewhere
     value = jnp.where(finite, score(jnp.where(finite, x, jnp.zeros_like(x))), at_infinity)
     return jnp.where(unknown, jnp.nan, value)

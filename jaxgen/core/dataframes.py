@@ -22,7 +22,7 @@ _SHOWN = 12  # most columns that an error lists
 def is_table(value: Any) -> bool:
     """Whether the value is a table."""
     if isinstance(value, (np.ndarray, jax.Array)):
-        return value.dtype.names is not None
+        return getattr(value.dtype, "names", None) is not None  # keys have no such attribute
     return isinstance(value, Mapping) or (
         len(getattr(value, "shape", ())) == 2
         and (hasattr(value, "columns") or hasattr(value, "column_names"))

@@ -465,7 +465,9 @@ def numbers(value: Any, name: str) -> Any:
             value = np.asarray(value)
         except ValueError as error:
             raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
-    if value.dtype.kind not in "biuf" and not jnp.issubdtype(value.dtype, jnp.floating):
+    if getattr(value.dtype, "kind", "O") not in "biuf" and not jnp.issubdtype(
+        value.dtype, jnp.floating
+    ):
         got = _unread(given) or f"dtype {value.dtype}"
         raise TypeError(f"{name} must be an array of numbers, got {got}")
     return value

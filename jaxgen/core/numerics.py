@@ -22,11 +22,14 @@ _EXP2 = (1.0000001, 0.69314694, 0.24022120, 0.055507135, 0.0096755419, 0.0013276
 
 
 def logsumexp(terms: jax.Array, axis: int | None = None) -> jax.Array:
-    """log sum exp of terms; if all are -inf, the gradient is zero, and not NaN as in JAX."""
-    finite = terms.max(axis) != -jnp.inf  # NaN stays NaN
+    """log sum exp of terms; if all are -inf, the gradient is zero, and not NaN as in JAX.
+
+    NaN stays NaN, though on a CPU the maximum of an array may leave it out: XLA's kernels do.
+    """
+    finite = terms.max(axis) != -jnp.inf
     known = finite if axis is None else jnp.expand_dims(finite, axis)
     total = special.logsumexp(jnp.where(known, terms, 0), axis)
-    return jnp.where(finite, total, -jnp.inf)
+    return jnp.where(finite, total, lax.stop_gradient(terms).sum(axis))  # -inf or NaN
 
 
 def blanked(keep: jax.Array, values: Any) -> Any:

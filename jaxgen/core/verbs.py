@@ -182,7 +182,8 @@ def _on_host(array: Any) -> Any:
     """A NumPy array of a JAX array on a CPU whose values are known: casts of it compile nothing."""
     if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
         return array
-    return np.asarray(array) if on_host(array) else array
+    is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return np.asarray(array) if on_host(array) and not is_key else array
 
 
 @functools.cache
