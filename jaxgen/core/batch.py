@@ -234,8 +234,8 @@ def _total(x, score, at_infinity):
     if x.size <= _FEW:
         finite, unknown = jnp.isfinite(x).all(), jnp.isnan(x).any()
     else:  # one pass; a sum, as a maximum may leave out NaN on a CPU; it does not overflow
-        total = (jnp.abs(lax.stop_gradient(x)) * x.dtype.type(0.5 / x.size)).sum()
-        finite, unknown = total < jnp.inf, jnp.isnan(total)
+        length = (jnp.abs(lax.stop_gradient(x)) * x.dtype.type(0.5 / x.size)).sum()
+        finite, unknown = length < jnp.inf, jnp.isnan(length)
     # a model gets finite values only, so its density and gradient need not be right elsewhere
     value = jnp.where(finite, score(jnp.where(finite, x, jnp.zeros_like(x))), at_infinity)
     return jnp.where(unknown, jnp.nan, value)
